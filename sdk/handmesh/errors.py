@@ -1,0 +1,120 @@
+"""Everything handmesh raises on purpose, in one tree.
+
+    HandMeshError
+    ├── InputError (also ValueError)           what the caller handed over
+    │   ├── ImageError                         not an image, or not one we can use
+    │   ├── BoxError                           not a box, or not one in this image
+    │   └── CameraError                        impossible intrinsics
+    ├── BundleError                            a trained model that cannot be found or read
+    │   ├── IntegrityError                     a file of it is not the file that was shipped
+    │   └── GraphMismatchError                 weights made for another mesh graph
+    ├── BackendUnavailable (also ImportError)  a runtime that is not installed, or not in the bundle
+    ├── BackendError                           a runtime that failed while running
+    ├── MissingExtra (also ImportError)        an optional package that is not installed
+    ├── ExportError
+    │   └── ParityError                        an artifact that computes something else
+    └── TrainingError
+        ├── DivergedError                      the loss is no longer a number
+        └── CheckpointError                    a checkpoint that cannot be resumed
+
+Each message says what was expected, what came, and what to do. Errors of other libraries do not
+leave the package: they are mapped where they arise and kept as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "BackendUnavailable",
+    "BoxError",
+    "BundleError",
+    "CameraError",
+    "CheckpointError",
+    "DivergedError",
+    "ExportError",
+    "GraphMismatchError",
+    "HandMeshError",
+    "ImageError",
+    "InputError",
+    "IntegrityError",
+    "MissingExtra",
+    "ParityError",
+    "TrainingError",
+]
+
+
+class HandMeshError(Exception):
+    """Base of every error that handmesh raises on purpose."""
+
+
+class InputError(HandMeshError, ValueError):
+    """An argument has the wrong type, shape, unit or range."""
+
+
+class ImageError(InputError):
+    """The photo cannot be read, or its pixels cannot be used."""
+
+
+class BoxError(InputError):
+    """The box is not a box, or does not lie in the image."""
+
+
+class CameraError(InputError):
+    """The intrinsics are not those of a camera."""
+
+
+class BundleError(HandMeshError):
+    """A bundle, or a file that its manifest names, is missing or malformed."""
+
+
+class IntegrityError(BundleError):
+    """A file of a bundle differs from the one its manifest describes."""
+
+
+class GraphMismatchError(BundleError):
+    """Weights were trained on another mesh graph than the one given."""
+
+
+class BackendUnavailable(HandMeshError, ImportError):
+    """The runtime asked for is not installed, or the bundle holds nothing that it can run."""
+
+
+class BackendError(HandMeshError):
+    """A runtime failed to load an artifact or to run it."""
+
+
+class MissingExtra(HandMeshError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: import name of the missing package, as ``torch``.
+        extra: the extra of handmesh that brings it, as ``training``.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"the package '{package}' is not installed; it comes with the extra '{extra}': "
+            f"pip install 'handmesh[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class ExportError(HandMeshError):
+    """A network could not be turned into an artifact."""
+
+
+class ParityError(ExportError):
+    """An artifact's outputs differ from the network's by more than the tolerance."""
+
+
+class TrainingError(HandMeshError):
+    """A training run cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss or a gradient is no longer finite."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint is unreadable, or belongs to another run."""
