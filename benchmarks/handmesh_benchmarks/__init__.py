@@ -1,0 +1,1 @@
+"""Latency of handmesh, measured under one protocol and reported with what was measured on what."""

@@ -1,0 +1,1 @@
+"""Export of trained handmesh networks to the formats that devices run."""

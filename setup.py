@@ -1,0 +1,124 @@
+"""Packaging of handmesh: one distribution, five packages, each in a top-level folder of its own.
+
+The base install is what an app needs to run the shipped model: NumPy, OpenCV and ONNX Runtime.
+Everything else is an extra. `constraints.txt` holds the versions that are tested together.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# Import name -> the folder that holds it. The folders themselves are not packages, so nothing
+# generic such as `training` or `kernels` lands in site-packages.
+PACKAGE_ROOTS = {
+    "handmesh": "sdk",
+    "handmesh_training": "training",
+    "handmesh_converters": "converters",
+    "handmesh_kernels": "kernels",
+    "handmesh_benchmarks": "benchmarks",
+}
+
+BASE = [
+    "numpy>=2,<2.4",
+    "opencv-python-headless>=4.10",
+    "onnxruntime>=1.20",
+]
+TORCH = ["torch>=2.6", "safetensors>=0.4"]
+ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
+TFLITE = ["ai-edge-litert>=2.1"]
+COREML = ["coremltools>=9.0"]
+# Writing TFLite needs torch; running it needs the small interpreter alone.
+CONVERTERS = [*TORCH, *ONNX, *TFLITE, "litert-torch>=0.10", "ai-edge-quantizer>=0.10", *COREML]
+TRAINING = [*TORCH, "anny>=0.6.2", "matplotlib>=3.9", "rich>=13", "scipy>=1.14", "tqdm>=4.66"]
+CUDA = ["cupy-cuda12x>=13"]
+BENCH = [*TORCH, "pytest>=8", "pytest-benchmark>=5", "rich>=13"]
+DEV = [
+    *TORCH,
+    *ONNX,
+    "matplotlib>=3.9",
+    "mypy>=1.13",
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "rich>=13",
+    "ruff>=0.9",
+    "scipy>=1.14",
+    "tqdm>=4.66",
+]
+
+
+def packages() -> tuple[list[str], dict[str, str]]:
+    """Every package with its sub-packages, and the folder of each top-level one."""
+    names: list[str] = []
+    folders: dict[str, str] = {}
+    for name, folder in PACKAGE_ROOTS.items():
+        names += find_packages(where=str(ROOT / folder), include=[name, f"{name}.*"])
+        folders[name] = f"{folder}/{name}"
+    return names, folders
+
+
+PACKAGES, PACKAGE_DIR = packages()
+
+setup(
+    name="handmesh",
+    version="0.1.0",
+    description="A 3D hand mesh from one RGB photo, on phones, boards, browsers and laptops",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.10",
+    packages=PACKAGES,
+    package_dir=PACKAGE_DIR,
+    package_data={
+        "handmesh": ["py.typed", "assets/*", "bundles/**/*"],
+        "handmesh_training": [
+            "py.typed",
+            "assets/*",
+            "rendering/*.cpp",
+            "rendering/*.h",
+        ],
+        "handmesh_converters": ["py.typed"],
+        "handmesh_kernels": ["py.typed", "**/*.cu", "**/*.cuh", "**/*.h"],
+        "handmesh_benchmarks": ["py.typed"],
+    },
+    include_package_data=False,
+    zip_safe=False,
+    install_requires=BASE,
+    extras_require={
+        "onnx": ONNX,
+        "tflite": TFLITE,
+        "coreml": COREML,
+        "torch": TORCH,
+        "converters": sorted(set(CONVERTERS)),
+        "training": TRAINING,
+        "cuda": CUDA,
+        "bench": BENCH,
+        "dev": sorted(set(DEV)),
+        # cuda stays out: its wheel must match the driver of the machine, so it is asked for by name.
+        "all": sorted({*CONVERTERS, *TRAINING, *BENCH, *DEV}),
+    },
+    entry_points={
+        "console_scripts": ["handmesh = handmesh.cli:main"],
+        # One entry a package: its `add_commands` adds all of the package's sub-commands.
+        "handmesh.commands": [
+            "training = handmesh_training.cli:add_commands",
+            "converters = handmesh_converters.cli:add_commands",
+            "benchmarks = handmesh_benchmarks.cli:add_commands",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

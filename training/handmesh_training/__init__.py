@@ -1,0 +1,1 @@
+"""Hand model, renderer, data, losses and training of the handmesh networks."""
