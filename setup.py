@@ -4,6 +4,7 @@ The base install is what an app needs to run the shipped model: NumPy, OpenCV an
 Everything else is an extra. `constraints.txt` holds the versions that are tested together.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -48,6 +49,15 @@ DEV = [
 ]
 
 
+def version() -> str:
+    """The version that `handmesh.__version__` states, read without importing the package."""
+    source = (ROOT / "sdk" / "handmesh" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('sdk/handmesh/__init__.py has no line `__version__ = "..."`')
+    return match.group(1)
+
+
 def packages() -> tuple[list[str], dict[str, str]]:
     """Every package with its sub-packages, and the folder of each top-level one."""
     names: list[str] = []
@@ -62,7 +72,7 @@ PACKAGES, PACKAGE_DIR = packages()
 
 setup(
     name="handmesh",
-    version="0.1.0",
+    version=version(),
     description="A 3D hand mesh from one RGB photo, on phones, boards, browsers and laptops",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
