@@ -122,9 +122,7 @@ class Box:
         return cls(float(centre[0]), float(centre[1]), side * margin, angle)
 
     @classmethod
-    def from_xyxy(
-        cls, x0: float, y0: float, x1: float, y1: float, margin: float = 1.0
-    ) -> Box:
+    def from_xyxy(cls, x0: float, y0: float, x1: float, y1: float, margin: float = 1.0) -> Box:
         """The upright square around the rectangle from (x0, y0) to (x1, y1), in pixels.
 
         Raises:
