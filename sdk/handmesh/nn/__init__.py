@@ -1,0 +1,42 @@
+"""The networks, in torch. Imported only by training, converters and the torch backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from handmesh.nn.blocks import NetworkOutput
+from handmesh.nn.config import (
+    DecoderConfig,
+    LightConfig,
+    NetworkConfig,
+    PaperConfig,
+    StageConfig,
+    from_dict,
+    to_dict,
+)
+from handmesh.nn.light import LightNetwork
+
+if TYPE_CHECKING:
+    from handmesh.graph import Topology
+
+__all__ = [
+    "DecoderConfig",
+    "LightConfig",
+    "LightNetwork",
+    "NetworkConfig",
+    "NetworkOutput",
+    "PaperConfig",
+    "StageConfig",
+    "build",
+    "from_dict",
+    "to_dict",
+]
+
+
+def build(config: NetworkConfig, topology: Topology) -> nn.Module:
+    """A freshly initialised network; its forward takes (B, 3, S, S) and gives `NetworkOutput`."""
+    if isinstance(config, LightConfig):
+        return LightNetwork(config, topology)
+    raise ValueError(f"expected LightConfig, got {type(config).__name__}")

@@ -1,0 +1,179 @@
+"""Every hyper-parameter of the two networks, as frozen dataclasses that travel as JSON.
+
+`LightConfig` describes the default network (a mobile backbone), `PaperConfig` the network of
+Ge et al., CVPR 2019. Both share `DecoderConfig`, the graph CNN of the paper's Fig. 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+JOINT_COUNT = 21
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Latent vector to mesh to joints: the graph CNN and the linear pose regressor.
+
+    Attributes:
+        coarse_features: features of each of the 80 coarsest nodes.
+        middle_channels: output channels of the two graph convolutions on 320 nodes.
+        fine_channels: output channels of the first graph convolution on 1280 nodes.
+        order: number K of Chebyshev terms.
+        pose_fine_channels: the regressor's two graph convolutions on 1280 nodes.
+        pose_middle_channels: the regressor's two graph convolutions on 320 nodes.
+        pose_hidden: width between the regressor's two fully-connected layers. The regressor is
+            linear with 63 outputs, so any width of 63 or more describes the same functions.
+        pose_template_prior: add the topology's own `joint_regressor` to the regressor's output,
+            so that it starts from the template's joints and learns a correction. Still linear.
+    """
+
+    coarse_features: int = 64
+    middle_channels: tuple[int, int] = (64, 32)
+    fine_channels: int = 32
+    order: int = 3
+    pose_fine_channels: tuple[int, int] = (32, 32)
+    pose_middle_channels: tuple[int, int] = (64, 64)
+    pose_hidden: int = 512
+    pose_template_prior: bool = False
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One backbone stage: `depth` inverted residuals, the first one with `stride`.
+
+    Attributes:
+        block: "fused" expands with a dense convolution (fast at high resolution on a CPU),
+            "separable" with a 1x1 convolution followed by a depthwise one.
+        channels: output channels.
+        depth: number of blocks.
+        stride: of the first block.
+        expansion: hidden channels over input channels.
+        kernel: of the spatial convolution.
+    """
+
+    block: Literal["fused", "separable"]
+    channels: int
+    depth: int
+    stride: int = 2
+    expansion: float = 4.0
+    kernel: int = 3
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    """The `light` network.
+
+    Attributes:
+        input_size: side of the square crop, pixels; a multiple of 32.
+        stem_channels: of the first convolution, stride 2.
+        stages: four stages, with outputs at strides 4, 8, 16 and 32.
+        pyramid_channels: width of the decoder at strides 4, 8 and 16, finest first.
+        pyramid_kernel: depthwise kernel of the decoder's convolutions.
+        pyramid_depth: decoder blocks at each stride, finest first.
+        beta: initial sharpness of the soft-argmax; learnt, always positive.
+        joint_channels: features gathered at each joint.
+        global_channels: channels of the stride-32 map that is flattened into the latent vector.
+        latent: width of the hidden fully-connected layer.
+        anchor_to_heatmaps: add each vertex's blend of the heat-maps' joints to its (u, v).
+        decoder: graph CNN and pose regressor.
+    """
+
+    input_size: int = 128
+    stem_channels: int = 16
+    stages: tuple[StageConfig, ...] = (
+        StageConfig("fused", 24, 2, 2, 3.0),
+        StageConfig("fused", 40, 2, 2, 3.0),
+        StageConfig("separable", 80, 4, 2, 4.0),
+        StageConfig("separable", 160, 3, 2, 4.0),
+    )
+    pyramid_channels: tuple[int, int, int] = (48, 64, 96)
+    pyramid_kernel: int = 5
+    pyramid_depth: tuple[int, int, int] = (2, 1, 1)
+    beta: float = 20.0
+    joint_channels: int = 32
+    global_channels: int = 48
+    latent: int = 256
+    anchor_to_heatmaps: bool = True
+    decoder: DecoderConfig = field(
+        default_factory=lambda: DecoderConfig(pose_hidden=64, pose_template_prior=True)
+    )
+
+    name = "light"
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the heat-maps: a quarter of the input's."""
+        return self.input_size // 4
+
+
+@dataclass(frozen=True)
+class PaperConfig:
+    """The `paper` network, as its authors run it.
+
+    Attributes:
+        input_size: side of the square crop, pixels; a multiple of 64.
+        features: width of the hourglasses.
+        stacks: number of hourglasses.
+        hourglass_depth: down-samplings inside an hourglass.
+        residuals_per_position: residual modules at every position of hourglass and encoder.
+        encoder_levels: (residuals, max-pool) groups of the residual encoder.
+        latent: width of the hidden fully-connected layer.
+        decoder: graph CNN and pose regressor.
+    """
+
+    input_size: int = 256
+    features: int = 256
+    stacks: int = 2
+    hourglass_depth: int = 4
+    residuals_per_position: int = 2
+    encoder_levels: int = 4
+    latent: int = 512
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+    name = "paper"
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the heat-maps: a quarter of the input's."""
+        return self.input_size // 4
+
+
+NetworkConfig = LightConfig | PaperConfig
+
+_NETWORKS: dict[str, type[LightConfig] | type[PaperConfig]] = {
+    "light": LightConfig,
+    "paper": PaperConfig,
+}
+
+
+def to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Plain JSON-compatible dictionary with the network's name under `network`."""
+    return {"network": config.name, **asdict(config)}
+
+
+def from_dict(values: dict[str, Any]) -> NetworkConfig:
+    """Inverse of `to_dict`; also takes what JSON made of it (lists for tuples).
+
+    Raises:
+        ValueError: an unknown network or an unknown field.
+    """
+    rest = dict(values)
+    network = rest.pop("network", None)
+    if network not in _NETWORKS:
+        raise ValueError(f"expected a network out of {sorted(_NETWORKS)}, got {network!r}")
+    kind = _NETWORKS[network]
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(rest) - known)
+    if unknown:
+        raise ValueError(f"{network} has no hyper-parameter {unknown}; it has {sorted(known)}")
+    if "decoder" in rest:
+        rest["decoder"] = DecoderConfig(**_tuples(rest["decoder"]))
+    if "stages" in rest:
+        rest["stages"] = tuple(StageConfig(**stage) for stage in rest["stages"])
+    return kind(**_tuples(rest))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

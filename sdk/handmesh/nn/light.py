@@ -1,0 +1,187 @@
+"""The `light` network: a mobile backbone, heat-maps, and the graph head."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handmesh.nn.blocks import NetworkOutput, conv_norm, soft_argmax
+from handmesh.nn.config import JOINT_COUNT, LightConfig, StageConfig
+from handmesh.nn.graph_layers import GraphHead
+
+if TYPE_CHECKING:
+    from handmesh.graph import Topology
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter, project; a skip connection where the shapes allow it."""
+
+    def __init__(self, channels_in: int, stage: StageConfig, stride: int) -> None:
+        super().__init__()
+        hidden = int(round(channels_in * stage.expansion / 8)) * 8
+        if stage.block == "fused":
+            filters = [conv_norm(channels_in, hidden, stage.kernel, stride)]
+        else:
+            filters = [
+                conv_norm(channels_in, hidden, 1),
+                conv_norm(hidden, hidden, stage.kernel, stride, groups=hidden),
+            ]
+        self.body = nn.Sequential(*filters, conv_norm(hidden, stage.channels, 1, relu=False))
+        self.skip = stride == 1 and channels_in == stage.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y if self.skip else y
+
+
+class PyramidBlock(nn.Module):
+    """Depthwise and 1x1 convolution around a skip connection, for the decoder."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_norm(channels, channels, kernel, groups=channels),
+            conv_norm(channels, channels, 1, relu=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+class Backbone(nn.Module):
+    """Strides 4, 8, 16, 32 from an image (B, 3, S, S)."""
+
+    def __init__(self, config: LightConfig) -> None:
+        super().__init__()
+        self.stem = conv_norm(3, config.stem_channels, 3, stride=2)
+        channels = config.stem_channels
+        stages = []
+        for stage in config.stages:
+            blocks = []
+            for i in range(stage.depth):
+                blocks.append(InvertedResidual(channels, stage, stage.stride if i == 0 else 1))
+                channels = stage.channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = self.stem(image)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class Pyramid(nn.Module):
+    """Back from stride 32 to stride 4: add an upsampled coarser map to each backbone map."""
+
+    def __init__(self, config: LightConfig) -> None:
+        super().__init__()
+        widths = config.pyramid_channels  # finest first
+        backbone = [stage.channels for stage in config.stages]
+        coarser = [*widths[1:], backbone[3]]
+        self.lateral = nn.ModuleList(
+            conv_norm(backbone[i], widths[i], 1, relu=False) for i in range(3)
+        )
+        # The width changes before upsampling, on a quarter of the positions.
+        self.narrow = nn.ModuleList(
+            conv_norm(coarser[i], widths[i], 1, relu=False) for i in range(3)
+        )
+        self.refine = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    PyramidBlock(widths[i], config.pyramid_kernel)
+                    for _ in range(config.pyramid_depth[i])
+                )
+            )
+            for i in range(3)
+        )
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Backbone maps, finest first, to features (B, C, S/4, S/4)."""
+        x = maps[3]
+        for i in (2, 1, 0):
+            up = F.interpolate(self.narrow[i](x), scale_factor=2.0, mode="nearest")
+            x = self.refine[i](F.relu(self.lateral[i](maps[i]) + up))
+        return x
+
+
+class LightNetwork(nn.Module):
+    """Mobile backbone, heat-maps, joint-aligned features, graph head.
+
+    The latent vector holds global features, features gathered at each heat-map's joint and the
+    joints' (u, v). Vertices are offsets from a blend of the heat-map joints, so that the
+    heat-maps' precision reaches the mesh, and the mesh's losses reach the heat-maps.
+
+    Convolutions follow autocast; soft-argmax, fully-connected layers and graph run in float32.
+    """
+
+    def __init__(self, config: LightConfig, topology: Topology) -> None:
+        super().__init__()
+        self.config = config
+        features, last = config.pyramid_channels[0], config.stages[-1].channels
+        self.backbone = Backbone(config)
+        self.pyramid = Pyramid(config)
+        self.heatmaps = nn.Conv2d(features, JOINT_COUNT, 1)
+        self.joint_features = conv_norm(features, config.joint_channels, 1)
+        self.global_features = conv_norm(last, config.global_channels, 1)
+        self.log_beta = nn.Parameter(torch.tensor(math.log(config.beta)))
+        cells = (config.input_size // 32) ** 2
+        latent_in = (
+            config.global_channels * cells + JOINT_COUNT * config.joint_channels + JOINT_COUNT * 2
+        )
+        self.encode = nn.Linear(latent_in, config.latent)
+        self.head = GraphHead(config.latent + JOINT_COUNT * 2, config.decoder, topology)
+        self.confidence = nn.Parameter(torch.zeros(JOINT_COUNT, config.joint_channels + 1))
+        self.confidence_bias = nn.Parameter(torch.zeros(JOINT_COUNT))
+        self.classify = nn.Linear(last, 2)
+        self._initialise()
+
+    @property
+    def pose_regressor(self) -> nn.Module:
+        """The linear mesh-to-joints module, trainable by itself on true meshes."""
+        return self.head.pose_regressor
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, InvertedResidual | PyramidBlock):
+                norm = module.body[-1][-1]
+                if getattr(module, "skip", True):
+                    nn.init.zeros_(norm.weight)  # residuals start as identities
+        nn.init.normal_(self.heatmaps.weight, std=0.01)
+        nn.init.zeros_(self.heatmaps.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> NetworkOutput:
+        """Image (B, 3, S, S) float32, value / 255 - 0.5, RGB, to a `NetworkOutput`."""
+        maps = self.backbone(image)
+        fine = self.pyramid(maps)  # (B, C, S/4, S/4)
+        heatmaps = self.heatmaps(fine)
+        aligned = self.joint_features(fine)
+        overall = self.global_features(maps[3])  # (B, G, S/32, S/32)
+        with torch.autocast(image.device.type, enabled=False):
+            heatmaps = heatmaps.float().contiguous()
+            uv, weights = soft_argmax(heatmaps, self.log_beta.exp())
+            pixels = aligned.float().flatten(2).transpose(1, 2)  # (B, H*W, C)
+            gathered = weights @ pixels  # (B, 21, C)
+            uv_flat = (uv - 0.5).flatten(1)  # (B, 42)
+            latent = torch.cat([overall.float().flatten(1), gathered.flatten(1), uv_flat], dim=1)
+            hidden = F.relu(self.encode(latent))
+            vertices, joints = self.head(
+                torch.cat([hidden, uv_flat], dim=1),
+                uv if self.config.anchor_to_heatmaps else None,
+            )
+            # Detached: confidence describes the joints and must not bend them.
+            peaks = heatmaps.flatten(2).amax(dim=2, keepdim=True)
+            evidence = torch.cat([gathered, peaks], dim=2).detach()  # (B, 21, C + 1)
+            confidence = (evidence * self.confidence).sum(dim=2) + self.confidence_bias
+            logits = self.classify(maps[3].float().mean(dim=(2, 3)))  # (B, 2)
+        return NetworkOutput(
+            vertices, joints, [heatmaps], confidence, logits[:, 0], logits[:, 1]
+        )
