@@ -1,0 +1,239 @@
+"""The parametric right hand that training renders: shape directions, joint limits' axes, skinning.
+
+`HandAsset` is the frozen file made by ``handmesh_training.template.build``; `HandModel` poses it in
+torch, batched and differentiable, on any device. Everything is in the template frame: metres, wrist
+joint at the origin, fingers up (-y), thumb right (+x), palm towards the viewer (-z).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from handmesh.errors import BundleError, InputError
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+HAND_PATH = Path(__file__).parent / "assets" / "hand.npz"
+
+# Seventeen rotations: the wrist, fifteen finger bones by the joint each pivots about, the forearm.
+PIVOT_JOINTS = (0, 1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 15, 17, 18, 19, 0)
+PIVOT_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14, 0)
+PIVOT_COUNT = len(PIVOT_JOINTS)
+FOREARM = 16
+TIP_JOINTS = (4, 8, 12, 16, 20)
+
+
+@dataclass(frozen=True, eq=False)
+class HandAsset:
+    """The frozen hand, fine mesh with forearm (V vertices, F faces).
+
+    Attributes:
+        vertices_m: (V, 3) float32 rest vertices.
+        faces: (F, 3) int32, counter-clockwise from outside.
+        corner_uv: (F, 3, 2) float32, texture coordinates in the MakeHuman body atlas.
+        template_subset: (V_t,) int32, the vertices of the networks' mesh, in its order.
+        weights: (V, 17) float32 skinning weights.
+        shape_names: names of the S shape directions.
+        shape_directions_m: (S, V, 3) float32, displacement for a coefficient of one.
+        joint_regressor: (21, V) float32, rest joints from rest vertices.
+        flexion_axes, abduction_axes, twist_axes: (17, 3) float32 unit axes.
+    """
+
+    vertices_m: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    corner_uv: NDArray[np.float32]
+    template_subset: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    shape_names: tuple[str, ...]
+    shape_directions_m: NDArray[np.float32]
+    joint_regressor: NDArray[np.float32]
+    flexion_axes: NDArray[np.float32]
+    abduction_axes: NDArray[np.float32]
+    twist_axes: NDArray[np.float32]
+
+    def _flat(self) -> dict[str, NDArray[np.generic]]:
+        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        arrays["shape_names"] = np.array(self.shape_names, dtype="U32")
+        return arrays
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of names, shapes and bytes of all arrays."""
+        digest = hashlib.sha256(b"handmesh-hand-1")
+        for name, array in sorted(self._flat().items()):
+            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a byte-reproducible .npz atomically."""
+        target = Path(path)
+        temporary = target.with_name(target.name + ".tmp")
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in sorted(self._flat().items()):
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, array, allow_pickle=False)
+                entry = zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, buffer.getvalue())
+        os.replace(temporary, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] = HAND_PATH) -> HandAsset:
+        """Read the asset.
+
+        Raises:
+            BundleError: missing or unreadable file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            names = tuple(str(name) for name in arrays.pop("shape_names"))
+            return cls(shape_names=names, **arrays)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(
+                f"{path} is not a readable hand asset ({error}); restore it or rebuild it with "
+                "python -m handmesh_training.template.build"
+            ) from error
+
+
+class PosedHand(NamedTuple):
+    """vertices (B, V, 3) and joints (B, 21, 3), metres, template frame, wrist at the origin."""
+
+    vertices: Tensor
+    joints: Tensor
+
+
+class HandModel(nn.Module):
+    """Linear blend skinning over the fine mesh, with linear shape directions."""
+
+    vertices: Tensor
+    weights: Tensor
+    directions: Tensor
+    joint_directions: Tensor
+    joints: Tensor
+    axes: Tensor
+    rest_flexion: Tensor
+
+    def __init__(self, asset: HandAsset | None = None) -> None:
+        super().__init__()
+        asset = asset if asset is not None else HandAsset.load()
+        self.asset = asset
+        regressor = torch.from_numpy(asset.joint_regressor).double()
+        vertices = torch.from_numpy(asset.vertices_m).double()
+        directions = torch.from_numpy(asset.shape_directions_m).double()
+        joints = regressor @ vertices  # (21, 3)
+        self.register_buffer("vertices", vertices.float())
+        self.register_buffer("weights", torch.from_numpy(asset.weights))
+        self.register_buffer("directions", directions.float())
+        self.register_buffer("joints", joints.float())
+        self.register_buffer("joint_directions", (regressor @ directions).float())  # (S, 21, 3)
+        axes = np.stack([asset.twist_axes, asset.abduction_axes, asset.flexion_axes], axis=1)
+        self.register_buffer("axes", torch.from_numpy(axes))  # (17, 3, 3)
+        self.register_buffer("rest_flexion", self._rest_flexion(joints).float())
+
+    @property
+    def shape_count(self) -> int:
+        return int(self.directions.shape[0])
+
+    def _rest_flexion(self, joints: Tensor) -> Tensor:
+        """(17,) bend of each bone against its parent bone in the rest pose, radians.
+
+        For the finger bases the parent direction is the axis of the hand (-y), so that zero
+        everywhere is a flat hand. The thumb's base keeps its rest direction as zero.
+        """
+        bend = torch.zeros(PIVOT_COUNT, dtype=joints.dtype)
+        for pivot in range(2, FOREARM):
+            joint = PIVOT_JOINTS[pivot]
+            parent = PIVOT_PARENTS[pivot]
+            bone = joints[joint + 1] - joints[joint]
+            before = (
+                joints[joint] - joints[joint - 1]
+                if parent > 0
+                else torch.tensor([0.0, -1.0, 0.0], dtype=joints.dtype)
+            )
+            flexion = torch.from_numpy(self.asset.flexion_axes[pivot]).to(joints.dtype)
+            # Angle from the parent's direction to the bone, measured about the flexion axis.
+            before = before - flexion * (before @ flexion)
+            bone = bone - flexion * (bone @ flexion)
+            bend[pivot] = torch.atan2(flexion @ torch.linalg.cross(before, bone), before @ bone)
+        return bend
+
+    def rotations(self, angles: Tensor) -> Tensor:
+        """Bone rotations (B, 17, 3, 3) from (B, 17, 3) angles: twist, abduction, flexion, radians.
+
+        Flexion is absolute: zero is the straight finger, not the relaxed rest pose. Flexion turns first,
+        then abduction, then twist, all about axes fixed in the parent bone.
+        """
+        if angles.ndim != 3 or angles.shape[1:] != (PIVOT_COUNT, 3):
+            raise InputError(f"expected (B, {PIVOT_COUNT}, 3) angles, got {tuple(angles.shape)}")
+        twist, abduction, flexion = angles.unbind(-1)
+        flexion = flexion - self.rest_flexion
+        turns = [
+            _axis_angle(self.axes[:, k], angle)
+            for k, angle in enumerate((twist, abduction, flexion))
+        ]
+        return turns[0] @ turns[1] @ turns[2]  # (B, 17, 3, 3)
+
+    def forward(self, shape: Tensor, rotations: Tensor) -> PosedHand:
+        """Pose a batch of hands.
+
+        Args:
+            shape: (B, S) coefficients, about -1..1 each.
+            rotations: (B, 17, 3, 3), each bone in its parent's frame; index 0 turns the hand.
+        """
+        rest = self.vertices + torch.einsum("bs,svc->bvc", shape, self.directions)  # (B, V, 3)
+        joints = self.joints + torch.einsum("bs,sjc->bjc", shape, self.joint_directions)
+        wrist = joints[:, :1]
+        rest, joints = rest - wrist, joints - wrist
+
+        world_r: list[Tensor] = []
+        world_t: list[Tensor] = []
+        for pivot, (joint, parent) in enumerate(zip(PIVOT_JOINTS, PIVOT_PARENTS, strict=True)):
+            if parent < 0:
+                world_r.append(rotations[:, pivot])
+                world_t.append(torch.zeros_like(joints[:, 0]))
+                continue
+            offset = joints[:, joint] - joints[:, PIVOT_JOINTS[parent]]  # (B, 3)
+            world_t.append((world_r[parent] @ offset[..., None])[..., 0] + world_t[parent])
+            world_r.append(world_r[parent] @ rotations[:, pivot])
+        rotation = torch.stack(world_r, dim=1)  # (B, 17, 3, 3)
+        pivots = joints[:, list(PIVOT_JOINTS)]  # (B, 17, 3)
+        translation = torch.stack(world_t, dim=1) - (rotation @ pivots[..., None])[..., 0]
+
+        # Blend the 3x4 transforms, then apply them: one product of (V, 17) with (17, 12).
+        transforms = torch.cat([rotation, translation[..., None]], dim=-1).flatten(2)  # (B, 17, 12)
+        blended = (self.weights @ transforms).unflatten(2, (3, 4))  # (B, V, 3, 4)
+        vertices = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]  # (B, V, 3)
+
+        posed = torch.zeros_like(joints)
+        for pivot, joint in enumerate(PIVOT_JOINTS[:FOREARM]):
+            posed[:, joint] = world_t[pivot]
+        last_bones = [PIVOT_JOINTS.index(tip - 1) for tip in TIP_JOINTS]
+        tips = rotation[:, last_bones] @ joints[:, TIP_JOINTS, :, None]
+        posed[:, list(TIP_JOINTS)] = tips[..., 0] + translation[:, last_bones]
+        return PosedHand(vertices, posed)
+
+
+def _axis_angle(axes: Tensor, angles: Tensor) -> Tensor:
+    """Rodrigues: (N, 3) unit axes and (B, N) angles to (B, N, 3, 3) rotations."""
+    x, y, z = axes.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    sine, cosine = angles.sin()[..., None, None], angles.cos()[..., None, None]
+    identity = torch.eye(3, dtype=axes.dtype, device=axes.device)
+    return identity + sine * cross + (1 - cosine) * (cross @ cross)  # (B, N, 3, 3)
+
+
+def mirror_x(points: Tensor) -> Tensor:
+    """The other hand: (..., 3) points reflected in the plane x = 0. Reverse the faces with it."""
+    return points * torch.tensor([-1.0, 1.0, 1.0], dtype=points.dtype, device=points.device)

