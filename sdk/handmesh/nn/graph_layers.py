@@ -11,8 +11,9 @@ Why CSR: forward and backward of one product at batch 32, 2 threads, float32, 6.
 Everything here runs in float32 even under autocast: vertex coordinates in bfloat16 would be off
 by a pixel.
 
-Padding nodes have no edges, so they cannot reach real ones through a Laplacian. They are set to 0
-after each layer, so that they add only a constant share of zeros to the batch statistics.
+Padding nodes of the coarsening have no edges and are masked to 0 in the paper's network, so they
+carry nothing. Here they are not stored at all: a level's N counts its real nodes, in padded order.
+That is the same network at four fifths of the cost, and batch statistics see real nodes only.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from handmesh.graph import GraphLevel, Topology
 
 FINE_NODES, MIDDLE_NODES, COARSE_NODES = 1280, 320, 80
+POOLING = 4  # children of a node, two Graclus levels down
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -60,33 +62,46 @@ def symmetric_product(matrix: Tensor, signal: Tensor) -> Tensor:
     return product
 
 
-class GraphLaplacian(nn.Module):
-    """The rescaled Laplacian 2L/lambda_max - I of one level, with its mask of real nodes.
+class NodeLevel(nn.Module):
+    """The real nodes of one level: rescaled Laplacian 2L/lambda_max - I, and the coarser parents.
 
-    The three CSR arrays are held as plain buffers, because sparse tensors as buffers do not
-    survive distributed training or checkpoints; they are not part of the weights.
+    The CSR arrays are held as plain buffers, because sparse tensors as buffers do not survive
+    distributed training or checkpoints; they are not part of the weights.
+
+    Args:
+        level: this level.
+        coarser: the level with a quarter of the nodes, for pooling and unpooling; None, neither.
     """
 
     row_starts: Tensor
     columns: Tensor
     values: Tensor
-    mask: Tensor
+    parents: Tensor
+    share: Tensor
 
-    def __init__(self, level: GraphLevel) -> None:
+    def __init__(self, level: GraphLevel, coarser: GraphLevel | None = None) -> None:
         super().__init__()
-        dense = torch.from_numpy(level.dense())
+        dense = torch.from_numpy(level.dense())[level.mask][:, level.mask]  # (N, N)
         with warnings.catch_warnings():  # torch warns once that CSR is in beta
             warnings.simplefilter("ignore")
             csr = dense.to_sparse_csr()
-        self.node_count = int(level.node_count)
+        self.node_count = len(dense)
         # MKL takes 32-bit indices without a conversion.
         self.register_buffer("row_starts", csr.crow_indices().int(), persistent=False)
         self.register_buffer("columns", csr.col_indices().int(), persistent=False)
         self.register_buffer("values", csr.values().float(), persistent=False)
-        mask = torch.from_numpy(level.mask.astype("float32")).reshape(-1, 1, 1)
-        self.register_buffer("mask", mask, persistent=False)
+        if coarser is None:
+            return
+        self.parent_count = int(coarser.mask.sum())
+        padded_parents = torch.from_numpy(level.mask).nonzero()[:, 0] // POOLING
+        rank = torch.from_numpy(coarser.mask).long().cumsum(0) - 1
+        parents = rank[padded_parents]  # (N,)
+        children = torch.bincount(parents, minlength=self.parent_count)
+        self.register_buffer("parents", parents, persistent=False)
+        share = (1.0 / children[parents]).reshape(-1, 1, 1)
+        self.register_buffer("share", share, persistent=False)
 
-    def matrix(self) -> Tensor:
+    def laplacian(self) -> Tensor:
         """(N, N) sparse CSR view of the buffers."""
         size = (self.node_count, self.node_count)
         return torch.sparse_csr_tensor(
@@ -94,10 +109,19 @@ class GraphLaplacian(nn.Module):
         )
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Product with a signal (N, B, C); same shape out."""
+        """Laplacian times a signal (N, B, C); same shape out."""
         n, batch, channels = signal.shape
         flat = signal.reshape(n, batch * channels)
-        return symmetric_product(self.matrix(), flat).view(n, batch, channels)
+        return symmetric_product(self.laplacian(), flat).view(n, batch, channels)
+
+    def unpool(self, signal: Tensor) -> Tensor:
+        """Copy each parent to its real children: (N_parents, B, C) -> (N, B, C)."""
+        return signal.index_select(0, self.parents)
+
+    def pool(self, signal: Tensor) -> Tensor:
+        """Mean over each parent's real children: (N, B, C) -> (N_parents, B, C). Linear."""
+        pooled = signal.new_zeros(self.parent_count, *signal.shape[1:])
+        return pooled.index_add(0, self.parents, signal * self.share)
 
 
 class ChebConv(nn.Module):
@@ -123,103 +147,88 @@ class ChebConv(nn.Module):
         self, channels_in: int, channels_out: int, order: int = 3, bias: bool = True
     ) -> None:
         super().__init__()
+        if order < 1:
+            raise ValueError(f"expected an order of at least 1, got {order}")
         self.channels_in, self.channels_out, self.order = channels_in, channels_out, order
         self.weight = nn.Parameter(torch.empty(channels_out, order * channels_in))
         nn.init.normal_(self.weight, std=math.sqrt(1.0 / (order * channels_in)))
         self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
 
-    def forward(self, signal: Tensor, laplacian: GraphLaplacian, unpool: int = 1) -> Tensor:
-        """Convolve, after copying each node to its `unpool` children.
+    def forward(self, signal: Tensor, level: NodeLevel, unpool: bool = False) -> Tensor:
+        """Convolve a signal on a level's N nodes.
 
         Args:
-            signal: (N / unpool, B, C_in).
-            laplacian: of the N nodes.
-            unpool: children per node: 1 (no unpooling) or 4.
+            signal: (N, B, C_in); with `unpool`, on the parents, (N_parents, B, C_in).
+            level: graph of the output.
+            unpool: copy each parent to its children first.
 
         Returns:
-            (N, B, C_out); padding nodes are not masked.
+            (N, B, C_out).
         """
-        if unpool > 1 or self.channels_out <= self.channels_in:
-            out = self._clenshaw(signal, laplacian, unpool)
+        if unpool or self.channels_out <= self.channels_in:
+            out = self._clenshaw(signal, level, unpool)
         else:
-            out = self._recurrence(signal, laplacian)
+            out = self._recurrence(signal, level)
         return out if self.bias is None else out + self.bias
 
-    def _recurrence(self, signal: Tensor, laplacian: GraphLaplacian) -> Tensor:
+    def _recurrence(self, signal: Tensor, level: NodeLevel) -> Tensor:
         terms = [signal]
         for k in range(1, self.order):
-            product = laplacian(terms[-1])
+            product = level(terms[-1])
             terms.append(product if k == 1 else 2.0 * product - terms[-2])
         return F.linear(torch.cat(terms, dim=-1), self.weight)  # (N, B, K*C_in) -> (N, B, C_out)
 
-    def _clenshaw(self, signal: Tensor, laplacian: GraphLaplacian, unpool: int) -> Tensor:
+    def _clenshaw(self, signal: Tensor, level: NodeLevel, unpool: bool) -> Tensor:
+        # sum_k T_k a_k = b_0 with b_k = a_k + 2 L b_{k+1} - b_{k+2}, and L instead of 2 L at k = 0.
         theta = self.weight.view(self.channels_out, self.order, self.channels_in)
-        b_next: Tensor | None = None  # b_{k+1} of Clenshaw's b_k = a_k + 2 L b_{k+1} - b_{k+2}
-        b_after: Tensor | None = None
+        following: list[Tensor] = []  # b_{k+1}, b_{k+2}
         for k in range(self.order - 1, -1, -1):
-            b = unpool_nodes(F.linear(signal, theta[:, k]), unpool)  # (N, B, C_out)
-            if unpool > 1:
-                b = b * laplacian.mask
-            if b_next is not None:
-                product = laplacian(b_next)
-                b = b + (product if k == 0 else 2.0 * product)
-            if b_after is not None:
-                b = b - b_after
-            b_next, b_after = b, b_next
-        if b_next is None:
-            raise ValueError(f"order must be at least 1, got {self.order}")
-        return b_next
-
-
-def unpool_nodes(signal: Tensor, factor: int) -> Tensor:
-    """Copy each node to its children: (N, B, C) -> (factor*N, B, C); child i has parent i//factor."""
-    if factor == 1:
-        return signal
-    n, batch, channels = signal.shape
-    return signal.unsqueeze(1).expand(n, factor, batch, channels).reshape(-1, batch, channels)
-
-
-def pool_nodes(signal: Tensor, factor: int) -> Tensor:
-    """Mean over the `factor` children of each node: (N, B, C) -> (N/factor, B, C).
-
-    Padding children are 0 and counted, so a parent with padding among its children gets a
-    smaller mean. That is a constant factor per parent: the map stays linear, and the
-    fully-connected layer behind it absorbs the factor.
-    """
-    n, batch, channels = signal.shape
-    return signal.view(n // factor, factor, batch, channels).mean(dim=1)
+            b = F.linear(signal, theta[:, k])  # (N or N_parents, B, C_out)
+            if unpool:
+                b = level.unpool(b)
+            if following:
+                b = torch.add(b, level(following[0]), alpha=1.0 if k == 0 else 2.0)
+            if len(following) > 1:
+                b = b - following[1]
+            following = [b, *following[:1]]
+        return following[0]
 
 
 class _GraphBlock(nn.Module):
-    """ChebConv, batch norm over (N*B, C), ReLU, mask."""
+    """ChebConv, batch norm over (N*B, C), ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, order: int) -> None:
         super().__init__()
         self.conv = ChebConv(channels_in, channels_out, order, bias=False)
         self.norm = nn.BatchNorm1d(channels_out)
 
-    def forward(self, signal: Tensor, laplacian: GraphLaplacian, unpool: int = 1) -> Tensor:
-        x = self.conv(signal, laplacian, unpool)
+    def forward(self, signal: Tensor, level: NodeLevel, unpool: bool = False) -> Tensor:
+        x = self.conv(signal, level, unpool)
         n, batch, channels = x.shape
         x = self.norm(x.view(n * batch, channels)).view(n, batch, channels)
-        return F.relu(x) * laplacian.mask
+        return F.relu(x)
 
 
 class MeshDecoder(nn.Module):
-    """Graph CNN of the paper's Fig. 4: a latent vector to values on the 1280 padded nodes."""
+    """Graph CNN of the paper's Fig. 4: a latent vector to values on the vertices.
+
+    Args:
+        latent: width F of the latent vector.
+        config: widths.
+        topology: the frozen graph.
+    """
+
+    row_of_vertex: Tensor
 
     def __init__(self, latent: int, config: DecoderConfig, topology: Topology) -> None:
         super().__init__()
-        self.coarse_features = config.coarse_features
         levels = {level.node_count: level for level in topology.levels}
-        self.middle = GraphLaplacian(levels[MIDDLE_NODES])
-        self.fine = GraphLaplacian(levels[FINE_NODES])
-        self.register_buffer(
-            "coarse_mask",
-            torch.from_numpy(levels[COARSE_NODES].mask.astype("float32")).reshape(-1, 1, 1),
-            persistent=False,
-        )
-        self.expand = nn.Linear(latent, COARSE_NODES * config.coarse_features)
+        self.coarse_count = int(levels[COARSE_NODES].mask.sum())
+        self.coarse_features = config.coarse_features
+        self.middle = NodeLevel(levels[MIDDLE_NODES], levels[COARSE_NODES])
+        self.fine = NodeLevel(levels[FINE_NODES], levels[MIDDLE_NODES])
+        self.register_buffer("row_of_vertex", _rows_of_vertices(topology), persistent=False)
+        self.expand = nn.Linear(latent, self.coarse_count * config.coarse_features)
         width_a, width_b = config.middle_channels
         self.block1 = _GraphBlock(config.coarse_features, width_a, config.order)
         self.block2 = _GraphBlock(width_a, width_b, config.order)
@@ -228,51 +237,51 @@ class MeshDecoder(nn.Module):
         # Small first offsets: the mesh starts near its anchors instead of all over the crop.
         nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(config.order * config.fine_channels))
 
-    coarse_mask: Tensor
-
     def forward(self, latent: Tensor) -> Tensor:
-        """Latent (B, F) float32 to node values (1280, B, 3) float32, padding nodes 0."""
-        x = self.expand(latent)
-        x = x.view(-1, COARSE_NODES, self.coarse_features).transpose(0, 1)  # (80, B, C)
-        x = (x * self.coarse_mask).contiguous()
-        x = self.block1(x, self.middle, unpool=4)  # (320, B, 64)
+        """Latent (B, F) float32 to values at the vertices (B, V, 3) float32."""
+        x = self.expand(latent).view(-1, self.coarse_count, self.coarse_features)
+        x = x.transpose(0, 1).contiguous()  # (80, B, C)
+        x = self.block1(x, self.middle, unpool=True)  # (320, B, 64)
         x = self.block2(x, self.middle)  # (320, B, 32)
-        x = self.block3(x, self.fine, unpool=4)  # (1280, B, 32)
+        x = self.block3(x, self.fine, unpool=True)  # (1280, B, 32)
         x = self.out(x, self.fine)  # (1280, B, 3)
-        return x * self.fine.mask
+        return x.index_select(0, self.row_of_vertex).transpose(0, 1)  # (B, V, 3)
 
 
 class PoseRegressor(nn.Module):
-    """Linear graph CNN from padded vertices to the 21 joints: no activation anywhere.
+    """Linear graph CNN from vertices to the 21 joints: no activation anywhere.
 
-    The whole module is one affine map of the 1280 x 3 coordinates. The paper trains it first,
-    alone, on true meshes; `freeze()` then fixes it and collapses it into that one map, which is
-    also what an export uses and costs a hundredth.
+    The whole module is one affine map of the V x 3 coordinates. The paper trains it first, alone,
+    on true meshes; `freeze()` then fixes it and collapses it into that one map, which is also
+    what an export uses and costs a fiftieth.
     """
 
     collapsed_weight: Tensor | None
     collapsed_bias: Tensor | None
     prior: Tensor | None
-    real: Tensor
+    vertex_of_row: Tensor
 
     def __init__(self, config: DecoderConfig, topology: Topology) -> None:
         super().__init__()
         levels = {level.node_count: level for level in topology.levels}
-        self.fine = GraphLaplacian(levels[FINE_NODES])
-        self.middle = GraphLaplacian(levels[MIDDLE_NODES])
+        coarse_count = int(levels[COARSE_NODES].mask.sum())
+        self.vertex_count = topology.vertex_count
+        self.middle = NodeLevel(levels[MIDDLE_NODES], levels[COARSE_NODES])
+        self.fine = NodeLevel(levels[FINE_NODES], levels[MIDDLE_NODES])
+        self.register_buffer(
+            "vertex_of_row", _rows_of_vertices(topology).argsort(), persistent=False
+        )
         fine_a, fine_b = config.pose_fine_channels
         middle_a, middle_b = config.pose_middle_channels
         self.conv1 = ChebConv(3, fine_a, config.order)
         self.conv2 = ChebConv(fine_a, fine_b, config.order)
         self.conv3 = ChebConv(fine_b, middle_a, config.order)
         self.conv4 = ChebConv(middle_a, middle_b, config.order)
-        self.fc1 = nn.Linear(COARSE_NODES * middle_b, config.pose_hidden)
+        self.fc1 = nn.Linear(coarse_count * middle_b, config.pose_hidden)
         self.fc2 = nn.Linear(config.pose_hidden, JOINT_COUNT * 3)
         prior = None
         if config.pose_template_prior:
-            prior = torch.zeros(JOINT_COUNT, FINE_NODES)
-            nodes = torch.from_numpy(topology.node_of_vertex).long()
-            prior[:, nodes] = torch.from_numpy(topology.joint_regressor).float()
+            prior = torch.from_numpy(topology.joint_regressor).float()  # (21, V)
             nn.init.zeros_(self.fc2.weight)  # start as the template's regressor
             nn.init.zeros_(self.fc2.bias)
         self.register_buffer("prior", prior, persistent=False)
@@ -280,47 +289,39 @@ class PoseRegressor(nn.Module):
         self.register_buffer("collapsed_bias", None, persistent=False)
         self.register_load_state_dict_post_hook(_recollapse)
 
-    def forward(self, nodes: Tensor) -> Tensor:
-        """Padded vertices (1280, B, 3), padding 0, to joints (B, 21, 3); any coordinates."""
-        if self.collapsed_weight is not None and self.collapsed_bias is not None:
-            flat = nodes.transpose(0, 1).reshape(-1, FINE_NODES * 3)  # (B, 3840)
-            return F.linear(flat, self.collapsed_weight, self.collapsed_bias).view(
-                -1, JOINT_COUNT, 3
-            )
-        x = self.conv1(nodes, self.fine) * self.fine.mask  # (1280, B, 32)
-        x = self.conv2(x, self.fine) * self.fine.mask  # (1280, B, 32)
-        x = pool_nodes(x, 4)  # (320, B, 32)
-        x = self.conv3(x, self.middle) * self.middle.mask  # (320, B, 64)
-        x = self.conv4(x, self.middle) * self.middle.mask  # (320, B, 64)
-        x = pool_nodes(x, 4)  # (80, B, 64)
+    def forward(self, vertices: Tensor) -> Tensor:
+        """Vertices (B, V, 3) float32 to joints (B, 21, 3), in the same coordinates."""
+        if self.collapsed_weight is not None:
+            joints = F.linear(vertices.flatten(1), self.collapsed_weight, self.collapsed_bias)
+            return joints.view(-1, JOINT_COUNT, 3)
+        x = vertices.transpose(0, 1).index_select(0, self.vertex_of_row)  # (1280, B, 3)
+        x = self.conv2(self.conv1(x, self.fine), self.fine)  # (1280, B, 32)
+        x = self.fine.pool(x)  # (320, B, 32)
+        x = self.conv4(self.conv3(x, self.middle), self.middle)  # (320, B, 64)
+        x = self.middle.pool(x)  # (80, B, 64)
         x = x.transpose(0, 1).flatten(1)  # (B, 5120)
-        joints: Tensor = self.fc2(self.fc1(x)).view(-1, JOINT_COUNT, 3)
-        if self.prior is not None:
-            joints = joints + torch.einsum("jn,nbc->bjc", self.prior, nodes)
-        return joints
+        joints = self.fc2(self.fc1(x)).view(-1, JOINT_COUNT, 3)
+        return joints if self.prior is None else joints + self.prior @ vertices
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """The map that this module computes: weight (63, 3840) and bias (63,), detached.
+        """The map that this module computes: weight (63, V*3) and bias (63,), detached.
 
-        Column 3*n + c belongs to coordinate c of padded node n. Columns of padding nodes are 0.
+        Row 3*j + c is coordinate c of joint j, column 3*i + c coordinate c of vertex i.
         """
         if self.collapsed_weight is not None and self.collapsed_bias is not None:
             return self.collapsed_weight, self.collapsed_bias
         outputs = JOINT_COUNT * 3
         with torch.enable_grad():
-            zero = torch.zeros(
-                FINE_NODES, outputs, 3, device=self.fc2.weight.device, dtype=self.fc2.weight.dtype
-            ).requires_grad_()
+            zero = self.fc2.weight.new_zeros(outputs, self.vertex_count, 3).requires_grad_()
             joints = self.forward(zero).view(outputs, outputs)
-            # Sample i asks for the gradient of output i: 63 rows of the Jacobian in one pass.
+            # Sample i asks for the gradient of output i: the whole Jacobian in one pass.
             (rows,) = torch.autograd.grad(joints.diagonal().sum(), zero)
-        weight = (rows * self.fine.mask).transpose(0, 1).reshape(outputs, -1)  # (63, 3840)
-        return weight.detach(), joints[0].detach()
+        return rows.flatten(1), joints[0].detach()
 
     def freeze(self) -> None:
         """Stop training this module and run it as its one affine map from now on."""
+        self.unfreeze()
         self.requires_grad_(False)
-        self.collapsed_weight = self.collapsed_bias = None
         self.collapsed_weight, self.collapsed_bias = self.affine()
 
     def unfreeze(self) -> None:
@@ -335,27 +336,29 @@ def _recollapse(module: nn.Module, incompatible_keys: object) -> None:
         module.freeze()
 
 
+def _rows_of_vertices(topology: Topology) -> Tensor:
+    """(V,) row of each vertex among the real nodes of the finest level."""
+    rank = torch.from_numpy(topology.levels[0].mask).long().cumsum(0) - 1
+    return rank[torch.from_numpy(topology.node_of_vertex).long()]
+
+
 class GraphHead(nn.Module):
     """Latent vector to vertices and joints: decoder, anchors, pose regressor, wrist depth 0.
 
     Args:
-        latent: width of the latent vector.
+        latent: width F of the latent vector.
         config: decoder hyper-parameters.
         topology: the frozen graph.
     """
 
     blend: Tensor
-    node_of_vertex: Tensor
 
     def __init__(self, latent: int, config: DecoderConfig, topology: Topology) -> None:
         super().__init__()
         self.decoder = MeshDecoder(latent, config, topology)
         self.pose_regressor = PoseRegressor(config, topology)
-        nodes = torch.from_numpy(topology.node_of_vertex).long()
-        blend = torch.zeros(FINE_NODES, JOINT_COUNT)
-        blend[nodes] = torch.from_numpy(topology.joint_blend).float()
+        blend = torch.from_numpy(topology.joint_blend).float()  # (V, 21)
         self.register_buffer("blend", blend, persistent=False)
-        self.register_buffer("node_of_vertex", nodes, persistent=False)
 
     def forward(self, latent: Tensor, joints_uv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vertices (B, V, 3) and joints (B, 21, 3), (u, v, d).
@@ -365,17 +368,15 @@ class GraphHead(nn.Module):
             joints_uv: (B, 21, 2) crop fractions. Given, each vertex's (u, v) is an offset from
                 its blend of these; None, an offset from the crop's middle.
 
-        The wrist's depth, as regressed from the mesh, is subtracted from every depth: an affine
+        The wrist's depth, as regressed from the mesh, is subtracted from every depth: a linear
         step, so that depth is root-relative by construction.
         """
-        nodes = self.decoder(latent)  # (1280, B, 3)
+        offsets = self.decoder(latent)  # (B, V, 3)
         if joints_uv is None:
-            anchors = 0.5 * self.decoder.fine.mask
-            uv = nodes[..., :2] + anchors
+            vertices = offsets + offsets.new_tensor([0.5, 0.5, 0.0])
         else:
-            uv = nodes[..., :2] + torch.einsum("nj,bjc->nbc", self.blend, joints_uv)
-        nodes = torch.cat([uv, nodes[..., 2:]], dim=-1)
-        joints = self.pose_regressor(nodes)  # (B, 21, 3)
-        vertices = nodes.index_select(0, self.node_of_vertex).transpose(0, 1)  # (B, V, 3)
+            anchors = self.blend @ joints_uv  # (B, V, 2)
+            vertices = offsets + F.pad(anchors, (0, 1))
+        joints = self.pose_regressor(vertices)  # (B, 21, 3)
         wrist = F.pad(joints[:, :1, 2:], (2, 0))  # (B, 1, 3): (0, 0, wrist depth)
         return vertices - wrist, joints - wrist
