@@ -26,18 +26,20 @@ BASE = [
     "opencv-python-headless>=4.10",
     "onnxruntime>=1.20",
 ]
-TORCH = ["torch>=2.6", "safetensors>=0.4"]
-ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
+# One extra for each runtime. `onnx` comes with the base; the extra is there so that every backend
+# has one of its name.
+ONNX = ["onnxruntime>=1.20"]
 TFLITE = ["ai-edge-litert>=2.1"]
 COREML = ["coremltools>=9.0"]
-# Writing TFLite needs torch; running it needs the small interpreter alone.
-CONVERTERS = [*TORCH, *ONNX, *TFLITE, "litert-torch>=0.10", "ai-edge-quantizer>=0.10", *COREML]
-TRAINING = [*TORCH, "anny>=0.6.2", "matplotlib>=3.9", "rich>=13", "scipy>=1.14", "tqdm>=4.66"]
+TORCH = ["torch>=2.6", "safetensors>=0.4"]
 CUDA = ["cupy-cuda12x>=13"]
-BENCH = [*TORCH, "pytest>=8", "pytest-benchmark>=5", "rich>=13"]
+ONNX_EXPORT = [*TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
+TFLITE_EXPORT = [*TFLITE, "litert-torch>=0.10", "ai-edge-quantizer>=0.10"]
+CONVERTERS = [*ONNX_EXPORT, *TFLITE_EXPORT, *COREML]
+TRAINING = [*TORCH, "anny>=0.6.2", "matplotlib>=3.9", "rich>=13", "scipy>=1.14", "tqdm>=4.66"]
+BENCH = [*TORCH, "pytest>=8", "pytest-benchmark>=5"]
 DEV = [
-    *TORCH,
-    *ONNX,
+    *ONNX_EXPORT,
     "matplotlib>=3.9",
     "mypy>=1.13",
     "pytest>=8",
@@ -106,7 +108,7 @@ setup(
         "cuda": CUDA,
         "bench": BENCH,
         "dev": sorted(set(DEV)),
-        # cuda stays out: its wheel must match the driver of the machine, so it is asked for by name.
+        # Not cuda: its wheel must match the machine's driver, so it is asked for by name.
         "all": sorted({*CONVERTERS, *TRAINING, *BENCH, *DEV}),
     },
     entry_points={
