@@ -191,11 +191,21 @@ class HandModel(nn.Module):
             shape: (B, S) coefficients, about -1..1 each.
             rotations: (B, 17, 3, 3), each bone in its parent's frame; index 0 turns the hand.
         """
+        joints, rotation, translation = self._pose(shape, rotations)
         rest = self.vertices + torch.einsum("bs,svc->bvc", shape, self.directions)  # (B, V, 3)
-        joints = self.joints + torch.einsum("bs,sjc->bjc", shape, self.joint_directions)
-        wrist = joints[:, :1]
-        rest, joints = rest - wrist, joints - wrist
+        # Blend the 3x4 transforms, then apply them: one product of (V, 17) with (17, 12).
+        transforms = torch.cat([rotation, translation[..., None]], dim=-1).flatten(2)  # (B, 17, 12)
+        blended = (self.weights @ transforms).unflatten(2, (3, 4))  # (B, V, 3, 4)
+        vertices = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]  # (B, V, 3)
+        return PosedHand(vertices, joints)
 
+    def pose_joints(self, shape: Tensor, rotations: Tensor) -> Tensor:
+        """Only the joints (B, 21, 3) of `forward`, at a fraction of its cost."""
+        return self._pose(shape, rotations)[0]
+
+    def _pose(self, shape: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Posed joints (B, 21, 3), and each bone's map (B, 17, 3, 3), (B, 17, 3) from rest to pose."""
+        joints = self.joints + torch.einsum("bs,sjc->bjc", shape, self.joint_directions)
         world_r: list[Tensor] = []
         world_t: list[Tensor] = []
         for pivot, (joint, parent) in enumerate(zip(PIVOT_JOINTS, PIVOT_PARENTS, strict=True)):
@@ -209,19 +219,9 @@ class HandModel(nn.Module):
         rotation = torch.stack(world_r, dim=1)  # (B, 17, 3, 3)
         pivots = joints[:, list(PIVOT_JOINTS)]  # (B, 17, 3)
         translation = torch.stack(world_t, dim=1) - (rotation @ pivots[..., None])[..., 0]
-
-        # Blend the 3x4 transforms, then apply them: one product of (V, 17) with (17, 12).
-        transforms = torch.cat([rotation, translation[..., None]], dim=-1).flatten(2)  # (B, 17, 12)
-        blended = (self.weights @ transforms).unflatten(2, (3, 4))  # (B, V, 3, 4)
-        vertices = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]  # (B, V, 3)
-
-        posed = torch.zeros_like(joints)
-        for pivot, joint in enumerate(PIVOT_JOINTS[:FOREARM]):
-            posed[:, joint] = world_t[pivot]
-        last_bones = [PIVOT_JOINTS.index(tip - 1) for tip in TIP_JOINTS]
-        tips = rotation[:, last_bones] @ joints[:, TIP_JOINTS, :, None]
-        posed[:, list(TIP_JOINTS)] = tips[..., 0] + translation[:, last_bones]
-        return PosedHand(vertices, posed)
+        owners = [0] + [PIVOT_JOINTS.index(max(j - (j in TIP_JOINTS), 1)) for j in range(1, 21)]
+        posed = (rotation[:, owners] @ joints[..., None])[..., 0] + translation[:, owners]
+        return posed, rotation, translation
 
 
 def _axis_angle(axes: Tensor, angles: Tensor) -> Tensor:
