@@ -1,0 +1,58 @@
+"""The mesh that is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from handmesh.errors import InputError
+from handmesh_training.rendering.arrays import checked
+
+
+@dataclass(frozen=True)
+class RenderMesh:
+    """Connectivity of a mesh, with its texture coordinates and part labels.
+
+    Attributes:
+        faces: (F, 3) int32 vertex indices, counter-clockwise seen from outside.
+        uv: (F, 3, 2) float32 texture coordinates of each corner in the skin atlas, v up.
+        parts: (V,) uint8 part label of each vertex; 255 is reserved for "nothing here".
+
+    Raises:
+        InputError: a wrong shape, dtype, or index.
+    """
+
+    faces: npt.NDArray[np.int32]
+    uv: npt.NDArray[np.float32]
+    parts: npt.NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        parts = checked("parts", self.parts, np.uint8, (None,), high=254)
+        if len(parts) == 0:
+            raise InputError("parts: a mesh needs vertices, got none")
+        faces = checked("faces", self.faces, np.int32, (None, 3), low=0, high=len(parts) - 1)
+        if len(faces) == 0:
+            raise InputError("faces: a mesh needs faces, got none")
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "faces", faces)
+        object.__setattr__(self, "uv", checked("uv", self.uv, np.float32, (len(faces), 3, 2)))
+
+    @property
+    def vertex_count(self) -> int:
+        """Number of vertices V."""
+        return len(self.parts)
+
+    def fans(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Faces around each vertex.
+
+        Returns:
+            start (V + 1,) int32 and faces (3 F,) int32: those around vertex v are
+            ``faces[start[v]:start[v + 1]]``, ascending.
+        """
+        corners = self.faces.reshape(-1)
+        order = np.argsort(corners, kind="stable")
+        start = np.zeros(self.vertex_count + 1, dtype=np.int32)
+        start[1:] = np.cumsum(np.bincount(corners, minlength=self.vertex_count))
+        return start, (order // 3).astype(np.int32)

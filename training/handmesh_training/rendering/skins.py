@@ -1,0 +1,218 @@
+"""Skin textures and how mesh coordinates fall on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from handmesh.errors import ImageError, InputError
+from handmesh_training.rendering.mesh import RenderMesh
+from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
+
+# The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
+MONK_SCALE = [
+    *("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96"),
+    *("a07e56", "825c43", "604134", "3a312a", "292420"),
+]
+
+
+# The same range of lightness as skin shows it in photos: redder than the swatches.
+SKIN_SCALE = [
+    *("f0ccb8", "e8bea6", "deac90", "cd9678", "b47d5f"),
+    *("966248", "784c37", "5c3a2b", "442c22", "32221c"),
+]
+
+
+def skin_tones() -> npt.NDArray[np.float32]:
+    """(10, 3) float32 linear albedo, light to dark: a blend of photographed skin and swatches."""
+
+    def light(codes: list[str]) -> npt.NDArray[np.float32]:
+        return srgb_to_linear([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in codes])
+
+    return (0.85 * light(SKIN_SCALE) ** 0.75 * light(MONK_SCALE) ** 0.25).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SkinSet:
+    """Skin textures over one region of the atlas.
+
+    Attributes:
+        textures: the stack; all of one size.
+        reference: (T, 3) float32 geometric mean albedo of each over the hand, linear RGB.
+        region: left, top, right, bottom of the textures in the atlas, as fractions with v
+            down (top < bottom).
+    """
+
+    textures: TextureStack
+    reference: npt.NDArray[np.float32]
+    region: tuple[float, float, float, float]
+
+    def __len__(self) -> int:
+        return len(self.textures)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path | str, mesh: RenderMesh, crop: Path | str | None = None
+    ) -> SkinSet:
+        """Hand crops of body-atlas textures, as MakeHuman and Anny use.
+
+        Args:
+            folder: PNG files of one size, sRGB.
+            mesh: tells which texels are hand; the others are filled from these, so that
+                filtering never reaches another part of the body.
+            crop: JSON with ``atlas_size`` [w, h] and ``crop_xyxy`` in pixels, v down;
+                ``folder/crop.json`` by default.
+
+        Raises:
+            InputError: no textures, a bad crop file, or no face on the crop.
+            ImageError: a file that is not an image, or of another size than the crop.
+        """
+        folder = Path(folder)
+        crop = folder / "crop.json" if crop is None else Path(crop)
+        try:
+            described = json.loads(crop.read_text())
+            width, height = (float(n) for n in described["atlas_size"])
+            x0, y0, x1, y1 = (float(n) for n in described["crop_xyxy"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{crop}: expected JSON with atlas_size [w, h] and crop_xyxy [x0, y0, x1, y1] "
+                f"({error}); write one, or use SkinSet.procedural"
+            ) from error
+        region = (x0 / width, y0 / height, x1 / width, y1 / height)
+        files = sorted(folder.glob("*.png"))
+        if not files:
+            raise InputError(f"{folder} holds no .png skin texture; use SkinSet.procedural")
+        size = (round(x1 - x0), round(y1 - y0))
+        images = []
+        for file in files:
+            pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            if pixels is None or (pixels.shape[1], pixels.shape[0]) != size:
+                found = "no image" if pixels is None else f"{pixels.shape[1]} x {pixels.shape[0]}"
+                raise ImageError(f"{file}: expected a skin of {size[0]} x {size[1]} px: {found}")
+            images.append(srgb_to_linear(pixels[..., ::-1] / np.float32(255)))
+        return cls._filled(images, mesh, region)
+
+    @classmethod
+    def procedural(cls, seed: int, count: int, mesh: RenderMesh, size: int = 256) -> SkinSet:
+        """Made-up skins for those who have no textures: tones of the Monk scale, mottled.
+
+        Args:
+            seed: same seed, same textures.
+            count: how many.
+            mesh: its coordinates tell where in the atlas the skin must lie.
+            size: side of the textures in px.
+
+        Raises:
+            InputError: a count or size below one.
+        """
+        if count < 1 or size < 8:
+            raise InputError(f"expected count >= 1 and size >= 8, got {count} and {size}")
+        uv = mesh.uv.reshape(-1, 2)
+        low, high = uv.min(0), uv.max(0)
+        region = (float(low[0]), float(1 - high[1]), float(high[0]), float(1 - low[1]))
+        rng = np.random.default_rng(seed)
+        tones = skin_tones()
+        images = []
+        for index in range(count):
+            place = (index + 0.5) / count * (len(tones) - 1)
+            tone = tones[int(place)] + (place % 1) * (tones[int(place) + 1] - tones[int(place)])
+            mottle = np.zeros((size, size, 3), dtype=np.float32)
+            for cells, strength in ((4, 0.10), (12, 0.07), (48, 0.05), (128, 0.04)):
+                grey = rng.normal(size=(cells, cells, 1)) * [0.6, 1.0, 1.1]
+                red = rng.normal(size=(cells, cells, 1)) * [0.3, -0.3, -0.3]
+                noise = ((grey + red) * strength).astype(np.float32)  # (cells, cells, 3)
+                mottle += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+            images.append((tone * np.exp(mottle)).astype(np.float32))
+        return cls._filled(images, mesh, region)
+
+    @classmethod
+    def _filled(
+        cls,
+        images: list[npt.NDArray[np.float32]],
+        mesh: RenderMesh,
+        region: tuple[float, float, float, float],
+    ) -> SkinSet:
+        height, width = images[0].shape[:2]
+        uv = _fractions(mesh.uv, region)
+        inside = np.all((uv >= 0) & (uv <= 1), axis=(1, 2))
+        mask = np.zeros((height, width), dtype=np.uint8)
+        points = np.floor(uv[inside] * [width, height]).astype(np.int32)  # (faces, 3, 2)
+        for triangle in points:
+            cv2.fillConvexPoly(mask, triangle, 1)
+        if not mask.any():
+            raise InputError("no face of the mesh lies on the skin textures; wrong crop or mesh?")
+        known = mask > 0
+        reference = np.stack(
+            [np.exp(np.log(np.maximum(image[known], 1e-3)).mean(0)) for image in images]
+        ).astype(np.float32)
+
+        def spread() -> Iterator[npt.NDArray[np.float32]]:
+            for image in images:
+                yield _fill_outside(image, known)
+
+        return cls(TextureStack.build(spread()), reference, region)
+
+    def map_uv(self, mesh: RenderMesh) -> npt.NDArray[np.float32]:
+        """Texture fractions (v down) of a mesh's corners, (F, 3, 2) float32.
+
+        Faces off the textures (a forearm has another place in a body atlas) take, at each
+        vertex, the coordinates of the nearest vertex on them: the colours of the wrist go on
+        along the arm.
+        """
+        uv = _fractions(mesh.uv, self.region)
+        inside = np.all((uv >= 0) & (uv <= 1), axis=(1, 2))  # (F,)
+        if inside.all():
+            return uv
+        # A breadth-first walk from the textured part, one ring at a time.
+        owner = np.full((mesh.vertex_count, 2), np.nan, dtype=np.float32)
+        owner[mesh.faces[inside].reshape(-1)] = uv[inside].reshape(-1, 2)
+        edges = mesh.faces[:, [[0, 1], [1, 2], [2, 0], [1, 0], [2, 1], [0, 2]]].reshape(-1, 2)
+        total = mesh.vertex_count
+        while np.isnan(owner[:, 0]).any():
+            reach = edges[np.isnan(owner[edges[:, 1], 0]) & ~np.isnan(owner[edges[:, 0], 0])]
+            if len(reach) == 0:
+                raise InputError("a part of the mesh is neither on the skin nor joined to it")
+            summed = np.zeros((total, 3), dtype=np.float64)
+            np.add.at(summed, reach[:, 1], np.c_[owner[reach[:, 0]], np.ones(len(reach))])
+            new = summed[:, 2] > 0
+            owner[new] = (summed[new, :2] / summed[new, 2:]).astype(np.float32)
+        uv[~inside] = owner[mesh.faces[~inside]]  # (faces, 3, 2)
+        return uv
+
+
+def _fractions(
+    uv: npt.NDArray[np.float32], region: tuple[float, float, float, float]
+) -> npt.NDArray[np.float32]:
+    left, top, right, bottom = region
+    return np.stack(
+        [(uv[..., 0] - left) / (right - left), (1 - uv[..., 1] - top) / (bottom - top)], axis=-1
+    ).astype(np.float32)
+
+
+def _fill_outside(
+    image: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Extends the known texels over the rest, by averages of ever coarser levels."""
+    weight = known.astype(np.float32)
+    value = image * weight[..., None]
+    result = image.copy()
+    missing = ~known
+    for level in range(1, 10):
+        size = (max(1, image.shape[1] >> level), max(1, image.shape[0] >> level))
+        coarse = cv2.resize(value, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], 3)
+        share = cv2.resize(weight, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1])
+        full = (image.shape[1], image.shape[0])
+        up = cv2.resize(coarse, full, interpolation=cv2.INTER_LINEAR)
+        up_share = cv2.resize(share, full, interpolation=cv2.INTER_LINEAR)
+        ready = missing & (up_share > 0.02)
+        result[ready] = up[ready] / up_share[ready, None]
+        missing &= ~ready
+        if not missing.any():
+            break
+    return result

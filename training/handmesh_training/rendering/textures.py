@@ -1,0 +1,108 @@
+"""Stacks of images with mip levels, in the layout that the shader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from handmesh.errors import InputError
+from handmesh_training.rendering import native
+from handmesh_training.rendering.arrays import checked
+
+LEVELS = 7
+
+
+def srgb_to_linear(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Linear light of sRGB values in [0, 1] (IEC 61966-2-1); any shape, float32."""
+    x = np.asarray(value, dtype=np.float32)
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def linear_to_srgb(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """sRGB values in [0, 1] of linear light, clipped to [0, 1]; any shape, float32."""
+    x = np.clip(np.asarray(value, dtype=np.float32), 0.0, 1.0)
+    return np.where(x <= 0.0031308, x * 12.92, 1.055 * x ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class TextureStack:
+    """Images of any sizes with their mip levels, as square roots of linear light.
+
+    Attributes:
+        texels: (bytes,) uint8, RGBX pixels, all images and levels one after the other.
+        offset: (T, LEVELS) int64, first byte of each level.
+        extent: (T, LEVELS, 2) int32, height and width of each level.
+    """
+
+    texels: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    extent: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    @classmethod
+    def build(cls, images: Iterable[npt.NDArray[np.float32]]) -> TextureStack:
+        """Stack of linear-light images.
+
+        Args:
+            images: each (H, W, 3) float32, linear light where 1.0 becomes texel value 255;
+                an iterator is consumed one by one, so that they need not all fit in memory.
+
+        Raises:
+            InputError: no image, or one of another shape.
+        """
+        chunks: list[npt.NDArray[np.uint8]] = []
+        offsets: list[list[int]] = []
+        extents: list[list[tuple[int, int]]] = []
+        position = 0
+        for number, image in enumerate(images):
+            level = checked(f"image {number}", image, np.float32, (None, None, 3), low=0.0)
+            offsets.append([])
+            extents.append([])
+            for _ in range(LEVELS):
+                height, width = level.shape[:2]
+                texels = np.zeros((height, width, 4), dtype=np.uint8)  # (H, W, 4)
+                texels[..., :3] = np.sqrt(np.minimum(level, 1.0)) * 255.0 + 0.5
+                chunks.append(texels.reshape(-1))
+                offsets[-1].append(position)
+                extents[-1].append((height, width))
+                position += texels.size
+                half = (max(1, width // 2), max(1, height // 2))
+                level = cv2.resize(level, half, interpolation=cv2.INTER_AREA).reshape(
+                    half[1], half[0], 3
+                )
+        if not chunks:
+            raise InputError("a texture stack needs at least one image, got none")
+        return cls(np.concatenate(chunks), np.array(offsets, np.int64), np.array(extents, np.int32))
+
+    @classmethod
+    def joined(cls, stacks: Sequence[TextureStack]) -> TextureStack:
+        """The images of several stacks, in order."""
+        starts = np.cumsum([0] + [stack.texels.size for stack in stacks[:-1]])
+        return cls(
+            np.concatenate([stack.texels for stack in stacks]),
+            np.concatenate([s.offset + start for s, start in zip(stacks, starts, strict=True)]),
+            np.concatenate([stack.extent for stack in stacks]),
+        )
+
+    def image(self, index: int, level: int = 0) -> npt.NDArray[np.float32]:
+        """(H, W, 3) float32 linear light of one level of one image."""
+        height, width = (int(n) for n in self.extent[index, level])
+        start = int(self.offset[index, level])
+        texels = self.texels[start : start + 4 * height * width].reshape(height, width, 4)
+        return (texels[..., :3].astype(np.float32) / 255.0) ** 2
+
+    def native(self) -> native.Textures:
+        """The C struct; it points into this object's arrays, which must outlive it."""
+        return native.Textures(
+            texels=self.texels.ctypes.data,
+            offset=self.offset.ctypes.data,
+            extent=self.extent.ctypes.data,
+            count=len(self),
+            levels=self.offset.shape[1],
+        )
