@@ -37,7 +37,9 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"types"}),
-    frozenset({"bundle", "coarsening", "draw", "files", "geometry", "graph", "imaging", "nn"}),
+    frozenset(
+        {"bundle", "coarsening", "draw", "files", "geometry", "graph", "imaging", "nn", "search"}
+    ),
     frozenset({"backends"}),
     frozenset({"predictor"}),
     frozenset({"tracker"}),

@@ -1,0 +1,143 @@
+"""The public face of handmesh: these names and no others, each documented, cheap to import."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.resources
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import handmesh
+from handmesh import errors
+
+PUBLIC = [
+    "BONES",
+    "BackendError",
+    "BackendUnavailable",
+    "Box",
+    "BoxError",
+    "Bundle",
+    "BundleError",
+    "Camera",
+    "CameraError",
+    "FINGERS",
+    "Hand",
+    "HandMeshError",
+    "Handedness",
+    "ImageError",
+    "InputError",
+    "IntegrityError",
+    "JOINT_NAMES",
+    "JOINT_PARENTS",
+    "Predictor",
+    "__version__",
+    "load",
+    "predict",
+]
+HEAVY = ["torch", "onnxruntime", "cv2", "numpy", "scipy", "matplotlib", "onnx", "anny"]
+
+
+def _in_fresh_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _loaded_after(code: str) -> set[str]:
+    """Which of the heavy packages a fresh process has loaded after running some code."""
+    report = f"import sys, json; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
+    return set(json.loads(_in_fresh_process(f"{code}\n{report}")))
+
+
+def test_exactly_these_names_are_public() -> None:
+    assert sorted(handmesh.__all__) == sorted(PUBLIC)
+    assert sorted(dir(handmesh)) == sorted(PUBLIC)
+    assert len(set(handmesh.__all__)) == len(handmesh.__all__)
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in PUBLIC:
+        assert getattr(handmesh, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = handmesh.Nonsense
+
+
+def _public_callables() -> Iterator[tuple[str, object]]:
+    for name in PUBLIC:
+        value = getattr(handmesh, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        yield name, value
+        if inspect.isclass(value) and not issubclass(value, Exception):
+            for method, member in vars(value).items():
+                inner = getattr(member, "__func__", getattr(member, "fget", member))
+                if not method.startswith("_") and inspect.isfunction(inner):
+                    yield f"{name}.{method}", inner
+
+
+def test_everything_public_is_documented() -> None:
+    bare = [
+        name for name, value in _public_callables() if not (inspect.getdoc(value) or "").strip()
+    ]
+    assert bare == []
+
+
+def test_functions_that_take_arguments_document_them_all() -> None:
+    forgotten = [
+        f"{name}({argument})"
+        for name in ("predict", "load", "Predictor.predict")
+        for argument in inspect.signature(dict(_public_callables())[name]).parameters
+        if argument != "self"
+        and f"{argument}:" not in _documentation(name).replace("**options", "options")
+    ]
+    assert forgotten == []
+
+
+def _documentation(name: str) -> str:
+    # `load` takes what Predictor takes, and says so.
+    return inspect.getdoc(dict(_public_callables())["Predictor" if name == "load" else name]) or ""
+
+
+def test_errors_form_the_documented_tree() -> None:
+    drawn = errors.__doc__ or ""
+    for name in errors.__all__:
+        error = getattr(errors, name)
+        assert issubclass(error, errors.HandMeshError)
+        assert f"{name} " in drawn or f"{name}\n" in drawn, f"{name} is missing from the drawing"
+    assert issubclass(errors.InputError, ValueError)
+    assert issubclass(errors.BackendUnavailable, ImportError)
+    assert issubclass(errors.MissingExtra, ImportError)
+
+
+def test_import_loads_no_runtime_and_no_library() -> None:
+    assert _loaded_after("import handmesh") == set()
+
+
+def test_types_need_numpy_alone() -> None:
+    assert _loaded_after("from handmesh import Box, Camera, Hand, InputError") == {"numpy"}
+
+
+def test_predict_loads_its_runtime_on_first_use_only() -> None:
+    assert not _loaded_after("from handmesh import predict, Predictor") & {"torch", "onnxruntime"}
+
+
+def test_import_is_quick() -> None:
+    code = (
+        "import time; start = time.process_time(); import handmesh; "
+        "print(time.process_time() - start)"
+    )
+
+    assert min(float(_in_fresh_process(code)) for _ in range(3)) < 0.2
+
+
+def test_type_information_ships() -> None:
+    assert importlib.resources.files("handmesh").joinpath("py.typed").is_file()
+
+
+def test_the_version_is_the_distribution_s() -> None:
+    assert handmesh.__version__ == importlib.metadata.version("handmesh")
