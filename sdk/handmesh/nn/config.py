@@ -83,14 +83,14 @@ class LightConfig:
     input_size: int = 128
     stem_channels: int = 16
     stages: tuple[StageConfig, ...] = (
-        StageConfig("fused", 24, 2, 2, 3.0),
-        StageConfig("fused", 40, 2, 2, 3.0),
-        StageConfig("separable", 80, 4, 2, 4.0),
+        StageConfig("fused", 24, 2, 2, 2.0),
+        StageConfig("fused", 48, 3, 2, 2.0),
+        StageConfig("separable", 96, 5, 2, 3.0),
         StageConfig("separable", 160, 3, 2, 4.0),
     )
-    pyramid_channels: tuple[int, int, int] = (48, 64, 96)
-    pyramid_kernel: int = 5
-    pyramid_depth: tuple[int, int, int] = (2, 1, 1)
+    pyramid_channels: tuple[int, int, int] = (40, 64, 96)
+    pyramid_kernel: int = 3
+    pyramid_depth: tuple[int, int, int] = (2, 2, 1)
     beta: float = 20.0
     joint_channels: int = 32
     global_channels: int = 48
