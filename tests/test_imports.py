@@ -41,7 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"bundle", "coarsening", "draw", "files", "geometry", "graph", "imaging", "nn", "search"}
     ),
     frozenset({"backends"}),
-    frozenset({"predictor"}),
+    frozenset({"predictor", "verification"}),
     frozenset({"tracker"}),
     frozenset({"cli"}),
     frozenset({"__init__"}),

@@ -1,0 +1,30 @@
+"""Find the hands in a photo, print where they are, and save the mesh of each.
+
+python examples/predict_photo.py examples/photos/pointing.jpg
+"""
+
+import sys
+from pathlib import Path
+
+import handmesh as sdk
+
+
+def main() -> None:
+    photo = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "photos/pointing.jpg"
+    hands = sdk.predict(photo, max_hands=2)
+    if not hands:
+        print(f"no hand in {photo}")
+    for number, hand in enumerate(hands, start=1):
+        tip = sdk.JOINT_NAMES.index("index_tip")
+        x, y, z = hand.joints_m[tip]
+        u, v = hand.joints_px[tip]
+        print(
+            f"{hand.handedness} hand, {hand.presence:.0%} sure, depth {hand.depth}: index finger tip "
+            f"at pixel ({u:.0f}, {v:.0f}), {x:+.3f} {y:+.3f} {z:+.3f} m from the camera"
+        )
+        saved = hand.save(f"{photo.stem}_{number}.glb")
+        print(f"mesh of {len(hand.vertices_m)} vertices in {saved}")
+
+
+if __name__ == "__main__":
+    main()
