@@ -1,0 +1,215 @@
+"""From stored crops to network inputs: what a detector and a camera do to a picture.
+
+Geometry (rotation, scale, shift, mirroring) moves image and labels together; then exposure, colour, focus,
+noise, compression and occlusion change the image alone. OpenCV and look-up tables keep it below a
+millisecond a crop, so that it does not starve the training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .samples import Crops
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Every strength in one place. Stored crops have `stored_margin` times the joints' box as side.
+
+    Attributes:
+        input_size: side of the network's input, pixels.
+        stored_margin: side of the stored crop over the larger side of the joints' tight box.
+        margin: centre of the drawn margin (log-normal with margin_spread).
+        margin_spread: standard deviation of its logarithm.
+        wide: share of crops drawn much wider (up to wide_margin), as a search over a photo sees hands.
+        rotation: standard deviation of in-plane turns, radians.
+        anyhow: share of crops turned by any angle.
+        shift: standard deviation of the centre's offset, as a share of the crop.
+        left: share of crops shown mirrored, as left hands.
+        misses: share of crops that miss the hand: beside it, or far too close.
+        occluders: share of crops partly covered.
+    """
+
+    input_size: int = 128
+    stored_margin: float = 1.9
+    margin: float = 1.5
+    margin_spread: float = 0.13
+    wide: float = 0.08
+    wide_margin: float = 4.0
+    rotation: float = 0.45
+    anyhow: float = 0.12
+    shift: float = 0.045
+    left: float = 0.15
+    misses: float = 0.05
+    occluders: float = 0.2
+
+    def __call__(self, rng: np.random.Generator, crops: Crops) -> Crops:
+        """Draw one network input from each stored crop; the same generator state, the same result."""
+        out = Crops.empty(len(crops), self.input_size, crops.vertices.shape[1])
+        out.put(np.arange(len(crops)), _labels_only(crops, self.input_size))
+        noise = rng.normal(0, 1, (256, 256, 3)).astype(np.float32)
+        for i in range(len(crops)):
+            matrix = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
+            out.images[i] = self._warp(rng, crops.images[i], matrix)
+            _move_labels(out, i, matrix)
+            if rng.random() < self.left:
+                _mirror(out, i)
+            if out.has_hand[i] and rng.random() < self.occluders:
+                _occlude(rng, out.images[i], crops.images[int(rng.integers(len(crops)))])
+            out.images[i] = develop(rng, out.images[i], noise)
+        return out
+
+    def _draw_geometry(
+        self, rng: np.random.Generator, out: Crops, i: int, has_hand: bool
+    ) -> NDArray[np.float64]:
+        """A (2, 3) map from stored crop fractions to input crop fractions."""
+        turn = rng.normal(0, self.rotation)
+        if rng.random() < self.anyhow:
+            turn = rng.uniform(-np.pi, np.pi)
+        margin = self.margin * np.exp(rng.normal(0, self.margin_spread))
+        shift = rng.normal(0, self.shift, 2)
+        kind = rng.random()
+        if kind < self.wide:
+            margin = rng.uniform(self.margin, self.wide_margin)
+            shift = rng.uniform(-0.5, 0.5, 2) * (1 - 1 / margin)
+        elif has_hand and kind < self.wide + self.misses:
+            out.has_hand[i] = out.has_joints[i] = out.has_depth[i] = False
+            if rng.random() < 0.5:
+                away = rng.uniform(0, 2 * np.pi)
+                shift = rng.uniform(0.75, 1.0) * np.array([np.cos(away), np.sin(away)])
+            else:
+                margin = rng.uniform(0.2, 0.45)
+        zoom = self.stored_margin / margin
+        c, s = zoom * np.cos(turn), zoom * np.sin(turn)
+        linear = np.array([[c, -s], [s, c]])
+        return np.concatenate([linear, (0.5 + shift - linear @ [0.5, 0.5])[:, None]], axis=1)
+
+    def _warp(
+        self, rng: np.random.Generator, image: Image, matrix: NDArray[np.float64]
+    ) -> Image:
+        stored, wanted = image.shape[0], self.input_size
+        zoom = float(np.hypot(matrix[0, 0], matrix[1, 0])) * wanted / stored
+        if zoom < 0.6:  # avoid aliasing when much is squeezed into the input
+            image = cv2.resize(image, None, fx=zoom * 1.2, fy=zoom * 1.2, interpolation=cv2.INTER_AREA)
+            stored_xy = image.shape[1::-1]
+        else:
+            stored_xy = (stored, stored)
+        # Fractions to pixel centres: x = fraction * size - 0.5 on both sides.
+        scale = np.diag([1 / stored_xy[0], 1 / stored_xy[1]])
+        linear = wanted * matrix[:, :2] @ scale
+        offset = wanted * (matrix[:, :2] @ scale @ [0.5, 0.5] + matrix[:, 2]) - 0.5
+        border = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(
+            image,
+            np.concatenate([linear, offset[:, None]], axis=1),
+            (wanted, wanted),
+            flags=cv2.INTER_LINEAR,
+            borderMode=border[int(rng.integers(3))],
+        )
+
+
+def _labels_only(crops: Crops, side: int) -> Crops:
+    blank = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
+    return Crops(
+        blank, crops.joints, crops.vertices, crops.crop_in_bones,
+        crops.has_hand, crops.has_joints, crops.has_depth, crops.is_right,
+    )  # fmt: skip
+
+
+def _move_labels(out: Crops, i: int, matrix: NDArray[np.float64]) -> None:
+    for points in (out.joints[i], out.vertices[i]):
+        points[:, :2] = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    out.crop_in_bones[i] /= np.hypot(matrix[0, 0], matrix[1, 0])
+
+
+def _mirror(out: Crops, i: int) -> None:
+    """Show the crop's mirror image: the other hand. Its 2D joints stay known, its mesh is no label."""
+    out.images[i] = out.images[i][:, ::-1]
+    out.joints[i, :, 0] = 1 - out.joints[i, :, 0]
+    out.is_right[i] = not out.is_right[i]
+    out.has_depth[i] = False
+
+
+def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:
+    """Cover a part of the image, in place, with a flat shape or a piece of another picture."""
+    side = image.shape[0]
+    axes = (rng.uniform(0.06, 0.22, 2) * side).astype(int)
+    centre = (rng.uniform(0.05, 0.95, 2) * side).astype(int)
+    mask = np.zeros((side, side), dtype=np.uint8)
+    if rng.random() < 0.5:
+        cv2.ellipse(mask, centre.tolist(), axes.tolist(), rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA)
+    else:
+        corners = cv2.boxPoints((centre.tolist(), (axes * 2).tolist(), rng.uniform(0, 90)))
+        cv2.fillConvexPoly(mask, corners.astype(np.int32), 255, cv2.LINE_AA)
+    if rng.random() < 0.5:
+        cover = np.empty_like(image)
+        cover[:] = rng.integers(0, 256, 3)
+    else:
+        cover = np.roll(cv2.resize(other, (side, side)), int(rng.integers(side)), axis=1)
+    alpha = mask[..., None].astype(np.uint16)
+    image[:] = ((cover * alpha + image * (255 - alpha)) // 255).astype(np.uint8)
+
+
+def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) -> Image:
+    """A camera's side of it: focus, motion, resolution, exposure, colour, sensor noise, JPEG.
+
+    Args:
+        image: (S, S, 3) uint8. noise: (N, N, 3) standard normal, N > S, to cut noise from.
+    """
+    side = image.shape[0]
+    kind = rng.random()
+    if kind < 0.12:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
+    elif kind < 0.2:
+        length = int(rng.integers(3, 8))
+        kernel = np.zeros((length, length), dtype=np.float32)
+        turn = rng.uniform(0, np.pi)
+        reach = 0.5 * (length - 1) * np.array([np.cos(turn), np.sin(turn)])
+        middle = np.full(2, 0.5 * (length - 1))
+        ends = [np.round(middle + sign * reach).astype(int).tolist() for sign in (-1, 1)]
+        cv2.line(kernel, ends[0], ends[1], 1.0)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    elif kind < 0.4:
+        small = int(side * rng.uniform(0.25, 0.8))
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+
+    image = cv2.LUT(image, _tone_curve(rng))
+    if rng.random() < 0.3:
+        image = _shift_colours(rng, image)
+    if rng.random() < 0.4:
+        y, x = rng.integers(0, len(noise) - side, 2)
+        strength = float(rng.uniform(1, 11))
+        grain = noise[y : y + side, x : x + side] * strength
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+    if rng.random() < 0.25:
+        quality = int(rng.integers(20, 85))
+        image = cv2.imdecode(
+            cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
+        )
+    return image
+
+
+def _tone_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(1, 256, 3) table: gamma, contrast, exposure and white balance at once."""
+    levels = np.linspace(0, 1, 256)[:, None]
+    gamma = np.exp(rng.normal(0, 0.2))
+    contrast = np.exp(rng.normal(0, 0.15))
+    gain = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.07, 3))
+    curve = (levels**gamma * gain - 0.5) * contrast + 0.5 + rng.normal(0, 0.04)
+    return np.clip(curve * 255, 0, 255).astype(np.uint8)[None]
+
+
+def _shift_colours(rng: np.random.Generator, image: Image) -> Image:
+    if rng.random() < 0.15:
+        return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)
+    hsv[..., 0] = (hsv[..., 0] + int(rng.normal(0, 5))) % 180
+    hsv[..., 1] = np.clip(hsv[..., 1] * np.exp(rng.normal(0, 0.3)), 0, 255)
+    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)

@@ -1,0 +1,111 @@
+"""Rendered crops with exact labels, reproducible from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .hand import HandModel
+from .rendering.appearance import sample_appearance
+from .rendering.environments import BackgroundSet, EnvironmentSet
+from .rendering.mesh import RenderMesh
+from .rendering.renderer import Renderer
+from .rendering.skins import SkinSet
+from .samples import Crops
+from .sampling import sample_views
+
+# Metres sideways that put a hand out of every picture: what is left is the background.
+OUT_OF_SIGHT_M = 60.0
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What to render with, in one picklable value.
+
+    Attributes:
+        skins: folder of MakeHuman body-atlas crops with a ``crop.json``; None for made-up skins.
+        environments: folder of Radiance .hdr panoramas; None for made-up ones.
+        backgrounds: folder of photos to put behind hands; None for panoramas only.
+        crop_px: side of the stored crops.
+        margin: side of the crop over the larger side of the joints' tight box.
+        empty: share of crops without a hand.
+    """
+
+    skins: Path | None = None
+    environments: Path | None = None
+    backgrounds: Path | None = None
+    crop_px: int = 160
+    margin: float = 1.9
+    empty: float = 0.05
+
+
+class HandRenderer:
+    """Renders numbered chunks of hands: the same seed and number give the same crops."""
+
+    def __init__(self, settings: RenderSettings, seed: int, threads: int = 1) -> None:
+        """
+        Raises:
+            InputError, ImageError: folders that do not hold what they should.
+            BackendUnavailable: no C++ compiler to build the renderer with.
+        """
+        self.settings = settings
+        self.seed = seed
+        self.model = HandModel()
+        asset = self.model.asset
+        mesh = RenderMesh(
+            faces=asset.faces,
+            uv=asset.corner_uv,
+            parts=asset.weights.argmax(axis=1).astype(np.uint8),
+        )
+        self.skins = (
+            SkinSet.from_folder(settings.skins, mesh)
+            if settings.skins is not None
+            else SkinSet.procedural(seed, 12, mesh)
+        )
+        self.environments = (
+            EnvironmentSet.from_folder(settings.environments)
+            if settings.environments is not None
+            else EnvironmentSet.procedural(seed)
+        )
+        self.backgrounds = (
+            BackgroundSet.from_folder(settings.backgrounds)
+            if settings.backgrounds is not None
+            else None
+        )
+        self._renderer = Renderer(
+            mesh,
+            self.skins,
+            self.environments,
+            self.backgrounds,
+            size=settings.crop_px,
+            threads=threads,
+        )
+
+    @property
+    def vertex_count(self) -> int:
+        """V of the labels' mesh."""
+        return len(self.model.asset.template_subset)
+
+    def chunk(self, number: int, count: int) -> Crops:
+        """The ``number``-th chunk of ``count`` crops of right hands."""
+        rng = np.random.default_rng([self.seed, number])
+        views = sample_views(
+            rng, self.model, count, self.settings.crop_px, self.settings.margin
+        )
+        look = sample_appearance(rng, count, self.skins, self.environments, self.backgrounds)
+        empty = rng.random(count) < self.settings.empty
+        vertices = views.vertices_m.copy()
+        vertices[empty, :, 0] += OUT_OF_SIGHT_M
+        images = self._renderer.render(vertices, views.intrinsics, look).image
+        return Crops(
+            images=images,
+            joints=views.joints,
+            vertices=views.vertices,
+            crop_in_bones=views.crop_in_bones,
+            has_hand=~empty,
+            has_joints=~empty,
+            has_depth=~empty,
+            is_right=np.ones(count, dtype=bool),
+        )

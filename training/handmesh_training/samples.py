@@ -1,0 +1,65 @@
+"""What one training sample is, whatever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """N crops of one size with whatever labels their source has.
+
+    Crop fractions u, v in [0, 1]; depth d in lengths of the middle finger's first bone, relative to the wrist.
+
+    Attributes:
+        images: (N, S, S, 3) uint8 RGB.
+        joints: (N, 21, 3) float32 (u, v, d); d is 0 where has_depth is False.
+        vertices: (N, V, 3) float32 (u, v, d); zeros where has_depth is False.
+        crop_in_bones: (N,) float32, the crop's side at the wrist's depth in bones; 1 if unknown.
+        has_hand: (N,) bool, a hand is there, about in the middle and of a usable size.
+        has_joints: (N,) bool, (u, v) of the joints are labelled.
+        has_depth: (N,) bool, depth and mesh are labelled, and are those of a right hand.
+        is_right: (N,) bool, the crop shows a right hand (meaningful where has_hand).
+    """
+
+    images: NDArray[np.uint8]
+    joints: NDArray[np.float32]
+    vertices: NDArray[np.float32]
+    crop_in_bones: NDArray[np.float32]
+    has_hand: NDArray[np.bool_]
+    has_joints: NDArray[np.bool_]
+    has_depth: NDArray[np.bool_]
+    is_right: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: NDArray[np.integer] | slice) -> Crops:
+        return Crops(*(getattr(self, field.name)[indices] for field in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Crops]) -> Crops:
+        return Crops(
+            *(np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(Crops))
+        )
+
+    @staticmethod
+    def empty(count: int, side: int, vertex_count: int) -> Crops:
+        """Zeroed storage for ``count`` crops, to be filled in place."""
+        flags = [np.zeros(count, dtype=bool) for _ in range(4)]
+        return Crops(
+            np.zeros((count, side, side, 3), dtype=np.uint8),
+            np.zeros((count, 21, 3), dtype=np.float32),
+            np.zeros((count, vertex_count, 3), dtype=np.float32),
+            np.ones(count, dtype=np.float32),
+            *flags,
+        )
+
+    def put(self, indices: NDArray[np.integer], other: Crops) -> None:
+        """Overwrite the rows ``indices`` with ``other``."""
+        for field in fields(self):
+            getattr(self, field.name)[indices] = getattr(other, field.name)

@@ -1,0 +1,105 @@
+"""Endless batches for training: rendered hands, re-drawn a few times each, mixed with real photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from .augment import Augmentation
+from .photos import load_crops
+from .rendered import HandRenderer, RenderSettings
+from .samples import Crops
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How batches are made.
+
+    Attributes:
+        batch: crops a batch.
+        photo_share: share of each batch taken from real photos, if there are any.
+        photos: photo sets (see `photos`).
+        reuse: how often each rendered crop is drawn, on average, before it is replaced; every draw
+            is augmented anew. Rendering costs a good part of a training step on a CPU.
+        pool: rendered crops held at a time.
+        chunk: crops rendered at a time.
+    """
+
+    batch: int = 64
+    photo_share: float = 0.25
+    photos: tuple[Path, ...] = ()
+    reuse: float = 3.0
+    pool: int = 6144
+    chunk: int = 256
+    render: RenderSettings = field(default_factory=RenderSettings)
+    augment: Augmentation = field(default_factory=Augmentation)
+
+
+class CropStream(IterableDataset[Batch]):
+    """Batches as tensors named like the fields of `Crops`; endless; each worker its own seeds."""
+
+    def __init__(self, settings: StreamSettings, seed: int, start: int = 0) -> None:
+        """
+        Args:
+            seed: of the whole stream. start: batches already consumed by an earlier run; the stream
+                goes on with hands that run has not seen.
+        """
+        super().__init__()
+        self.settings = settings
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[Batch]:
+        settings = self.settings
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+        renderer = HandRenderer(settings.render, self.seed)
+        rng = np.random.default_rng([self.seed, 7, worker, self.start])
+        photos = load_crops(
+            settings.photos, settings.render.crop_px, settings.render.margin, renderer.vertex_count
+        )
+        from_photos = round(settings.batch * settings.photo_share) if len(photos) else 0
+        from_pool = settings.batch - from_photos
+
+        # Chunk numbers: interleaved over workers, continued after `start` batches.
+        per_chunk = settings.reuse * settings.chunk / from_pool  # batches a chunk lasts
+        number = int(self.start / per_chunk) * workers + worker + (workers if self.start else 0)
+        pool = Crops.empty(settings.pool, settings.render.crop_px, renderer.vertex_count)
+        filled, slot, due = 0, 0, 0.0
+        while True:
+            # Start with a few chunks rather than a full pool: the first batches come soon.
+            while due >= 1 or filled < 2 * settings.chunk:
+                rows = (slot + np.arange(settings.chunk)) % settings.pool
+                pool.put(rows, renderer.chunk(number, settings.chunk))
+                number += workers
+                slot = (slot + settings.chunk) % settings.pool
+                filled = min(filled + settings.chunk, settings.pool)
+                due = max(due - 1, 0.0)
+            due += 1 / per_chunk
+            parts = [pool.take(rng.integers(filled, size=from_pool))]
+            if from_photos:
+                parts.append(photos.take(rng.integers(len(photos), size=from_photos)))
+            batch = settings.augment(rng, Crops.concatenate(parts))
+            yield {f.name: torch.from_numpy(getattr(batch, f.name)) for f in fields(Crops)}
+
+
+def loader(stream: CropStream, workers: int) -> DataLoader[Batch]:
+    """A `DataLoader` that passes whole batches through."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        # Forked workers would inherit torch's thread pool in an undefined state.
+        multiprocessing_context="spawn" if workers else None,
+    )
