@@ -32,7 +32,7 @@ dev: $(VENV)/.dev  ## Install what development needs
 
 bench: $(VENV)/.dev  ## Measure latency on this machine
 	$(BIN)/handmesh bench --out benchmark.json
-	$(BIN)/python -m pytest benchmarks/suites --benchmark-only
+	$(BIN)/python -m pytest benchmarks/suites --benchmark-only -q
 
 clean:  ## Remove the environment, the demo's pictures and the tools' caches
 	rm -rf $(VENV) $(DEMO_OUT) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -1,0 +1,37 @@
+"""Inputs that the suites share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from handmesh import Box, Bundle, Camera
+from handmesh.imaging import decode
+
+PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
+
+
+@pytest.fixture(scope="session")
+def photo() -> NDArray[np.uint8]:
+    """(640, 480, 3) uint8 RGB."""
+    return decode(PHOTOS / "pointing.jpg")
+
+
+@pytest.fixture(scope="session")
+def box() -> Box:
+    """The hand in `photo`, by eye."""
+    return Box.from_xyxy(140, 80, 410, 560, margin=1.4)
+
+
+@pytest.fixture(scope="session")
+def camera(photo: NDArray[np.uint8]) -> Camera:
+    return Camera.default(photo.shape[1], photo.shape[0])
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The one that ships."""
+    return Bundle.load()
