@@ -1,0 +1,294 @@
+"""How a trained model travels: a folder with a manifest, and a hash for every file in it.
+
+A bundle's `manifest.json`:
+
+    schema      2 when a reader of schema 1 could go wrong; now 1
+    name        what `Bundle.load` calls it, as "light"
+    network     the kind of network, as "light" or "paper"
+    config      every hyper-parameter of the network, as `handmesh.nn.from_dict` takes them
+    input       {name, dtype, shape, layout, color, range}; "N" in a shape is any batch size
+    outputs     the same by output, with its unit; see `io_specs`
+    artifacts   format -> {path, precision, tools, parity, tolerance, ...}: what a runtime opens.
+                `path` is a file or folder of the bundle. The formats are the names of
+                `handmesh.backends`; "torch" is the weights. `tools` are versions by name; `parity`
+                are measured differences from the torch network, `tolerance` what was allowed
+    licences    {code, weights, data}, each apart, because they differ
+    provenance  where the weights came from: data sets, images seen, commit, date, ...
+    files       path -> {sha256, bytes} for every file in the folder but the manifest
+    sha256      of the manifest itself, without this entry
+
+Beside it lie `topology.npz` (the mesh graph), `weights.safetensors`, `reference.npz` (crops with
+the outputs that the torch network gave for them) and the artifacts. Paths have forward slashes.
+A file is hashed when first asked for, and never again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError, IntegrityError
+from .files import write_atomic
+from .graph import Topology
+from .types import JOINT_NAMES
+
+__all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "write_manifest"]
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+DEFAULT = "light"
+
+_SHIPPED = Path(__file__).parent / "bundles"
+_REQUIRED: dict[str, type] = {
+    "name": str,
+    "network": str,
+    "config": dict,
+    "input": dict,
+    "outputs": dict,
+    "artifacts": dict,
+    "licences": dict,
+    "provenance": dict,
+}
+
+
+class Bundle:
+    """A trained model on disk. Make one with `Bundle.load`.
+
+    Attributes:
+        folder: where it lies.
+        manifest: the parsed manifest, as the module's docstring describes it.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._verified: set[str] = set()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str] | None = None) -> Bundle:
+        """Open a bundle: a folder, or the name of one that ships with handmesh.
+
+        Only the manifest is read; files are read and checked when something needs them.
+
+        Raises:
+            BundleError: there is no such bundle, or its manifest cannot be understood.
+            IntegrityError: the manifest was changed after it was written.
+        """
+        wanted = DEFAULT if path_or_name is None else path_or_name
+        shipped = _shipped()
+        folder = shipped.get(str(wanted), Path(wanted))
+        if not (folder / MANIFEST).is_file():
+            names = ", ".join(sorted(shipped)) or "none"
+            raise BundleError(
+                f"no bundle at {str(wanted)!r}: expected a folder with a {MANIFEST}, or the name "
+                f"of a shipped bundle ({names})"
+            )
+        return cls(folder, read_manifest(folder))
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crops that the network takes, in pixels."""
+        return int(self.manifest["input"]["shape"][1])
+
+    @property
+    def artifacts(self) -> Mapping[str, Mapping[str, Any]]:
+        """By format, what the manifest says of each artifact."""
+        artifacts: Mapping[str, Mapping[str, Any]] = self.manifest["artifacts"]
+        return artifacts
+
+    @cached_property
+    def topology(self) -> Topology:
+        """The mesh graph that the network was trained on."""
+        return Topology.load(self.file("topology.npz"))
+
+    def artifact(self, name: str) -> Path:
+        """Path of the artifact in that format, all its files verified.
+
+        Raises:
+            BundleError: the bundle has no such artifact, or a file of it is missing.
+            IntegrityError: a file of it was changed.
+        """
+        entry = self.artifacts.get(name)
+        if entry is None:
+            has = ", ".join(sorted(self.artifacts)) or "none"
+            raise BundleError(
+                f"bundle {self.name!r} has no {name!r} artifact (it has: {has}); "
+                f"make it with `handmesh export --format {name}`"
+            )
+        path = str(entry["path"])
+        inside = [file for file in self.manifest["files"] if file.startswith(path + "/")]
+        for file in inside or [path]:
+            self.file(file)
+        return self.folder / path
+
+    def file(self, path: str) -> Path:
+        """Path of one file of the bundle, verified the first time it is asked for.
+
+        Raises:
+            BundleError: the manifest does not name it, or it is missing.
+            IntegrityError: its size or hash is not the manifest's.
+        """
+        described = self.manifest["files"].get(path)
+        if described is None:
+            raise BundleError(f"the manifest of bundle {self.name!r} names no file {path!r}")
+        target = self.folder / path
+        with self._lock:
+            if path not in self._verified:
+                _verify_file(target, described)
+                self._verified.add(path)
+        return target
+
+    def check(self) -> None:
+        """Verify every file at once.
+
+        Raises:
+            BundleError: a file is missing.
+            IntegrityError: a file was changed.
+        """
+        for path in self.manifest["files"]:
+            self.file(path)
+
+
+def io_specs(image_size: int, vertex_count: int) -> dict[str, dict[str, Any]]:
+    """The manifest's `input` and `outputs`: the contract of every artifact.
+
+    Points are (u, v, d): u and v are fractions of the crop, from the outer corner of its first
+    pixel (0) to that of its last (1); d is the depth behind the wrist over the length of the middle
+    finger's MCP-PIP bone. The network expects a right hand; ``handedness`` says whether it got one.
+    """
+    joints = len(JOINT_NAMES)
+
+    def output(shape: list[str | int], unit: str) -> dict[str, Any]:
+        return {"dtype": "float32", "shape": shape, "unit": unit}
+
+    point = "u, v: fraction of the crop; d: depth behind the wrist in MCP-PIP bone lengths"
+    return {
+        "input": {
+            "name": "image",
+            "dtype": "uint8",
+            "shape": ["N", image_size, image_size, 3],
+            "layout": "NHWC",
+            "color": "RGB",
+            "range": [0, 255],
+        },
+        "outputs": {
+            "vertices": output(["N", vertex_count, 3], point),
+            "joints": output(["N", joints, 3], point),
+            "confidence": output(["N", joints], "0..1"),
+            "presence": output(["N"], "probability of a hand"),
+            "handedness": output(["N"], "probability of a right hand in the crop as given"),
+        },
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Parse and check a manifest; the files that it names are not touched.
+
+    Raises:
+        BundleError: it is missing, not JSON, of a newer schema, or lacks an entry.
+        IntegrityError: it was changed after `write_manifest` wrote it.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError) as cause:
+        raise BundleError(f"cannot read {path}: {cause}; install the bundle again") from cause
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        raise BundleError(
+            f"{path} has schema {found!r}, and this handmesh reads schema {SCHEMA}: "
+            "install the handmesh that the bundle was made with"
+        )
+    if manifest.get("sha256") != _manifest_hash(manifest):
+        raise IntegrityError(
+            f"{path} was changed after it was written: install the bundle again, "
+            "or write it anew with handmesh.bundle.write_manifest"
+        )
+    _check_entries(manifest, str(path))
+    return manifest
+
+
+def write_manifest(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> Path:
+    """Hash what lies in a folder and write its manifest, atomically; returns its path.
+
+    To add an artifact to a bundle, add its file, change what `read_manifest` gives, and write that.
+
+    Args:
+        folder: the bundle. Every file in it is taken up, but for names that begin with a dot.
+        manifest: all entries but ``schema``, ``files`` and ``sha256``, which are made here.
+
+    Raises:
+        BundleError: an entry is missing or of the wrong type, or an artifact's path does not exist.
+    """
+    root = Path(folder)
+    files = {
+        path.relative_to(root).as_posix(): {"sha256": _hash(path), "bytes": path.stat().st_size}
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and path != root / MANIFEST
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    }
+    made = {"schema": SCHEMA, **manifest, "files": files}
+    made.pop("sha256", None)
+    made["sha256"] = _manifest_hash(made)
+    _check_entries(made, str(root / MANIFEST))
+    for name, entry in made["artifacts"].items():
+        if not (root / str(entry.get("path"))).exists():
+            raise BundleError(f"artifact {name!r} has no file {entry.get('path')!r} in {root}")
+    text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomic(root / MANIFEST, (text + "\n").encode())
+
+
+def _shipped() -> dict[str, Path]:
+    """Folders of the bundles inside this package, by name."""
+    return {path.parent.name: path.parent for path in _SHIPPED.glob(f"*/{MANIFEST}")}
+
+
+def _check_entries(manifest: Mapping[str, Any], where: str) -> None:
+    for name, kind in {**_REQUIRED, "files": dict}.items():
+        if not isinstance(manifest.get(name), kind):
+            found = type(manifest.get(name)).__name__
+            raise BundleError(
+                f"{where}: entry {name!r} must be of type {kind.__name__}, not {found}"
+            )
+
+
+def _manifest_hash(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _verify_file(path: Path, described: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing, though the manifest names it: install it again")
+    size = path.stat().st_size
+    if size != described["bytes"]:
+        raise IntegrityError(
+            f"{path} has {size} bytes, not the {described['bytes']} of its manifest: "
+            "install the bundle again"
+        )
+    if _hash(path) != described["sha256"]:
+        raise IntegrityError(
+            f"{path} is not the file that the manifest describes (sha256 differs): "
+            "install the bundle again"
+        )
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

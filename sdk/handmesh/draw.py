@@ -1,0 +1,166 @@
+"""Pictures of hands: the shaded surface over the photo, the skeleton, and a view from the side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .geometry import vertex_normals
+from .imaging import decode
+from .types import BONES, FINGERS, Hand
+
+__all__ = ["FINGER_COLORS", "overlay", "side_view"]
+
+# RGB by finger, told apart by colour-blind people too (after Okabe and Ito).
+FINGER_COLORS: dict[str, tuple[int, int, int]] = {
+    "thumb": (230, 159, 0),
+    "index": (86, 180, 233),
+    "middle": (0, 158, 115),
+    "ring": (240, 228, 66),
+    "little": (204, 121, 167),
+}
+_WRIST_COLOR = (255, 255, 255)
+_COLOR_OF_JOINT = {0: _WRIST_COLOR} | {
+    joint: FINGER_COLORS[finger] for finger, joints in FINGERS.items() for joint in joints
+}
+_SURFACE_COLOR = np.array([226, 175, 150], dtype=np.float64)
+_BACKGROUND = (32, 34, 38)
+# Towards the light, in camera space: over the viewer's left shoulder.
+_LIGHT = np.array([-0.4, -0.6, -0.7]) / np.linalg.norm([-0.4, -0.6, -0.7])
+# OpenCV draws at sub-pixel places given as integers with this many binary digits.
+_SHIFT = 4
+# The surface is drawn at twice the size and then reduced, unless it covers more pixels than this.
+_SUPERSAMPLED = 2**21
+
+
+def overlay(
+    image: Any,
+    hands: Sequence[Hand],
+    surface: float = 0.75,
+    skeleton: bool = True,
+    max_side: int | None = None,
+) -> NDArray[np.uint8]:
+    """Hands over their photo.
+
+    Args:
+        image: the photo, as `handmesh.imaging.decode` takes it.
+        hands: what was found in it.
+        surface: opacity of the shaded mesh, 0 (none) to 1.
+        skeleton: whether to draw joints and bones.
+        max_side: reduce the picture to this many pixels on its longer side.
+
+    Returns:
+        (H, W, 3) uint8 RGB; the photo itself is not changed.
+    """
+    picture = decode(image)
+    scale = min(1.0, (max_side or np.inf) / max(picture.shape[:2]))
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    else:
+        picture = picture.copy()
+    # Far hands first, so that near ones cover them.
+    for hand in sorted(hands, key=lambda hand: -float(hand.joints_m[:, 2].mean())):
+        vertices_px, joints_px = (
+            (points.astype(np.float64) + 0.5) * scale - 0.5
+            for points in (hand.vertices_px, hand.joints_px)
+        )
+        if surface > 0:
+            _draw_surface(picture, vertices_px, hand.vertices_m, hand.faces, surface)
+        if skeleton:
+            _draw_skeleton(picture, joints_px, hand.joints_m[:, 2])
+    return picture
+
+
+def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.uint8]:
+    """The hand turned about its vertical axis, without perspective, on a plain ground.
+
+    At 90 degrees the camera of the photo is to the left, and what was far from it is to the right:
+    here errors of depth show.
+
+    Args:
+        hand: the hand.
+        size: side of the square picture in pixels.
+        degrees: angle of the turn.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+    """
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+    vertices = hand.vertices_m.astype(np.float64)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    middle = (low + high) / 2
+    scale = 0.85 * size / max(float(np.linalg.norm((high - low)[[0, 2]])), float((high - low)[1]))
+    vertices = (vertices - middle) @ turn.T  # (V, 3)
+    joints = (hand.joints_m - middle) @ turn.T  # (21, 3)
+    picture = np.full((size, size, 3), _BACKGROUND, dtype=np.uint8)
+    centre = (size - 1) / 2
+    _draw_surface(picture, vertices[:, :2] * scale + centre, vertices, hand.faces, 1.0)
+    _draw_skeleton(picture, joints[:, :2] * scale + centre, joints[:, 2])
+    return picture
+
+
+def _draw_surface(
+    picture: NDArray[np.uint8],
+    vertices_px: NDArray[np.float64],
+    vertices_m: NDArray[Any],
+    faces: NDArray[np.int32],
+    opacity: float,
+) -> None:
+    """Blend the shaded mesh into the picture, far triangles first (painter's algorithm)."""
+    height, width = picture.shape[:2]
+    low = np.clip(np.floor(vertices_px.min(axis=0)).astype(int) - 1, 0, (width, height))
+    high = np.clip(np.ceil(vertices_px.max(axis=0)).astype(int) + 2, 0, (width, height))
+    if (high <= low).any():
+        return
+    region = picture[low[1] : high[1], low[0] : high[0]]
+    factor = 2 if region.shape[0] * region.shape[1] <= _SUPERSAMPLED else 1
+    layer = np.repeat(np.repeat(region, factor, axis=0), factor, axis=1)
+    cover = np.zeros(layer.shape[:2], dtype=np.uint8)
+
+    normals = vertex_normals(vertices_m, faces)  # (V, 3)
+    corners_m = np.asarray(vertices_m, dtype=np.float64)[faces]  # (F, 3, 3)
+    light = np.clip(normals[faces].mean(axis=1) @ _LIGHT, -0.2, 1)  # (F,)
+    colors = np.clip(_SURFACE_COLOR * (0.45 + 0.6 * light[:, None]), 0, 255)  # (F, 3)
+    points = (vertices_px - low + 0.5) * factor - 0.5
+    triangles = np.round(points * 2**_SHIFT).astype(np.int32)[faces]  # (F, 3, 2)
+    for face in np.argsort(-corners_m[:, :, 2].mean(axis=1)):
+        cv2.fillConvexPoly(layer, triangles[face], colors[face].tolist(), cv2.LINE_8, _SHIFT)
+        cv2.fillConvexPoly(cover, triangles[face], 255, cv2.LINE_8, _SHIFT)
+
+    size = (region.shape[1], region.shape[0])
+    small = cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
+    alpha = cv2.resize(cover, size, interpolation=cv2.INTER_AREA)[..., None] / 255.0  # (h, w, 1)
+    # `small` holds the photo where nothing covers it, so its edges are blended already.
+    blend = opacity * np.ceil(alpha)
+    region[:] = np.round(region * (1 - blend) + small * blend).astype(np.uint8)
+
+
+def _draw_skeleton(
+    picture: NDArray[np.uint8], joints_px: NDArray[np.float64], depth: NDArray[Any]
+) -> None:
+    """Bones and joints in the colour of their finger, far ones first, on a dark edge."""
+    extent = float((joints_px.max(axis=0) - joints_px.min(axis=0)).max())
+    thickness = max(1, round(extent / 90))
+    points = np.round(joints_px * 2**_SHIFT).astype(int)
+    radius = round(thickness * 1.4 * 2**_SHIFT)
+    parts: list[tuple[float, int, int]] = [  # (depth, from, to); a joint ends where it begins
+        *((float(depth[[a, b]].mean()) + 1e-6, a, b) for a, b in BONES),
+        *((float(depth[joint]), joint, joint) for joint in range(len(points))),
+    ]
+    edge = max(1, thickness // 2)
+    for _, a, b in sorted(parts, reverse=True):
+        start, end = (tuple(int(c) for c in points[j]) for j in (a, b))
+        if a == b:
+            cv2.circle(
+                picture, start, radius + (edge << _SHIFT), (0, 0, 0), -1, cv2.LINE_AA, _SHIFT
+            )
+            cv2.circle(picture, start, radius, _COLOR_OF_JOINT[a], -1, cv2.LINE_AA, _SHIFT)
+        else:
+            cv2.line(picture, start, end, (0, 0, 0), thickness + 2 * edge, cv2.LINE_AA, _SHIFT)
+            cv2.line(picture, start, end, _COLOR_OF_JOINT[b], thickness, cv2.LINE_AA, _SHIFT)

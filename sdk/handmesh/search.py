@@ -1,0 +1,200 @@
+"""Finding hands in a whole photo with nothing but the mesh network.
+
+Windows of decreasing size are shown to the network, in batches; the most promising are followed:
+the joints found in a crop say where the next, better crop is. A window that held a hand ends up on
+it, whatever its first position, and its `presence` says whether there was one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .types import CROP_MARGIN, Box
+
+__all__ = ["Look", "Sighting", "View", "find", "follow", "windows"]
+
+# Each size of window is this much smaller than the one before; neighbours are this share of their
+# size apart. Both lie within what the network was trained to tolerate in a crop.
+_SHRINK, _STRIDE = 1.4, 0.35
+# Windows of one size, at most: panoramas have very many places to look at.
+_MAX_WINDOWS = 256
+# How many windows of each round are followed, for each hand that is wanted.
+_FOLLOWED = 4
+# Rounds of following, and the change of a box (as a share of its size) below which it has settled.
+_REFINEMENTS, _SETTLED = 2, 0.06
+# A presence at which smaller windows are not looked at any more.
+_CONFIDENT = 0.8
+# Where the handedness head is not believed: the crop is shown both ways.
+_DOUBT = (0.2, 0.8)
+# Two sightings are of one hand when their joints lie closer than this share of a box, on average.
+_SAME_HAND = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A crop to be shown to the network, left-right mirrored or as it is."""
+
+    box: Box
+    mirrored: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sighting:
+    """What the network saw in one view. The mirroring is undone: all is in the photo's own frame.
+
+    Attributes:
+        view: the crop.
+        vertices, joints: (V, 3) and (21, 3) float32, (u, v, d) in the un-mirrored crop.
+        confidence: (21,) float32 in 0..1.
+        presence: 0..1.
+        looks_right: probability that the photo shows a right hand there.
+    """
+
+    view: View
+    vertices: NDArray[np.float32]
+    joints: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    presence: float
+    looks_right: float
+
+    @property
+    def score(self) -> float:
+        """How much speaks for this hand, shown this way round: the network expects right hands."""
+        expected = 1 - self.looks_right if self.view.mirrored else self.looks_right
+        return self.presence * float(self.confidence.mean()) * expected
+
+    def joints_px(self) -> NDArray[np.float64]:
+        """(21, 2) pixels of the photo."""
+        return self.view.box.to_image(self.joints[:, :2])
+
+
+# Shows views to the network, and gives a sighting for each.
+Look = Callable[[Sequence[View]], list[Sighting]]
+
+
+def find(
+    look: Look,
+    width: int,
+    height: int,
+    mirrored: bool | None = None,
+    max_hands: int = 1,
+    min_presence: float = 0.5,
+) -> list[Sighting]:
+    """Hands anywhere in a photo, the surest first.
+
+    Args:
+        look: shows crops to the network.
+        width, height: size of the photo in pixels.
+        mirrored: False for right hands only, True for left hands only, None for both.
+        max_hands: how many, at most. The search goes on to smaller windows until it has them.
+        min_presence: what is less sure than this is not a hand.
+    """
+    found: list[Sighting] = []
+    for boxes in windows(width, height):
+        seen = look([View(box, bool(mirrored)) for box in boxes])
+        seen.sort(key=lambda sighting: sighting.presence, reverse=True)
+        promising = _distinct(seen)[: _FOLLOWED * max_hands]
+        found = _distinct(_by_score(found + follow(look, promising, mirrored)))
+        found = [sighting for sighting in found if sighting.presence >= min_presence]
+        if sum(sighting.presence >= _CONFIDENT for sighting in found) >= max_hands:
+            break
+    return found[:max_hands]
+
+
+def follow(look: Look, sightings: list[Sighting], mirrored: bool | None = None) -> list[Sighting]:
+    """Move each view to where its joints are, and look again, until it settles.
+
+    The handedness head decides which way round a crop is shown next; where it is in doubt the crop
+    is shown both ways and the stronger sighting stays. ``mirrored`` decides instead, unless None.
+    """
+    settled: list[Sighting] = []
+    moving = sightings
+    for _ in range(_REFINEMENTS):
+        next_views = [_next_views(sighting, mirrored) for sighting in moving]
+        still = [_has_settled(s, views) for s, views in zip(moving, next_views, strict=True)]
+        settled += [s for s, stays in zip(moving, still, strict=True) if stays]
+        next_views = [views for views, stays in zip(next_views, still, strict=True) if not stays]
+        seen = iter(look([view for views in next_views for view in views]) if next_views else [])
+        moving = [_by_score([next(seen) for _ in views])[0] for views in next_views]
+    return settled + moving
+
+
+def windows(width: int, height: int) -> Iterator[list[Box]]:
+    """Rounds of windows over a photo, the large ones first. The first covers hands that fill the
+    photo to those of half its shorter side; each later one, hands 1.4 times smaller."""
+    longer, shorter = max(width, height), min(width, height)
+    first = [longer * 1.25, float(longer), float(shorter), shorter / _SHRINK]
+    rounds = [first, [shorter / _SHRINK**2], [shorter / _SHRINK**3]]
+    for sizes in rounds:
+        yield [box for size in sizes for box in _grid(width, height, size)]
+
+
+def _grid(width: int, height: int, size: float) -> list[Box]:
+    """Windows of one size that cover the photo; one in its middle where they are larger."""
+    columns, rows = (
+        math.ceil(max(0.0, side - size) / (_STRIDE * size)) + 1 for side in (width, height)
+    )
+    columns, rows = min(columns, max(1, _MAX_WINDOWS // rows)), min(rows, _MAX_WINDOWS)
+    return [
+        Box(cx, cy, size)
+        for cy in _centres(height, size, rows)
+        for cx in _centres(width, size, columns)
+    ]
+
+
+def _centres(side: int, size: float, count: int) -> list[float]:
+    middle, reach = (side - 1) / 2, max(0.0, side - size) / 2
+    return (
+        [float(c) for c in np.linspace(middle - reach, middle + reach, count)]
+        if count > 1
+        else [middle]
+    )
+
+
+def _next_views(sighting: Sighting, mirrored: bool | None) -> list[View]:
+    box = sighting.view.box
+    points = sighting.joints_px()
+    low, high = points.min(axis=0), points.max(axis=0)
+    # A wild guess may not throw the view out of all proportion.
+    size = np.clip(CROP_MARGIN * (high - low).max(), box.size / 2, box.size * 2)
+    centre = (low + high) / 2
+    following = Box(float(centre[0]), float(centre[1]), float(size), box.angle)
+    if mirrored is not None:
+        sides = [mirrored]
+    elif _DOUBT[0] < sighting.looks_right < _DOUBT[1]:
+        sides = [False, True]
+    else:
+        sides = [sighting.looks_right < 0.5]
+    return [View(following, side) for side in sides]
+
+
+def _has_settled(sighting: Sighting, views: list[View]) -> bool:
+    """Whether the only next view is nearly the one that was shown already."""
+    old, new = sighting.view, views[0]
+    if len(views) > 1 or old.mirrored != new.mirrored:
+        return False
+    moved = math.hypot(new.box.cx - old.box.cx, new.box.cy - old.box.cy)
+    return max(moved, abs(new.box.size - old.box.size)) < _SETTLED * old.box.size
+
+
+def _by_score(sightings: list[Sighting]) -> list[Sighting]:
+    return sorted(sightings, key=lambda sighting: sighting.score, reverse=True)
+
+
+def _distinct(sightings: list[Sighting]) -> list[Sighting]:
+    """Without those that show the same hand as an earlier one in the list."""
+    kept: list[Sighting] = []
+    for sighting in sightings:
+        joints = sighting.joints_px()
+        if all(
+            np.linalg.norm(joints - other.joints_px(), axis=1).mean()
+            > _SAME_HAND * max(sighting.view.box.size, other.view.box.size)
+            for other in kept
+        ):
+            kept.append(sighting)
+    return kept

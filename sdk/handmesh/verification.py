@@ -1,0 +1,155 @@
+"""Proof that a bundle computes, on this machine, what its network computed when it was made.
+
+`reference.npz` holds crops and what the torch network gave for them: `images` (N, S, S, 3) uint8,
+and `vertices`, `joints`, `confidence`, `presence`, `handedness` float32 as in
+`handmesh.backends.RawOutput`. Each backend is run on the crops, and its worst difference is stated
+in tensor units, in pixels of the crop, and in millimetres of an adult's hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import backends
+from .backends import RawOutput
+from .bundle import Bundle
+from .errors import BundleError
+from .geometry import lift, place, solve_root_depth
+from .types import Camera
+
+__all__ = ["Difference", "compare", "read_reference", "verify"]
+
+# What an artifact may differ by where its manifest entry gives no `tolerance` of its own.
+DEFAULT_TOLERANCE = {"tensor": 1e-4, "px": 0.05, "mm": 0.05}
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far a backend is from the reference, at worst.
+
+    Attributes:
+        backend: what ran, as `Backend.description`.
+        crops: number of crops compared.
+        outputs: largest absolute difference by output, in tensor units.
+        px: largest distance of a vertex or joint, in pixels of the crop.
+        mm: largest distance of a vertex or joint from its place, in millimetres, wrists aligned.
+        tolerance: what was allowed: "tensor" of the points' (u, v, d), "px" and "mm".
+    """
+
+    backend: str
+    crops: int
+    outputs: Mapping[str, float]
+    px: float
+    mm: float
+    tolerance: Mapping[str, float]
+
+    @property
+    def tensor(self) -> float:
+        """Largest absolute difference of a point's normalised coordinates."""
+        return max(self.outputs["vertices"], self.outputs["joints"])
+
+    @property
+    def passed(self) -> bool:
+        found = {"tensor": self.tensor, "px": self.px, "mm": self.mm}
+        # A difference that is not a number must not pass.
+        return all(found[unit] <= allowed for unit, allowed in self.tolerance.items())
+
+
+def verify(bundle: Bundle, names: list[str] | None = None) -> list[Difference]:
+    """Check every file of a bundle, then run backends on its reference crops.
+
+    Args:
+        bundle: the bundle.
+        names: backends; by default all that are installed and in the bundle.
+
+    Raises:
+        BundleError, IntegrityError: a file is missing or damaged.
+        BackendUnavailable: a backend that was asked for cannot run, or none can.
+        BackendError: a runtime failed.
+    """
+    bundle.check()
+    images, reference = read_reference(bundle)
+    if names is None:
+        names = [n for n in backends.names() if backends.unavailable(n, bundle) is None]
+    differences = []
+    for name in names or ["auto"]:
+        backend = backends.create(name, bundle)
+        tolerance = {**DEFAULT_TOLERANCE, **bundle.artifacts[backend.name].get("tolerance", {})}
+        parts = [backend.run(images[start : start + 8]) for start in range(0, len(images), 8)]
+        output = RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        ratios, size = bundle.topology.bone_ratios, bundle.image_size
+        differences.append(compare(output, reference, ratios, size, backend.description, tolerance))
+    return differences
+
+
+def compare(
+    output: RawOutput,
+    reference: RawOutput,
+    bone_ratios: NDArray[np.float32],
+    image_size: int,
+    backend: str,
+    tolerance: Mapping[str, float],
+) -> Difference:
+    """The worst differences between two outputs for the same crops.
+
+    Millimetres need a camera and a hand: each crop is taken as a photo of its own by
+    `Camera.default`, of an adult's hand, and both outputs are lifted to camera space.
+
+    Args:
+        output, reference: what a backend gave and what it should have given.
+        bone_ratios: (20,), see `Topology`.
+        image_size: side of the crops in pixels.
+        backend, tolerance: taken over into the result.
+    """
+    outputs = {
+        name: float(np.abs(got - wanted).max())
+        for name, got, wanted in zip(RawOutput._fields, output, reference, strict=True)
+    }
+    points, expected = (np.concatenate([o.vertices, o.joints], axis=1) for o in (output, reference))
+    offsets = (points - expected)[..., :2] * image_size  # (N, V + 21, 2)
+    placed, expected_placed = (
+        np.stack([_lifted(o, n, bone_ratios, image_size) for n in range(len(o.joints))])
+        for o in (output, reference)
+    )
+    distances = np.linalg.norm(placed - expected_placed, axis=-1)  # (N, V + 21)
+    return Difference(
+        backend=backend,
+        crops=len(points),
+        outputs=outputs,
+        px=float(np.linalg.norm(offsets, axis=-1).max()),
+        mm=float(distances.max()) * 1e3,
+        tolerance=dict(tolerance),
+    )
+
+
+def read_reference(bundle: Bundle) -> tuple[NDArray[np.uint8], RawOutput]:
+    """The crops of a bundle, (N, S, S, 3) uint8, and the outputs they should give.
+
+    Raises:
+        BundleError, IntegrityError: `reference.npz` is missing, damaged, or lacks an array.
+    """
+    path = bundle.file("reference.npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
+        return arrays["images"], RawOutput(*(arrays[name] for name in RawOutput._fields))
+    except (OSError, ValueError, KeyError) as cause:
+        raise BundleError(f"{path} is not a reference file ({cause}): make it again") from cause
+
+
+def _lifted(
+    output: RawOutput, n: int, bone_ratios: NDArray[np.float32], image_size: int
+) -> NDArray[np.float64]:
+    """Vertices and joints of one crop in metres, the wrist at the origin: (V + 21, 3)."""
+    camera = Camera.default(image_size, image_size)
+    points = np.concatenate([output.vertices[n], output.joints[n]]).astype(np.float64)
+    pixels = points[:, :2] * image_size - 0.5
+    joints_px, joints_depth = pixels[-21:], points[-21:, 2]
+    root = solve_root_depth(joints_px, joints_depth, camera, bone_ratios)
+    placed = lift(pixels, points[:, 2], camera, place(root))  # (V + 21, 3)
+    return placed - placed[-21]
