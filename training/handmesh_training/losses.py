@@ -1,0 +1,429 @@
+"""The losses of the paper's section 4.3, Eqs. (2) to (6), and those of the three extra heads.
+
+Every term is first reduced over one sample, then over the batch.
+- Over a sample, `reduction` is "sum", as the paper writes it, or "mean" over the summed-up terms
+  (joints x pixels, vertices, edges, ...), the default: its size does not depend on the mesh or the
+  heat-map. `paper_weights` gives the weights with which either reduction is the paper's Eq. (6).
+- Over the batch it is the mean weighted with `weight` (B,), None for all ones, 0 for samples
+  without the label (which may hold any finite placeholder). All zero gives a loss of 0.
+
+Frames. A point of the network is (u, v, d): crop fractions and depth in bones. The 3D losses need
+axes of one unit, so they act on `to_metric_like` points, all in bones. Squared terms are bones^2,
+the edge term bones^4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handmesh.graph import Topology
+from handmesh.nn import NetworkOutput
+from handmesh.nn.graph_layers import symmetric_product
+
+Reduction = Literal["mean", "sum"]
+
+HEATMAP_CELLS_PER_SIGMA = 16  # the paper's 4 px of 64
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the terms of Eq. (6); the defaults suit reduction "mean" and points in bones."""
+
+    heatmap: float = 10.0
+    vertex: float = 1.0
+    normal: float = 1.0
+    edge: float = 1.0
+    laplacian: float = 50.0
+    pose: float = 1.0
+
+
+def paper_weights(
+    surface: Surface, heatmap_size: int, reduction: Reduction = "mean", stacks: int = 1
+) -> LossWeights:
+    """The paper's weights: lambda_H 0.5, lambda_v, n, e 1, lambda_l 50, lambda_J 1.
+
+    Under "mean" each is multiplied by its number of summands over the number of vertices, so that
+    the total is Eq. (6) divided by V: the terms stand in the paper's proportion.
+    """
+    if reduction == "sum":
+        return LossWeights(0.5, 1.0, 1.0, 1.0, 50.0, 1.0)
+    vertices = float(surface.vertex_count)
+    joints = 21.0
+    return LossWeights(
+        heatmap=0.5 * joints * heatmap_size**2 * stacks / vertices,
+        vertex=1.0,
+        normal=3.0 * surface.face_count / vertices,
+        edge=surface.edge_count / vertices,
+        laplacian=50.0,
+        pose=joints / vertices,
+    )
+
+
+class Surface(nn.Module):
+    """What the mesh losses need to know of the triangulation, as buffers.
+
+    Args:
+        faces: (F, 3) integer vertex indices.
+        vertex_count: V.
+
+    Attributes:
+        edges: (E, 2) int64, each undirected edge once.
+        faces_of_edge: (E, 2) int64, the one or two faces at an edge; F where there is no second.
+    """
+
+    faces: Tensor
+    edges: Tensor
+    faces_of_edge: Tensor
+    row_starts: Tensor
+    columns: Tensor
+    neighbour_counts: Tensor
+
+    def __init__(self, faces: np.ndarray, vertex_count: int) -> None:
+        super().__init__()
+        faces = np.asarray(faces, dtype=np.int64)
+        sides = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], axis=2).reshape(-1, 2)  # (3F, 2)
+        edges, edge_of_side = np.unique(sides, axis=0, return_inverse=True)
+        faces_of_edge = np.full((len(edges), 2), len(faces), dtype=np.int64)
+        for side, edge in enumerate(edge_of_side.reshape(-1)):
+            slot = 0 if faces_of_edge[edge, 0] == len(faces) else 1
+            if faces_of_edge[edge, slot] != len(faces):
+                raise ValueError(
+                    f"expected at most two faces at each edge, got three at {edges[edge]}"
+                )
+            faces_of_edge[edge, slot] = side // 3
+        both = np.concatenate([edges, edges[:, ::-1]])
+        both = both[np.lexsort((both[:, 1], both[:, 0]))]
+        counts = np.bincount(both[:, 0], minlength=vertex_count)
+        self.vertex_count, self.face_count, self.edge_count = vertex_count, len(faces), len(edges)
+        self.register_buffer("faces", torch.from_numpy(faces), persistent=False)
+        self.register_buffer("edges", torch.from_numpy(edges), persistent=False)
+        self.register_buffer("faces_of_edge", torch.from_numpy(faces_of_edge), persistent=False)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        self.register_buffer("row_starts", torch.from_numpy(starts), persistent=False)
+        columns = torch.from_numpy(both[:, 1].astype(np.int32))
+        self.register_buffer("columns", columns, persistent=False)
+        counts_column = torch.from_numpy(np.maximum(counts, 1).astype(np.float32))[:, None]
+        self.register_buffer("neighbour_counts", counts_column, persistent=False)
+
+    @classmethod
+    def from_topology(cls, topology: Topology) -> Surface:
+        """The surface of the hand mesh."""
+        return cls(topology.faces, topology.vertex_count)
+
+    def edge_vectors(self, points: Tensor) -> Tensor:
+        """(B, V, 3) to (E, B, 3): second minus first end of each edge."""
+        rows = points.transpose(0, 1)  # (V, B, 3): gathering whole rows is fast both ways
+        return rows.index_select(0, self.edges[:, 1]) - rows.index_select(0, self.edges[:, 0])
+
+    def face_normals(self, points: Tensor) -> Tensor:
+        """(B, V, 3) to unit normals (F, B, 3); 0 for a face without area."""
+        rows = points.transpose(0, 1)
+        a, b, c = (rows.index_select(0, self.faces[:, i]) for i in range(3))
+        return F.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+
+    def neighbour_mean(self, values: Tensor) -> Tensor:
+        """(V, M) to (V, M): mean over the vertices at the other ends of a vertex's edges."""
+        size = (self.vertex_count, self.vertex_count)
+        ones = torch.ones(len(self.columns), device=values.device, dtype=values.dtype)
+        adjacency = torch.sparse_csr_tensor(
+            self.row_starts, self.columns, ones, size, check_invariants=False
+        )
+        return symmetric_product(adjacency, values) / self.neighbour_counts.to(values.dtype)
+
+
+def to_metric_like(points: Tensor, crop_in_bones: Tensor) -> Tensor:
+    """Network coordinates to bones on all three axes, by weak perspective.
+
+    x = (u - 1/2) s, y = (v - 1/2) s, z = d, with s = `crop_in_bones`, the crop's side at the
+    wrist's depth over the length of the middle finger's first bone. Only the change of depth
+    within the hand is neglected. With the s of the truth for both prediction and truth it is a
+    fixed affine map, so it brings nothing into the loss that the network cannot see.
+
+    Args:
+        points: (B, N, 3) of (u, v, d).
+        crop_in_bones: (B,).
+
+    Returns:
+        (B, N, 3) in bones.
+    """
+    xy = (points[..., :2] - 0.5) * crop_in_bones[:, None, None]
+    return torch.cat([xy, points[..., 2:]], dim=-1)
+
+
+def gaussian_heatmaps(
+    joints_uv: Tensor, size: int, sigma: float | None = None, visible: Tensor | None = None
+) -> Tensor:
+    """Target maps: a Gaussian of height 1 around each joint.
+
+    Args:
+        joints_uv: (B, J, 2) crop fractions. Of a joint outside the crop, the part of its Gaussian
+            that reaches inside remains.
+        size: side H of the maps; the centre of cell i is at (i + 0.5) / H.
+        sigma: standard deviation in cells; None for the paper's share of the map, H / 16.
+        visible: (B, J) bool; the maps of the others are 0.
+
+    Returns:
+        (B, J, H, H).
+    """
+    spread = size / HEATMAP_CELLS_PER_SIGMA if sigma is None else sigma
+    cells = torch.arange(size, device=joints_uv.device, dtype=joints_uv.dtype) + 0.5
+    offsets = (cells - joints_uv[..., None] * size) / spread  # (B, J, 2, H)
+    bells = torch.exp(-0.5 * offsets.square())
+    maps = bells[:, :, 1, :, None] * bells[:, :, 0, None, :]  # (B, J, H, H): rows are v
+    return maps if visible is None else maps * visible[:, :, None, None].to(maps.dtype)
+
+
+def heatmap_loss(
+    maps: Tensor | Sequence[Tensor],
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """L_H = sum_j ||H_j - H^_j||^2, averaged over the stacks' maps.
+
+    Args:
+        maps: (B, J, H, H), or one for each stack.
+        target: (B, J, H, H), see `gaussian_heatmaps`.
+        weight: (B,) or None.
+    """
+    stacks = [maps] if isinstance(maps, Tensor) else list(maps)
+    losses = [_reduce((m - target).square().flatten(1), weight, reduction) for m in stacks]
+    return torch.stack(losses).mean()
+
+
+def point_loss_2d(
+    points: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    huber: float | None = None,
+) -> Tensor:
+    """sum_i ||p_i^2D - p^_i^2D||^2 in crop fractions; the second half of Eq. (2).
+
+    Args:
+        points, target: (B, N, 2 or more); only (u, v) count. Vertices or joints.
+        weight: (B,) or None.
+        huber: distance (crop fractions) beyond which the square goes on as a straight line.
+    """
+    squares = (points[..., :2] - target[..., :2]).square().sum(-1)  # (B, N)
+    return _reduce(_huber(squares, huber), weight, reduction)
+
+
+def point_loss_3d(
+    points: Tensor,
+    target: Tensor,
+    crop_in_bones: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    huber: float | None = None,
+) -> Tensor:
+    """sum_i ||p_i^3D - p^_i^3D||^2 in bones; the first half of Eq. (2), and L_J.
+
+    Args:
+        points, target: (B, N, 3) of (u, v, d).
+        crop_in_bones: (B,), see `to_metric_like`.
+        weight: (B,) or None.
+        huber: distance (bones) beyond which the square goes on as a straight line.
+    """
+    offsets = to_metric_like(points, crop_in_bones) - to_metric_like(target, crop_in_bones)
+    return _reduce(_huber(offsets.square().sum(-1), huber), weight, reduction)
+
+
+def vertex_loss(
+    vertices: Tensor,
+    target: Tensor,
+    crop_in_bones: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    huber: float | None = None,
+) -> Tensor:
+    """L_v = sum_i ||v_i^3D - v^_i^3D||^2 + ||v_i^2D - v^_i^2D||^2, Eq. (2).
+
+    The 3D part is in bones, the 2D part in crop fractions (some 40 times smaller, the crop being
+    six or seven bones wide). Arguments as in `point_loss_3d`; shapes (B, V, 3).
+    """
+    huber_2d = None if huber is None else huber / float(crop_in_bones.mean())
+    return point_loss_3d(
+        vertices, target, crop_in_bones, weight, reduction, huber
+    ) + point_loss_2d(vertices, target, weight, reduction, huber_2d)
+
+
+def normal_loss(
+    points: Tensor,
+    target: Tensor,
+    surface: Surface,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """L_n = sum_t sum_{(i,j) in t} <v^_i - v^_j, n_t>^2, Eq. (3); n_t from the true vertices.
+
+    Evaluated edge by edge: the square does not see an edge's direction, so each edge is formed
+    once and meets the normals of its one or two faces.
+
+    Args:
+        points, target: (B, V, 3) with one unit on all axes, see `to_metric_like`.
+        weight: (B,) or None.
+    """
+    with torch.no_grad():
+        normals = F.pad(surface.face_normals(target), (0, 0, 0, 0, 0, 1))  # (F + 1, B, 3), last 0
+        first = normals.index_select(0, surface.faces_of_edge[:, 0])  # (E, B, 3)
+        second = normals.index_select(0, surface.faces_of_edge[:, 1])
+    edges = surface.edge_vectors(points)  # (E, B, 3)
+    squares = (edges * first).sum(-1).square() + (edges * second).sum(-1).square()  # (E, B)
+    return _reduce(squares.t(), weight, reduction, terms=3 * surface.face_count)
+
+
+def edge_loss(
+    points: Tensor,
+    target: Tensor,
+    surface: Surface,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """L_e = sum_e (||e||^2 - ||e^||^2)^2, Eq. (4).
+
+    Args:
+        points, target: (B, V, 3) with one unit on all axes, see `to_metric_like`.
+        weight: (B,) or None.
+    """
+    lengths = surface.edge_vectors(points).square().sum(-1)  # (E, B)
+    with torch.no_grad():
+        true_lengths = surface.edge_vectors(target).square().sum(-1)
+    return _reduce((lengths - true_lengths).square().t(), weight, reduction)
+
+
+def laplacian_loss(
+    points: Tensor,
+    target: Tensor,
+    surface: Surface,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """L_l = sum_i ||delta_i - sum_{k in N(i)} delta_k / B_i||^2, delta = v - v^, Eq. (5).
+
+    Args:
+        points, target: (B, V, 3) with one unit on all axes, see `to_metric_like`.
+        weight: (B,) or None.
+    """
+    batch, count, _ = points.shape
+    delta = (target - points).transpose(0, 1).reshape(count, -1)  # (V, B*3)
+    rough = delta - surface.neighbour_mean(delta)
+    squares = rough.view(count, batch, 3).square().sum(-1)  # (V, B)
+    return _reduce(squares.t(), weight, reduction)
+
+
+def pose_loss(
+    joints: Tensor,
+    target: Tensor,
+    crop_in_bones: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    huber: float | None = None,
+) -> Tensor:
+    """L_J = sum_j ||phi_j^3D - phi^_j^3D||^2. Shapes (B, 21, 3); see `point_loss_3d`."""
+    return point_loss_3d(joints, target, crop_in_bones, weight, reduction, huber)
+
+
+def full_loss(
+    output: NetworkOutput,
+    target: Mapping[str, Tensor],
+    surface: Surface,
+    weights: LossWeights,
+    reduction: Reduction = "mean",
+    huber: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_fully = lambda_H L_H + lambda_M L_M + lambda_J L_J, Eq. (6).
+
+    Args:
+        output: of a network.
+        target: `joints` (B, 21, 3), `vertices` (B, V, 3), `crop_in_bones` (B,), and the masks
+            `has_joints`, `has_depth` (B,): heat-maps are compared where joints are labelled,
+            mesh and 3D pose where depth is.
+        surface: of the mesh.
+        weights: of the terms, for the given reduction.
+
+    Returns:
+        The weighted sum, and the terms before weighting under the names of `LossWeights`.
+    """
+    scale = target["crop_in_bones"]
+    flat = target["has_joints"].to(scale.dtype)
+    deep = target["has_depth"].to(scale.dtype)
+    size = output.heatmaps[-1].shape[-1]
+    maps = gaussian_heatmaps(target["joints"][..., :2], size)
+    points = to_metric_like(output.vertices, scale)
+    truth = to_metric_like(target["vertices"], scale)
+    terms = {
+        "heatmap": heatmap_loss(output.heatmaps, maps, flat, reduction),
+        "vertex": vertex_loss(output.vertices, target["vertices"], scale, deep, reduction, huber),
+        "normal": normal_loss(points, truth, surface, deep, reduction),
+        "edge": edge_loss(points, truth, surface, deep, reduction),
+        "laplacian": laplacian_loss(points, truth, surface, deep, reduction),
+        "pose": pose_loss(output.joints, target["joints"], scale, deep, reduction, huber),
+    }
+    total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+    return total, terms
+
+
+def confidence_loss(
+    logits: Tensor,
+    joints: Tensor,
+    target: Tensor,
+    has_joints: Tensor,
+    has_hand: Tensor,
+    within: float = 0.05,
+) -> Tensor:
+    """Cross-entropy of "this joint lies within `within` of the truth"; 0 where there is no hand.
+
+    Args:
+        logits: (B, 21).
+        joints, target: (B, 21, 2 or more), (u, v) first, crop fractions. Both are detached: the
+            loss judges the joints as they are.
+        has_joints: (B,) bool, joints are labelled.
+        has_hand: (B,) bool; where False, no joint can be right.
+        within: crop fraction; 0.05 is 7.5 % of the hand's box.
+    """
+    distance = (joints[..., :2] - target[..., :2]).detach().norm(dim=-1)  # (B, 21)
+    right = (distance < within) & has_hand[:, None]
+    values = F.binary_cross_entropy_with_logits(logits, right.to(logits.dtype), reduction="none")
+    return _reduce(values, (has_joints | ~has_hand).to(logits.dtype), "mean")
+
+
+def presence_loss(logit: Tensor, has_hand: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy of "a hand is there". Shapes (B,)."""
+    values = F.binary_cross_entropy_with_logits(logit, has_hand.to(logit.dtype), reduction="none")
+    return _reduce(values[:, None], weight, "mean")
+
+
+def handedness_loss(logit: Tensor, is_right: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy of "the crop shows a right hand". Shapes (B,); weight 0 without a hand."""
+    values = F.binary_cross_entropy_with_logits(logit, is_right.to(logit.dtype), reduction="none")
+    return _reduce(values[:, None], weight, "mean")
+
+
+def _huber(squares: Tensor, delta: float | None) -> Tensor:
+    """r^2 up to r = delta, then its tangent 2 delta r - delta^2."""
+    if delta is None:
+        return squares
+    # Clamped from below: the derivative of the square root at 0 is infinite.
+    line = 2.0 * delta * squares.clamp_min(delta**2).sqrt() - delta**2
+    return torch.where(squares <= delta**2, squares, line)
+
+
+def _reduce(
+    values: Tensor, weight: Tensor | None, reduction: Reduction, terms: int | None = None
+) -> Tensor:
+    """(B, M) summands to one number; `terms` is their number if it is not M."""
+    samples = values.sum(dim=1)
+    if reduction == "mean":
+        samples = samples / (values.shape[1] if terms is None else terms)
+    if weight is None:
+        return samples.mean()
+    total = weight.sum()
+    return (samples * weight).sum() / torch.where(total > 0, total, torch.ones_like(total))
