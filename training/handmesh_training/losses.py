@@ -249,10 +249,10 @@ def vertex_loss(
     The 3D part is in bones, the 2D part in crop fractions (some 40 times smaller, the crop being
     six or seven bones wide). Arguments as in `point_loss_3d`; shapes (B, V, 3).
     """
-    huber_2d = None if huber is None else huber / float(crop_in_bones.mean())
-    return point_loss_3d(
-        vertices, target, crop_in_bones, weight, reduction, huber
-    ) + point_loss_2d(vertices, target, weight, reduction, huber_2d)
+    in_bones = point_loss_3d(vertices, target, crop_in_bones, weight, reduction, huber)
+    squares = (vertices[..., :2] - target[..., :2]).square().sum(-1)  # (B, V)
+    bend = None if huber is None else huber / crop_in_bones[:, None]
+    return in_bones + _reduce(_huber(squares, bend), weight, reduction)
 
 
 def normal_loss(
@@ -407,13 +407,14 @@ def handedness_loss(logit: Tensor, is_right: Tensor, weight: Tensor | None = Non
     return _reduce(values[:, None], weight, "mean")
 
 
-def _huber(squares: Tensor, delta: float | None) -> Tensor:
-    """r^2 up to r = delta, then its tangent 2 delta r - delta^2."""
+def _huber(squares: Tensor, delta: float | Tensor | None) -> Tensor:
+    """r^2 up to r = delta, then its tangent 2 delta r - delta^2. `delta` may be (B, 1)."""
     if delta is None:
         return squares
+    bend = torch.as_tensor(delta, dtype=squares.dtype, device=squares.device)
     # Clamped from below: the derivative of the square root at 0 is infinite.
-    line = 2.0 * delta * squares.clamp_min(delta**2).sqrt() - delta**2
-    return torch.where(squares <= delta**2, squares, line)
+    line = 2.0 * bend * torch.maximum(squares, bend.square()).sqrt() - bend.square()
+    return torch.where(squares <= bend.square(), squares, line)
 
 
 def _reduce(

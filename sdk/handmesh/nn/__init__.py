@@ -17,6 +17,7 @@ from handmesh.nn.config import (
     to_dict,
 )
 from handmesh.nn.light import LightNetwork
+from handmesh.nn.weights import load_weights, read_config, save_weights
 
 if TYPE_CHECKING:
     from handmesh.graph import Topology
@@ -31,6 +32,9 @@ __all__ = [
     "StageConfig",
     "build",
     "from_dict",
+    "load_weights",
+    "read_config",
+    "save_weights",
     "to_dict",
 ]
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 FINE_NODES, MIDDLE_NODES, COARSE_NODES = 1280, 320, 80
 POOLING = 4  # children of a node, two Graclus levels down
 
+# Products with constant CSR matrices are all that is used of what torch calls beta.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
 
 class _SymmetricProduct(torch.autograd.Function):
     """L @ X for a constant symmetric L: the gradient is L @ dY, which needs no transposed copy."""
@@ -82,9 +85,7 @@ class NodeLevel(nn.Module):
     def __init__(self, level: GraphLevel, coarser: GraphLevel | None = None) -> None:
         super().__init__()
         dense = torch.from_numpy(level.dense())[level.mask][:, level.mask]  # (N, N)
-        with warnings.catch_warnings():  # torch warns once that CSR is in beta
-            warnings.simplefilter("ignore")
-            csr = dense.to_sparse_csr()
+        csr = dense.to_sparse_csr()
         self.node_count = len(dense)
         # MKL takes 32-bit indices without a conversion.
         self.register_buffer("row_starts", csr.crow_indices().int(), persistent=False)

@@ -26,7 +26,7 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, channels_in: int, stage: StageConfig, stride: int) -> None:
         super().__init__()
-        hidden = int(round(channels_in * stage.expansion / 8)) * 8
+        hidden = round(channels_in * stage.expansion / 8) * 8
         if stage.block == "fused" or stride > 1:
             filters = [conv_norm(channels_in, hidden, stage.kernel, stride)]
         else:
@@ -186,6 +186,4 @@ class LightNetwork(nn.Module):
             evidence = torch.cat([gathered, peaks], dim=2).detach()  # (B, 21, C + 1)
             confidence = (evidence * self.confidence).sum(dim=2) + self.confidence_bias
             logits = self.classify(maps[3].float().mean(dim=(2, 3)))  # (B, 2)
-        return NetworkOutput(
-            vertices, joints, [heatmaps], confidence, logits[:, 0], logits[:, 1]
-        )
+        return NetworkOutput(vertices, joints, [heatmaps], confidence, logits[:, 0], logits[:, 1])

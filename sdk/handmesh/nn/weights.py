@@ -1,0 +1,115 @@
+"""Weights on disk: safetensors, tied to the graph and to the hyper-parameters they belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from handmesh.errors import BundleError
+from handmesh.nn.config import NetworkConfig, from_dict, to_dict
+
+if TYPE_CHECKING:
+    from handmesh.graph import Topology
+
+FORMAT = "handmesh-weights-1"
+
+
+def save_weights(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    config: NetworkConfig,
+    topology: Topology,
+    state: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a network's weights, atomically.
+
+    Args:
+        network: made by `build(config, topology)`.
+        path: target; replaced if it exists.
+        config: hyper-parameters, stored as metadata.
+        topology: its hash is stored as metadata.
+        state: weights to write instead of the network's own, such as a moving average.
+    """
+    tensors = network.state_dict() if state is None else state
+    metadata = {
+        "format": FORMAT,
+        "network": config.name,
+        "graph_sha256": topology.sha256,
+        "config": json.dumps(to_dict(config), sort_keys=True),
+    }
+    # Contiguous: training leaves convolutions in channels-last memory.
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    target = Path(path)
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_bytes(save(plain, metadata))
+    os.replace(temporary, target)
+
+
+def read_config(path: str | os.PathLike[str]) -> NetworkConfig:
+    """The hyper-parameters that a weights file was written with.
+
+    Raises:
+        BundleError: missing, truncated, not a weights file.
+    """
+    return _config(_metadata(path), path)
+
+
+def load_weights(
+    network: nn.Module, path: str | os.PathLike[str], config: NetworkConfig, topology: Topology
+) -> None:
+    """Load weights into a network made by `build(config, topology)`.
+
+    Raises:
+        GraphMismatchError: the weights were trained on another graph.
+        BundleError: missing, truncated, not a weights file, or of another network.
+    """
+    metadata = _metadata(path)
+    topology.check_sha256(metadata["graph_sha256"], str(path))
+    stored = _config(metadata, path)
+    if to_dict(stored) != to_dict(config):
+        raise BundleError(
+            f"{path} holds weights of {to_dict(stored)}, not of {to_dict(config)}; build the "
+            "network from read_config(path)"
+        )
+    try:
+        with safe_open(path, framework="pt") as archive:
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BundleError(f"{path} does not fit the network ({error}); restore it") from error
+
+
+def _metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata: dict[str, str] = archive.metadata() or {}
+    except FileNotFoundError as error:
+        raise BundleError(f"no weights file at {path}; restore it or train one") from error
+    except (OSError, SafetensorError) as error:
+        raise BundleError(
+            f"{path} is not a readable safetensors file ({error}); restore the original"
+        ) from error
+    missing = {"graph_sha256", "config"} - set(metadata)
+    if metadata.get("format") != FORMAT or missing:
+        raise BundleError(
+            f"expected a file of format {FORMAT!r} at {path}, got {metadata.get('format')!r}"
+            f"{' without ' + ', '.join(sorted(missing)) if missing else ''}; "
+            "write it with save_weights"
+        )
+    return metadata
+
+
+def _config(metadata: dict[str, str], path: str | os.PathLike[str]) -> NetworkConfig:
+    try:
+        return from_dict(json.loads(metadata["config"]))
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            f"{path} holds hyper-parameters that this version does not know ({error}); "
+            "install the version it was written with"
+        ) from error
