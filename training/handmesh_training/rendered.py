@@ -58,6 +58,7 @@ class HandRenderer:
             faces=asset.faces,
             uv=asset.corner_uv,
             parts=asset.weights.argmax(axis=1).astype(np.uint8),
+            arm=asset.vertices_m[:, 1].copy(),  # fingers point up: the arm goes down (+y)
         )
         self.skins = (
             SkinSet.from_folder(settings.skins, mesh)

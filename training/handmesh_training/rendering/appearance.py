@@ -14,6 +14,9 @@ from handmesh_training.rendering.skins import SkinSet, skin_tones
 
 Array = npt.NDArray[np.float32]
 
+CLUTTER = 3  # capsules a picture; kClutter of raster.cpp
+NO_SLEEVE = 10.0  # metres up the arm
+
 
 @dataclass(frozen=True)
 class Appearance:
@@ -29,6 +32,12 @@ class Appearance:
         gloss: (B, 3) strength of the specular reflection (1 = skin by the book), its GGX
             roughness, and how far light creeps past the terminator (1 = skin).
         occlusion: (B, 2) strength of the ambient occlusion in [0, 1], and its radius in metres.
+        sleeve: (B, 6) metres up the arm where it starts, thickness in metres, albedo (3),
+            strength of its pattern; a start beyond the mesh is no sleeve.
+        clutter: (B, CLUTTER, 7) capsules: u, v in crop fractions and depth in metres behind the
+            hand's middle, for both ends, then the radius in metres; 0 = none. The first is of
+            cloth, the others of skin.
+        clutter_albedo: (B, CLUTTER, 3) linear albedo of the capsules.
         background: (B,) int32 index of the background.
         background_map: (B, 3, 3) from (u, v, 1), crop fractions, to a viewing ray in the world
             (panoramas) or to homogeneous picture fractions (photos).
@@ -46,6 +55,9 @@ class Appearance:
     key_light: Array
     gloss: Array
     occlusion: Array
+    sleeve: Array
+    clutter: Array
+    clutter_albedo: Array
     background: npt.NDArray[np.int32]
     background_map: Array
     background_blur: Array
@@ -92,7 +104,8 @@ def sample_appearance(
     key = environments.key_light[place] * np.exp(rng.normal(0, 0.4, (count, 1)))
     direction, key = _extra_lamp(rng, direction, key, irradiance)
 
-    skin, gain, contrast, albedo = _skin(rng, count, skins)
+    skin, gain, contrast, tone = _skin(rng, count, skins)
+    albedo = tone @ LUMINANCE
     panorama = rng.random(count) >= (photo_share if backgrounds is not None else 0.0)
     background, matrix, white, brightness = _background(
         rng, place, rotation, panorama, environments.panoramas, backgrounds
@@ -106,7 +119,7 @@ def sample_appearance(
     relative = np.where(panorama, brightness, hand[:, 0] * np.exp(rng.normal(0, 0.5, count)))
     lift = relative / np.maximum(brightness, 1e-3)
     metered = np.exp(0.65 * np.log(hand[:, 0]) + 0.35 * np.log(relative))
-    exposure = 0.17 / metered * np.exp(rng.normal(0, 0.38, count))
+    exposure = 0.17 / metered * np.exp(rng.normal(0, 0.32, count))
     balance = np.exp(rng.normal(0, 1, (count, 2)) * [0.10, 0.04])  # warm to cold, green to pink
     gains = np.stack([balance[:, 0], balance[:, 1], 1 / balance[:, 0]], axis=-1)
     # Half of what colours the light is balanced away by the camera.
@@ -131,6 +144,9 @@ def sample_appearance(
         occlusion=np.stack(
             [rng.uniform(0.5, 1.0, count), rng.uniform(0.012, 0.03, count)], axis=-1
         ).astype(np.float32),
+        sleeve=_sleeves(rng, count).astype(np.float32),
+        clutter=_clutter(rng, count).astype(np.float32),
+        clutter_albedo=_clutter_albedo(rng, count, tone).astype(np.float32),
         background=background.astype(np.int32),
         background_map=matrix.astype(np.float32),
         background_blur=blur.astype(np.float32),
@@ -183,7 +199,7 @@ def _skin(
 ) -> tuple[
     npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]
 ]:
-    """Texture, gain (B, 3), contrast (B,) and mean luminance (B,) of tones over the Monk scale."""
+    """Texture, gain (B, 3), contrast (B,) and mean albedo (B, 3) of tones over the Monk scale."""
     tones = np.log(skin_tones().astype(np.float64))
     place = rng.uniform(0, len(tones) - 1.001, count)
     low, part = place.astype(int), (place % 1)[:, None]
@@ -198,9 +214,58 @@ def _skin(
     odds = np.exp(-0.5 * (gap / 0.6) ** 2) + 1e-4
     odds = np.cumsum(odds, axis=1) / odds.sum(1, keepdims=True)
     chosen = np.minimum((rng.random((count, 1)) > odds).sum(1), len(skins) - 1)
-    contrast = rng.uniform(0.6, 1.25, count)
+    # Lightening a dark texture would leave its palm glaring.
+    lightened = np.maximum(np.take_along_axis(gap, chosen[:, None], axis=1)[:, 0], 0)
+    contrast = rng.uniform(0.6, 1.2, count) * np.clip(np.exp(-0.6 * lightened), 0.35, 1.0)
     gain = np.exp(target - contrast[:, None] * np.log(skins.reference[chosen]))
-    return chosen, gain, contrast, np.exp(target) @ LUMINANCE
+    return chosen, gain, contrast, np.exp(target)
+
+
+def _cloth(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """(B, 3) linear albedo of clothes: mostly muted or dark, some white, some gaudy."""
+    grey = np.exp(rng.uniform(np.log(0.015), np.log(0.75), (count, 1)))
+    hue = rng.normal(size=(count, 3)) * rng.choice([0.08, 0.3, 0.9], (count, 1), p=[0.4, 0.4, 0.2])
+    return np.clip(grey * np.exp(hue), 0.01, 0.85)
+
+
+def _sleeves(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """(B, 6) sleeves; four arms in ten are bare."""
+    start = np.where(rng.random(count) < 0.4, NO_SLEEVE, rng.uniform(0.005, 0.16, count))
+    pattern = np.where(rng.random(count) < 0.6, 0.0, rng.uniform(0.1, 0.7, count))
+    return np.column_stack([start, rng.uniform(0.002, 0.012, count), _cloth(rng, count), pattern])
+
+
+def _clutter(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """(B, CLUTTER, 7) a body in clothes, a face, an arm: behind the hand, each now and then."""
+    capsules = np.zeros((count, CLUTTER, 7))
+    # A torso: from where the shoulders are, down and out of the picture.
+    middle, shoulder = rng.uniform(-0.3, 1.3, count), rng.uniform(0.1, 1.1, count)
+    behind = rng.uniform(0.3, 0.7, count)
+    torso = np.column_stack(
+        [middle, shoulder, behind, middle + rng.normal(0, 0.3, count), shoulder + 1.5, behind]
+    )
+    capsules[:, 0, :6] = torso
+    capsules[:, 0, 6] = rng.uniform(0.13, 0.2, count) * (rng.random(count) < 0.3)
+    # A face above it, or anywhere.
+    x, y = rng.uniform(-0.1, 1.1, count), rng.uniform(-0.1, 0.9, count)
+    behind = rng.uniform(0.2, 0.6, count)
+    capsules[:, 1, :6] = np.column_stack([x, y, behind, x, y + 0.1, behind])
+    capsules[:, 1, 6] = rng.uniform(0.07, 0.1, count) * (rng.random(count) < 0.25)
+    # An arm or a finger across the background.
+    ends = rng.uniform(-0.4, 1.4, (count, 2, 2))
+    behind = rng.uniform(0.1, 0.4, (count, 2))
+    capsules[:, 2, :6] = np.concatenate([ends, behind[..., None]], axis=-1).reshape(count, 6)
+    thick = np.where(rng.random(count) < 0.5, rng.uniform(0.007, 0.02, count), 0.04)
+    capsules[:, 2, 6] = thick * (rng.random(count) < 0.25)
+    return capsules
+
+
+def _clutter_albedo(
+    rng: np.random.Generator, count: int, tone: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(B, CLUTTER, 3): cloth, then the skin of the same person."""
+    skin = np.minimum(tone[:, None] * np.exp(rng.normal(0, 0.12, (count, CLUTTER - 1, 1))), 0.9)
+    return np.concatenate([_cloth(rng, count)[:, None], skin], axis=1)
 
 
 def _background(

@@ -203,7 +203,7 @@ def split_key_light(
         Unit direction (3,) to the light in the world frame, its irradiance / pi on a facing
         surface (3,), and the panorama without it, (H, 64..W, 3).
     """
-    small = cv2.resize(panorama, (256, 128), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(panorama, (256, 128), interpolation=cv2.INTER_AREA).astype(np.float32)
     luminance = small @ LUMINANCE
     angles = harmonics.solid_angles(128, 256)
     mean = float((luminance * angles).sum() / (4 * np.pi))
@@ -218,9 +218,9 @@ def split_key_light(
     gathered = float(np.linalg.norm(mean_direction))
     # Lamps all around have no common direction: only the gathered share becomes the key.
     light = excess.sum((0, 1)) * gathered / np.pi
-    rest = small * (1 - (1 - keep) * gathered)
+    rest: npt.NDArray[np.float32] = (small * (1 - (1 - keep) * gathered)).astype(np.float32)
     direction: npt.NDArray[np.float64] = mean_direction / max(gathered, 1e-6)
-    return direction, np.asarray(light, np.float64), np.asarray(rest, np.float32)
+    return direction, light, rest
 
 
 def _made_up(rng: np.random.Generator, height: int) -> npt.NDArray[np.float32]:

@@ -10,14 +10,15 @@
 namespace {
 
 struct Workspace {
-  std::vector<Vec3> face_normals, normals, ambient, in_light;
+  std::vector<Vec3> face_normals, normals, points, ambient, in_light;
   std::vector<Planes> planes;
   std::vector<uint64_t> visible;
   std::vector<float> shadow, albedo;
   std::vector<uint8_t> response;
 
   Workspace(const HmMesh& mesh, const HmBatch& batch)
-      : face_normals(mesh.face_count), normals(mesh.vertex_count), ambient(mesh.vertex_count),
+      : face_normals(mesh.face_count), normals(mesh.vertex_count),
+        points(mesh.vertex_count), ambient(mesh.vertex_count),
         in_light(mesh.vertex_count), planes(mesh.face_count),
         visible((size_t)kSuper * kSuper * batch.size * batch.size),
         shadow((size_t)batch.shadow_size * batch.shadow_size), albedo(3 * 256),
@@ -42,6 +43,23 @@ void fit_light(Scene* s) {
   const float extent = fmaxf(fmaxf(hi[0] - lo[0], hi[1] - lo[1]), 1e-6f);
   s->light_scale = (s->batch->shadow_size - 4) / extent;
   for (int k = 0; k < 2; ++k) s->light_origin[k] = lo[k] - 1.5f / s->light_scale;
+}
+
+// Clutter is described by where it shows and how far behind the hand it lies.
+void place_clutter(Scene* s) {
+  double depth = 0.0;
+  for (int v = 0; v < s->mesh->vertex_count; ++v) depth += vertex_of(*s, v).z;
+  depth /= s->mesh->vertex_count;
+  for (int i = 0; i < kClutter; ++i) {
+    const float* c = s->batch->clutter + 7 * ((int64_t)s->item * kClutter + i);
+    for (int end = 0; end < 2; ++end) {
+      const float z = fmaxf((float)depth + c[3 * end + 2], 0.1f);
+      const double x = c[3 * end] * kSuper * s->batch->size - 0.5;
+      const double y = c[3 * end + 1] * kSuper * s->batch->size - 0.5;
+      s->ends[i][end] = vec((float)((x - s->grid.cx) / s->grid.fx) * z,
+                            (float)((y - s->grid.cy) / s->grid.fy) * z, z);
+    }
+  }
 }
 
 void fill_tables(const Scene& s) {
@@ -74,10 +92,12 @@ void render_one(Scene* s, Workspace* w, const HmOutput& out) {
   std::fill(w->shadow.begin(), w->shadow.end(), -1e9f);
   fill_tables(*s);
   fit_light(s);
+  place_clutter(s);
   for (int f = 0; f < s->mesh->face_count; ++f) face_normal(*s, f);
   for (int v = 0; v < s->mesh->vertex_count; ++v) shade_vertex(*s, v);
   for (int f = 0; f < s->mesh->face_count; ++f) draw_visible(*s, f);
   for (int f = 0; f < s->mesh->face_count; ++f) draw_shadow(*s, f);
+  for (int i = 0; i < kClutter; ++i) draw_clutter(*s, i);
   for (int y = 0; y < s->batch->size; ++y) {
     for (int x = 0; x < s->batch->size; ++x) shade_pixel(*s, out, x, y);
   }
@@ -107,6 +127,7 @@ void hm_render(const HmMesh* mesh, const HmTextures* skins, const HmTextures* ba
     s.batch = batch;
     s.face_normals = w.face_normals.data();
     s.normals = w.normals.data();
+    s.points = w.points.data();
     s.ambient = w.ambient.data();
     s.in_light = w.in_light.data();
     s.planes = w.planes.data();

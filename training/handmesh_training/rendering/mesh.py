@@ -19,6 +19,8 @@ class RenderMesh:
         faces: (F, 3) int32 vertex indices, counter-clockwise seen from outside.
         uv: (F, 3, 2) float32 texture coordinates of each corner in the skin atlas, v up.
         parts: (V,) uint8 part label of each vertex; 255 is reserved for "nothing here".
+        arm: (V,) float32 metres beyond the wrist along the arm, at rest, at most 0 on the
+            hand: where sleeves can be. None = no sleeves.
 
     Raises:
         InputError: a wrong shape, dtype, or index.
@@ -27,6 +29,7 @@ class RenderMesh:
     faces: npt.NDArray[np.int32]
     uv: npt.NDArray[np.float32]
     parts: npt.NDArray[np.uint8]
+    arm: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         parts = checked("parts", self.parts, np.uint8, (None,), high=254)
@@ -38,6 +41,9 @@ class RenderMesh:
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "faces", faces)
         object.__setattr__(self, "uv", checked("uv", self.uv, np.float32, (len(faces), 3, 2)))
+        if self.arm is not None:
+            arm = checked("arm", self.arm, np.float32, (len(parts),))
+            object.__setattr__(self, "arm", arm)
 
     @property
     def vertex_count(self) -> int:

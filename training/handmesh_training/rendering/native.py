@@ -43,7 +43,7 @@ class Mesh(ctypes.Structure):
     """Mirrors HmMesh."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("faces", "uv", "parts", "fan_start", "fan")),
+        *((name, ctypes.c_void_p) for name in ("faces", "uv", "parts", "arm", "fan_start", "fan")),
         *((name, ctypes.c_int32) for name in ("vertex_count", "face_count")),
     ]
 
@@ -74,6 +74,9 @@ class Batch(ctypes.Structure):
                 "key_light",
                 "gloss",
                 "occlusion",
+                "sleeve",
+                "clutter",
+                "clutter_albedo",
                 "background",
                 "background_map",
                 "background_blur",

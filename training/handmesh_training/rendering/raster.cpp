@@ -30,6 +30,7 @@ const float kSnapLimit = 2.0e6f;   // samples; beyond it a vertex is clamped to 
 const int kToneTable = 1024;       // entries of the response curve, over sqrt(light / kToneMax)
 const float kToneMax = 8.0f;
 const uint8_t kNoPart = 255;
+const int kClutter = 3;             // capsules around the hand
 
 struct Vec3 {
   float x, y, z;
@@ -61,6 +62,7 @@ struct HmMesh {
   const int32_t* faces;        // (F, 3)
   const float* uv;             // (F, 3, 2) fractions of the skin texture, v down
   const uint8_t* parts;        // (V,)
+  const float* arm;            // (V,) metres beyond the wrist, 0 on the hand
   const int32_t* fan_start;    // (V + 1,) faces around each vertex: fan[fan_start[v]..]
   const int32_t* fan;          // (3 F,)
   int32_t vertex_count, face_count;
@@ -84,6 +86,9 @@ struct HmBatch {
   const float* key_light;      // (B, 3) irradiance / pi of a surface facing the light
   const float* gloss;          // (B, 3) specular strength, roughness, subsurface wrap
   const float* occlusion;      // (B, 2) strength 0..1, radius in metres
+  const float* sleeve;         // (B, 6) where it starts and its thickness, m; albedo; pattern
+  const float* clutter;        // (B, kClutter, 7) ends u, v, depth behind the hand; radius, m
+  const float* clutter_albedo; // (B, kClutter, 3)
   const int32_t* background;   // (B,) index of the background
   const float* background_map; // (B, 3, 3) homogeneous output pixel -> ray or texture fraction
   const float* background_blur;// (B,) mip level

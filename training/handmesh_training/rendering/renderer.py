@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from handmesh.errors import InputError
 from handmesh_training.rendering import native
-from handmesh_training.rendering.appearance import Appearance
+from handmesh_training.rendering.appearance import CLUTTER, Appearance
 from handmesh_training.rendering.arrays import checked
 from handmesh_training.rendering.environments import BackgroundSet, EnvironmentSet
 from handmesh_training.rendering.mesh import RenderMesh
@@ -84,6 +84,8 @@ class Renderer:
         self._backgrounds = BackgroundSet.joined(sets)
         self._is_panorama = self._backgrounds.is_panorama.astype(np.uint8)
         self._uv = skins.map_uv(mesh)
+        bare = np.full(mesh.vertex_count, -1.0, dtype=np.float32)
+        self._arm = bare if mesh.arm is None else mesh.arm
         self._fan_start, self._fan = mesh.fans()
         self._library = native.load()
 
@@ -128,6 +130,7 @@ class Renderer:
             faces=self.mesh.faces.ctypes.data,
             uv=self._uv.ctypes.data,
             parts=self.mesh.parts.ctypes.data,
+            arm=self._arm.ctypes.data,
             fan_start=self._fan_start.ctypes.data,
             fan=self._fan.ctypes.data,
             vertex_count=self.mesh.vertex_count,
@@ -172,6 +175,9 @@ class Renderer:
             "key_light": (np.float32, (3,), 0.0, 1e4),
             "gloss": (np.float32, (3,), 0.0, 100.0),
             "occlusion": (np.float32, (2,), 0.0, 1.0),
+            "sleeve": (np.float32, (6,), 0.0, 100.0),
+            "clutter": (np.float32, (CLUTTER, 7), -100.0, 100.0),
+            "clutter_albedo": (np.float32, (CLUTTER, 3), 0.0, 1.0),
             "background": (np.int32, (), 0, places),
             "background_map": (np.float32, (3, 3), -1e4, 1e4),
             "background_blur": (np.float32, (), 0.0, last),

@@ -72,6 +72,7 @@ struct Scene {
   float light_origin[2], light_scale;
   Vec3* face_normals;       // (F,) not normalised: length is twice the area
   Vec3* normals;            // (V,)
+  Vec3* points;             // (V,) camera space, the sleeve put on
   Vec3* ambient;            // (V,) irradiance / pi
   Vec3* in_light;           // (V,) shadow map x, y and depth towards the light
   Planes* planes;           // (F,)
@@ -79,11 +80,14 @@ struct Scene {
   float* shadow;            // (shadow_size, shadow_size)
   float* albedo;            // (3, 256) by texture value
   uint8_t* response;        // (kToneTable,) by sqrt(light / kToneMax)
+  Vec3 ends[kClutter][2];   // axes of the clutter's capsules
 };
 
 HM_DEVICE Vec3 vertex_of(const Scene& s, int v) {
   return load3(s.batch->vertices + 3 * ((int64_t)s.item * s.mesh->vertex_count + v));
 }
+
+HM_DEVICE const float* sleeve_of(const Scene& s) { return s.batch->sleeve + 6 * (int64_t)s.item; }
 
 HM_DEVICE void face_normal(const Scene& s, int face) {
   const int32_t* f = s.mesh->faces + 3 * face;
@@ -99,7 +103,11 @@ HM_DEVICE void shade_vertex(const Scene& s, int v) {
   n = normalised(n);
   s.normals[v] = n;
   s.ambient[v] = irradiance(s.batch->irradiance + 27 * (int64_t)s.item, n);
-  const Vec3 p = vertex_of(s, v);
+  const float* sleeve = sleeve_of(s);
+  // Cloth stands off the arm, within two centimetres of its hem.
+  const float cover = clampf((s.mesh->arm[v] - sleeve[0]) * 50.0f + 0.3f, 0.0f, 1.0f);
+  const Vec3 p = add(vertex_of(s, v), scale(n, sleeve[1] * cover));
+  s.points[v] = p;
   s.in_light[v] = vec((dot(p, s.light_x) - s.light_origin[0]) * s.light_scale,
                       (dot(p, s.light_y) - s.light_origin[1]) * s.light_scale,
                       dot(p, s.light_z));
@@ -109,7 +117,7 @@ HM_DEVICE void draw_visible(const Scene& s, int face) {
   const int32_t* f = s.mesh->faces + 3 * face;
   double P[3][3];
   for (int i = 0; i < 3; ++i) {
-    const Vec3 p = vertex_of(s, f[i]);
+    const Vec3 p = s.points[f[i]];
     P[i][0] = p.x; P[i][1] = p.y; P[i][2] = p.z;
   }
   const float* uv = s.mesh->uv + 6 * (int64_t)face;
@@ -221,50 +229,176 @@ HM_DEVICE float look_up(const float* table, float value) {
   return table[i] + (table[j] - table[i]) * (value - i);
 }
 
-HM_DEVICE Vec3 shade_skin(const Scene& s, int face, const float w[3], Vec3 p, Vec3 n, float open) {
-  const HmBatch& b = *s.batch;
-  const int32_t* f = s.mesh->faces + 3 * face;
-  const float* uv = s.mesh->uv + 6 * (int64_t)face;
-  const Vec3 texel = sample_texture(*s.skins, b.skin[s.item], s.planes[face].mip,
-                                    uv[0] * w[0] + uv[2] * w[1] + uv[4] * w[2],
-                                    uv[1] * w[0] + uv[3] * w[1] + uv[5] * w[2], false);
-  const Vec3 albedo = vec(look_up(s.albedo, texel.x), look_up(s.albedo + 256, texel.y),
-                          look_up(s.albedo + 512, texel.z));
-  const Vec3 sky = scale(mix3(s.ambient[f[0]], s.ambient[f[1]], s.ambient[f[2]], w[0], w[1], w[2]),
-                         open);
-  const Vec3 q = mix3(s.in_light[f[0]], s.in_light[f[1]], s.in_light[f[2]], w[0], w[1], w[2]);
-  const float* gloss = b.gloss + 3 * (int64_t)s.item;
-  const Vec3 key = load3(b.key_light + 3 * (int64_t)s.item);
-  const float cosine = dot(n, s.light_z);
-  Vec3 light = sky;
+// Woven stripes or checks, and the folds' uneven light: a factor around 1.
+HM_DEVICE float weave(const Scene& s, Vec3 p) {
+  const float strength = sleeve_of(s)[5];
+  const float seed = (float)(s.batch->background[s.item] % 7 + 1);
+  const float a = sinf((p.x + 0.3f * seed * p.y) * 60.0f * seed);
+  const float b = sinf((p.y - 0.2f * seed * p.z) * 45.0f * seed);
+  const float fold = sinf(17.0f * p.x + 23.0f * p.y + 29.0f * p.z + seed);
+  return 1.0f + strength * (0.5f * a * (1.0f + b)) + 0.12f * fold;
+}
+
+struct Surface {
+  Vec3 p, n;         // camera space
+  Vec3 albedo;
+  Vec3 sky;          // irradiance / pi from all around, occlusion included
+  Vec3 in_light;     // place in the shadow map
+  float open;        // 1 = nothing near
+  float gloss, wrap; // 0 for cloth
+};
+
+HM_DEVICE Vec3 reflected(const Scene& s, const Surface& a) {
+  const float* gloss = s.batch->gloss + 3 * (int64_t)s.item;
+  const Vec3 key = load3(s.batch->key_light + 3 * (int64_t)s.item);
+  const float cosine = dot(a.n, s.light_z);
+  Vec3 light = a.sky;
   float lit = 0.0f;
-  const float red = 0.45f * gloss[2], green = 0.2f * gloss[2], blue = 0.12f * gloss[2];
+  const float red = 0.45f * a.wrap, green = 0.2f * a.wrap, blue = 0.12f * a.wrap;
   if (cosine > -red) {
-    lit = key_visibility(s, q) * (0.4f + 0.6f * open);
+    lit = key_visibility(s, a.in_light) * (0.4f + 0.6f * a.open);
     // Light that entered the skin leaves it beyond the terminator, red farthest.
     const Vec3 wrapped = vec(fmaxf(cosine + red, 0.0f) / (1.0f + red),
                              fmaxf(cosine + green, 0.0f) / (1.0f + green),
                              fmaxf(cosine + blue, 0.0f) / (1.0f + blue));
     light = add(light, scale(mul(key, wrapped), lit));
   }
-  Vec3 colour = mul(albedo, light);
+  Vec3 colour = mul(a.albedo, light);
+  if (a.gloss <= 0.0f) return colour;
   // Specular: GGX for the key light, the sky's irradiance towards grazing for the rest.
-  const Vec3 eye = scale(p, -1.0f / sqrtf(dot(p, p)));
-  const float facing = clampf(dot(n, eye), 0.0f, 1.0f);
+  const Vec3 eye = scale(a.p, -1.0f / sqrtf(dot(a.p, a.p)));
+  const float facing = clampf(dot(a.n, eye), 0.0f, 1.0f);
   const float graze = (1 - facing) * (1 - facing);
-  const float rim = 0.028f + 0.6f * graze * graze * (1 - facing);
-  colour = add(colour, scale(sky, gloss[0] * rim));
+  const float rim = 0.028f + 0.3f * graze * graze * (1 - facing);
+  colour = add(colour, scale(a.sky, a.gloss * rim));
   if (lit > 0.0f && cosine > 0.0f) {
     const Vec3 half = normalised(add(eye, s.light_z));
-    const float nh = clampf(dot(n, half), 0.0f, 1.0f), lh = clampf(dot(eye, half), 0.0f, 1.0f);
+    const float nh = clampf(dot(a.n, half), 0.0f, 1.0f), lh = clampf(dot(eye, half), 0.0f, 1.0f);
     const float a2 = gloss[1] * gloss[1] * gloss[1] * gloss[1];
     const float d = nh * nh * (a2 - 1.0f) + 1.0f;
-    const float fresnel = 0.028f + 0.972f * powf(1.0f - lh, 5.0f);
-    // pi cancels: key_light is irradiance / pi, D has a pi below.
-    const float specular = a2 / (d * d) * fresnel / (4.0f * fmaxf(lh * lh, 0.1f)) ;
-    colour = add(colour, scale(key, gloss[0] * specular * cosine * lit));
+    const float miss = 1.0f - lh, miss2 = miss * miss;
+    const float fresnel = 0.028f + 0.972f * miss2 * miss2 * miss;
+    // The pi of D cancels against that of key_light, which is irradiance / pi.
+    const float specular = a2 / (d * d) * fresnel / (4.0f * fmaxf(lh * lh, 0.1f));
+    colour = add(colour, scale(key, a.gloss * specular * cosine * lit));
   }
   return colour;
+}
+
+HM_DEVICE Vec3 shade_hand(const Scene& s, int face, const float w[3], Vec3 p, Vec3 n, float open) {
+  const HmBatch& b = *s.batch;
+  const int32_t* f = s.mesh->faces + 3 * face;
+  const float* sleeve = sleeve_of(s);
+  Surface a;
+  a.p = p;
+  a.n = n;
+  a.open = open;
+  a.sky = scale(mix3(s.ambient[f[0]], s.ambient[f[1]], s.ambient[f[2]], w[0], w[1], w[2]), open);
+  a.in_light = mix3(s.in_light[f[0]], s.in_light[f[1]], s.in_light[f[2]], w[0], w[1], w[2]);
+  const float* arm = s.mesh->arm;
+  const float hem = arm[f[0]] * w[0] + arm[f[1]] * w[1] + arm[f[2]] * w[2] - sleeve[0];
+  if (hem > 0.0f) {
+    a.albedo = scale(load3(sleeve + 2), weave(s, p));
+    a.gloss = a.wrap = 0.0f;
+    return reflected(s, a);
+  }
+  const float* uv = s.mesh->uv + 6 * (int64_t)face;
+  const Vec3 texel = sample_texture(*s.skins, b.skin[s.item], s.planes[face].mip,
+                                    uv[0] * w[0] + uv[2] * w[1] + uv[4] * w[2],
+                                    uv[1] * w[0] + uv[3] * w[1] + uv[5] * w[2], false);
+  a.albedo = vec(look_up(s.albedo, texel.x), look_up(s.albedo + 256, texel.y),
+                 look_up(s.albedo + 512, texel.z));
+  a.gloss = b.gloss[3 * (int64_t)s.item];
+  a.wrap = b.gloss[3 * (int64_t)s.item + 2];
+  const float under = clampf(1.0f + 80.0f * hem, 0.0f, 1.0f);  // the hem's own shadow
+  a.sky = scale(a.sky, 1.0f - 0.6f * under * under);
+  return reflected(s, a);
+}
+
+// ---------------------------------------------------------------- clutter
+
+HM_DEVICE float clutter_radius(const Scene& s, int i) {
+  return s.batch->clutter[7 * ((int64_t)s.item * kClutter + i) + 6];
+}
+
+// Depth at which the ray (unit z) enters the capsule; 0 when it misses.
+HM_DEVICE float capsule_depth(Vec3 a, Vec3 b, float radius, Vec3 ray) {
+  const Vec3 axis = sub(b, a);
+  const float len2 = dot(axis, axis), along = dot(axis, ray), back = -dot(axis, a);
+  const float rr = dot(ray, ray), ra = -dot(ray, a);
+  const float qa = len2 * rr - along * along;
+  const float qb = len2 * ra - back * along;
+  const float qc = len2 * dot(a, a) - back * back - radius * radius * len2;
+  const float disc = qb * qb - qa * qc;
+  if (qa > 1e-9f) {
+    if (disc < 0.0f) return 0.0f;
+    const float t = (-qb - sqrtf(disc)) / qa, y = back + t * along;
+    if (y > 0.0f && y < len2) return fmaxf(t, 0.0f);
+  }
+  float best = 0.0f;
+  for (int i = 0; i < 2; ++i) {  // the round ends
+    const Vec3 c = i ? b : a;
+    const float h = dot(ray, c), d = h * h - rr * (dot(c, c) - radius * radius);
+    if (d < 0.0f) continue;
+    const float t = (h - sqrtf(d)) / rr;
+    if (t > 0.0f && (best == 0.0f || t < best)) best = t;
+  }
+  return best;
+}
+
+HM_DEVICE Vec3 ray_of(const Scene& s, int x, int y) {
+  return vec((float)((x - s.grid.cx) / s.grid.fx), (float)((y - s.grid.cy) / s.grid.fy), 1.0f);
+}
+
+// Ids after the faces' mark the capsules in the visibility buffer.
+HM_DEVICE void draw_clutter(const Scene& s, int i) {
+  const float radius = clutter_radius(s, i);
+  if (radius <= 0.0f) return;
+  const int width = kSuper * s.batch->size;
+  float lo[2] = {1e9f, 1e9f}, hi[2] = {-1e9f, -1e9f};
+  for (int end = 0; end < 2; ++end) {
+    const Vec3 c = s.ends[i][end];
+    const float near_z = fmaxf(c.z - radius, 0.05f);  // a box that surely holds the ball
+    for (int sign = -1; sign <= 1; sign += 2) {
+      for (int far = 0; far < 2; ++far) {
+        const float z = far ? c.z + radius : near_z;
+        const float x = (float)(s.grid.fx * (c.x + sign * radius) / z + s.grid.cx);
+        const float y = (float)(s.grid.fy * (c.y + sign * radius) / z + s.grid.cy);
+        lo[0] = fminf(lo[0], x); hi[0] = fmaxf(hi[0], x);
+        lo[1] = fminf(lo[1], y); hi[1] = fmaxf(hi[1], y);
+      }
+    }
+  }
+  const float last = (float)(width - 1);
+  if (hi[0] < 0 || hi[1] < 0 || lo[0] > last || lo[1] > last) return;
+  const int x0 = (int)clampf(lo[0], 0, last), x1 = (int)clampf(hi[0] + 1, 0, last);
+  const int y0 = (int)clampf(lo[1], 0, last), y1 = (int)clampf(hi[1] + 1, 0, last);
+  for (int y = y0; y <= y1; ++y) {
+    for (int x = x0; x <= x1; ++x) {
+      const float z = capsule_depth(s.ends[i][0], s.ends[i][1], radius, ray_of(s, x, y));
+      if (z < kNear) continue;
+      const uint64_t key = visibility_key(1.0f / z, s.mesh->face_count + i);
+      uint64_t* slot = s.visible + (int64_t)y * width + x;
+      if (key > *slot) *slot = key;  // on a GPU: atomicMax
+    }
+  }
+}
+
+HM_DEVICE Vec3 shade_clutter(const Scene& s, int i, Vec3 p) {
+  const Vec3 a = s.ends[i][0], axis = sub(s.ends[i][1], a);
+  const float t = clampf(dot(sub(p, a), axis) / (dot(axis, axis) + 1e-9f), 0.0f, 1.0f);
+  Surface q;
+  q.p = p;
+  q.n = scale(sub(p, add(a, scale(axis, t))), 1.0f / clutter_radius(s, i));
+  q.albedo = scale(load3(s.batch->clutter_albedo + 3 * ((int64_t)s.item * kClutter + i)),
+                   i == 0 ? weave(s, p) : 1.0f);
+  q.open = 1.0f;
+  q.sky = irradiance(s.batch->irradiance + 27 * (int64_t)s.item, q.n);
+  q.in_light = vec((dot(p, s.light_x) - s.light_origin[0]) * s.light_scale,
+                   (dot(p, s.light_y) - s.light_origin[1]) * s.light_scale, dot(p, s.light_z));
+  q.gloss = 0.0f;
+  q.wrap = i == 0 ? 0.0f : 0.6f;
+  return reflected(s, q);
 }
 
 HM_DEVICE uint8_t respond(const Scene& s, float light) {
@@ -277,28 +411,32 @@ HM_DEVICE void shade_pixel(const Scene& s, const HmOutput& out, int x, int y) {
   const int width = kSuper * b.size;
   const int64_t pixel = ((int64_t)s.item * b.size + y) * b.size + x;
   Vec3 sum = vec(0, 0, 0);
-  int covered = 0;
+  int covered = 0, hand = 0;
   float open = -1.0f, nearest = 0.0f;
   uint8_t part = kNoPart;
   for (int i = 0; i < kSuper * kSuper; ++i) {
     const int sx = kSuper * x + (i & 1), sy = kSuper * y + (i >> 1);
     const uint64_t visible = s.visible[(int64_t)sy * width + sx];
     if (visible == 0) continue;
+    ++covered;
     const int face = face_of(visible);
+    const float rz = inverse_z_of(visible), z = 1.0f / rz;
+    const Vec3 p = scale(ray_of(s, sx, sy), z);
+    if (face >= s.mesh->face_count) {
+      sum = add(sum, shade_clutter(s, face - s.mesh->face_count, p));
+      continue;
+    }
+    ++hand;
     const Planes& t = s.planes[face];
     const float dx = (float)(sx - t.x0), dy = (float)(sy - t.y0);
-    const float rz = inverse_z_of(visible), z = 1.0f / rz;
     const float w1 = clampf(at(t.first, dx, dy) * z, 0.0f, 1.0f);
     const float w2 = clampf(at(t.second, dx, dy) * z, 0.0f, 1.0f - w1);
     const float w[3] = {1.0f - w1 - w2, w1, w2};
     const int32_t* f = s.mesh->faces + 3 * face;
-    const Vec3 p = vec((float)((sx - s.grid.cx) / s.grid.fx) * z,
-                       (float)((sy - s.grid.cy) / s.grid.fy) * z, z);
     const Vec3 n = scale(normalised(mix3(s.normals[f[0]], s.normals[f[1]], s.normals[f[2]], w[0],
                                          w[1], w[2])), t.facing);
     if (open < 0.0f) open = openness(s, sx, sy, p, n);
-    sum = add(sum, shade_skin(s, face, w, p, n, open));
-    ++covered;
+    sum = add(sum, shade_hand(s, face, w, p, n, open));
     if (rz > nearest) {
       nearest = rz;
       part = s.mesh->parts[f[w[0] >= w1 ? (w[0] >= w2 ? 0 : 2) : (w1 >= w2 ? 1 : 2)]];
@@ -311,7 +449,7 @@ HM_DEVICE void shade_pixel(const Scene& s, const HmOutput& out, int x, int y) {
   out.image[3 * pixel] = respond(s, light.x * exposure[0]);
   out.image[3 * pixel + 1] = respond(s, light.y * exposure[1]);
   out.image[3 * pixel + 2] = respond(s, light.z * exposure[2]);
-  out.mask[pixel] = (uint8_t)(share * 255.0f + 0.5f);
+  out.mask[pixel] = (uint8_t)(hand * 255.0f / (kSuper * kSuper) + 0.5f);
   if (out.depth) out.depth[pixel] = nearest > 0.0f ? 1.0f / nearest : 0.0f;
   if (out.parts) out.parts[pixel] = part;
 }

@@ -16,24 +16,24 @@ from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
 
 # The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
-MONK_SCALE = [
-    *("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96"),
-    *("a07e56", "825c43", "604134", "3a312a", "292420"),
-]
-
-
+MONK_SCALE = (
+    *(0xF6EDE4, 0xF3E7DB, 0xF7EAD0, 0xEADABA, 0xD7BD96),
+    *(0xA07E56, 0x825C43, 0x604134, 0x3A312A, 0x292420),
+)
 # The same range of lightness as skin shows it in photos: redder than the swatches.
-SKIN_SCALE = [
-    *("f0ccb8", "e8bea6", "deac90", "cd9678", "b47d5f"),
-    *("966248", "784c37", "5c3a2b", "442c22", "32221c"),
-]
+SKIN_SCALE = (
+    *(0xF0CCB8, 0xE8BEA6, 0xDEAC90, 0xCD9678, 0xB47D5F),
+    *(0x966248, 0x784C37, 0x5C3A2B, 0x442C22, 0x32221C),
+)
 
 
 def skin_tones() -> npt.NDArray[np.float32]:
     """(10, 3) float32 linear albedo, light to dark: a blend of photographed skin and swatches."""
 
-    def light(codes: list[str]) -> npt.NDArray[np.float32]:
-        return srgb_to_linear([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in codes])
+    def light(codes: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        return srgb_to_linear(
+            [[(c >> 16) / 255, (c >> 8 & 255) / 255, (c & 255) / 255] for c in codes]
+        )
 
     return (0.85 * light(SKIN_SCALE) ** 0.75 * light(MONK_SCALE) ** 0.25).astype(np.float32)
 
