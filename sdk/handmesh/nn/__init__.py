@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from handmesh.nn.blocks import NetworkOutput
 from handmesh.nn.config import (
     DecoderConfig,
@@ -17,6 +15,7 @@ from handmesh.nn.config import (
     to_dict,
 )
 from handmesh.nn.light import LightNetwork
+from handmesh.nn.paper import PaperNetwork
 from handmesh.nn.weights import load_weights, read_config, save_weights
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ __all__ = [
     "NetworkConfig",
     "NetworkOutput",
     "PaperConfig",
+    "PaperNetwork",
     "StageConfig",
     "build",
     "from_dict",
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 
-def build(config: NetworkConfig, topology: Topology) -> nn.Module:
+def build(config: NetworkConfig, topology: Topology) -> LightNetwork | PaperNetwork:
     """A freshly initialised network; its forward takes (B, 3, S, S) and gives `NetworkOutput`."""
     if isinstance(config, LightConfig):
         return LightNetwork(config, topology)
-    raise ValueError(f"expected LightConfig, got {type(config).__name__}")
+    return PaperNetwork(config, topology)

@@ -102,6 +102,12 @@ class LightConfig:
 
     name = "light"
 
+    def __post_init__(self) -> None:
+        if self.input_size < 32 or self.input_size % 32:
+            raise ValueError(f"input_size must be a multiple of 32, got {self.input_size}")
+        if len(self.stages) != 4 or any(stage.stride != 2 for stage in self.stages):
+            raise ValueError(f"expected four stages of stride 2, got {self.stages}")
+
     @property
     def heatmap_size(self) -> int:
         """Side of the heat-maps: a quarter of the input's."""
@@ -113,7 +119,7 @@ class PaperConfig:
     """The `paper` network, as its authors run it.
 
     Attributes:
-        input_size: side of the square crop, pixels; a multiple of 64.
+        input_size: side of the square crop, pixels; a multiple of 64 with the default depths.
         features: width of the hourglasses.
         stacks: number of hourglasses.
         hourglass_depth: down-samplings inside an hourglass.
@@ -133,6 +139,11 @@ class PaperConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
     name = "paper"
+
+    def __post_init__(self) -> None:
+        step = 4 << max(self.hourglass_depth, self.encoder_levels)
+        if self.input_size < step or self.input_size % step:
+            raise ValueError(f"input_size must be a multiple of {step}, got {self.input_size}")
 
     @property
     def heatmap_size(self) -> int:

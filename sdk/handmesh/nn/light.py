@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handmesh.nn.blocks import NetworkOutput, conv_norm, soft_argmax
 from handmesh.nn.config import JOINT_COUNT, LightConfig, StageConfig
-from handmesh.nn.graph_layers import GraphHead
+from handmesh.nn.graph_layers import GraphHead, PoseRegressor
 
 if TYPE_CHECKING:
     from handmesh.graph import Topology
@@ -147,7 +147,7 @@ class LightNetwork(nn.Module):
         self._initialise()
 
     @property
-    def pose_regressor(self) -> nn.Module:
+    def pose_regressor(self) -> PoseRegressor:
         """The linear mesh-to-joints module, trainable by itself on true meshes."""
         return self.head.pose_regressor
 
