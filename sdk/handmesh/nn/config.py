@@ -41,14 +41,13 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One backbone stage: `depth` inverted residuals, the first one with `stride`.
+    """One backbone stage: `depth` inverted residuals, the first one with stride 2.
 
     Attributes:
         block: "fused" expands with a dense convolution (fast at high resolution on a CPU),
             "separable" with a 1x1 convolution followed by a depthwise one.
         channels: output channels.
         depth: number of blocks.
-        stride: of the first block.
         expansion: hidden channels over input channels.
         kernel: of the spatial convolution.
     """
@@ -56,7 +55,6 @@ class StageConfig:
     block: Literal["fused", "separable"]
     channels: int
     depth: int
-    stride: int = 2
     expansion: float = 4.0
     kernel: int = 3
 
@@ -83,10 +81,10 @@ class LightConfig:
     input_size: int = 128
     stem_channels: int = 16
     stages: tuple[StageConfig, ...] = (
-        StageConfig("fused", 24, 2, 2, 2.0),
-        StageConfig("fused", 48, 3, 2, 2.0),
-        StageConfig("separable", 96, 5, 2, 3.0),
-        StageConfig("separable", 160, 3, 2, 4.0),
+        StageConfig("fused", 24, 2, 2.0),
+        StageConfig("fused", 48, 3, 2.0),
+        StageConfig("separable", 96, 5, 3.0),
+        StageConfig("separable", 160, 3, 4.0),
     )
     pyramid_channels: tuple[int, int, int] = (40, 64, 96)
     pyramid_kernel: int = 3
@@ -105,8 +103,8 @@ class LightConfig:
     def __post_init__(self) -> None:
         if self.input_size < 32 or self.input_size % 32:
             raise ValueError(f"input_size must be a multiple of 32, got {self.input_size}")
-        if len(self.stages) != 4 or any(stage.stride != 2 for stage in self.stages):
-            raise ValueError(f"expected four stages of stride 2, got {self.stages}")
+        if len(self.stages) != 4:
+            raise ValueError(f"expected four stages, got {self.stages}")
 
     @property
     def heatmap_size(self) -> int:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from handmesh.graph import Topology
 
 
+def _start_at_zero(block: nn.Sequential) -> None:
+    """Let a residual branch, which ends in this convolution and norm, start as nothing."""
+    norm = block[1]
+    if isinstance(norm, nn.BatchNorm2d):
+        nn.init.zeros_(norm.weight)
+
+
 class InvertedResidual(nn.Module):
     """Expand, filter, project; a skip connection where the shapes allow it.
 
@@ -34,8 +41,11 @@ class InvertedResidual(nn.Module):
                 conv_norm(channels_in, hidden, 1),
                 conv_norm(hidden, hidden, stage.kernel, stride, groups=hidden),
             ]
-        self.body = nn.Sequential(*filters, conv_norm(hidden, stage.channels, 1, relu=False))
+        project = conv_norm(hidden, stage.channels, 1, relu=False)
+        self.body = nn.Sequential(*filters, project)
         self.skip = stride == 1 and channels_in == stage.channels
+        if self.skip:
+            _start_at_zero(project)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.body(x)
@@ -47,10 +57,9 @@ class PyramidBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            conv_norm(channels, channels, kernel, groups=channels),
-            conv_norm(channels, channels, 1, relu=False),
-        )
+        mix = conv_norm(channels, channels, 1, relu=False)
+        self.body = nn.Sequential(conv_norm(channels, channels, kernel, groups=channels), mix)
+        _start_at_zero(mix)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.body(x))
@@ -67,7 +76,7 @@ class Backbone(nn.Module):
         for stage in config.stages:
             blocks = []
             for i in range(stage.depth):
-                blocks.append(InvertedResidual(channels, stage, stage.stride if i == 0 else 1))
+                blocks.append(InvertedResidual(channels, stage, 2 if i == 0 else 1))
                 channels = stage.channels
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -155,12 +164,9 @@ class LightNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, InvertedResidual | PyramidBlock):
-                norm = module.body[-1][-1]
-                if getattr(module, "skip", True):
-                    nn.init.zeros_(norm.weight)  # residuals start as identities
         nn.init.normal_(self.heatmaps.weight, std=0.01)
-        nn.init.zeros_(self.heatmaps.bias)  # type: ignore[arg-type]
+        if self.heatmaps.bias is not None:
+            nn.init.zeros_(self.heatmaps.bias)
 
     def forward(self, image: Tensor) -> NetworkOutput:
         """Image (B, 3, S, S) float32, value / 255 - 0.5, RGB, to a `NetworkOutput`."""
