@@ -88,6 +88,10 @@ void render_one(Scene* s, Workspace* w, const HmOutput& out) {
   s->grid.fy = (double)k[1] * kSuper;
   s->grid.cx = ((double)k[2] + 0.5) * kSuper - 0.5;
   s->grid.cy = ((double)k[3] + 0.5) * kSuper - 0.5;
+  s->ray_step[0] = (float)(1.0 / s->grid.fx);
+  s->ray_step[1] = (float)(1.0 / s->grid.fy);
+  s->ray_start[0] = (float)(-s->grid.cx / s->grid.fx);
+  s->ray_start[1] = (float)(-s->grid.cy / s->grid.fy);
   std::fill(w->visible.begin(), w->visible.end(), 0);
   std::fill(w->shadow.begin(), w->shadow.end(), -1e9f);
   fill_tables(*s);

@@ -40,9 +40,9 @@ HM_DEVICE Vec3 sample_texture(const HmTextures& t, int index, int level, float u
   const uint8_t* c = base + 4 * ((int64_t)y1 * w + x0);
   const uint8_t* d = base + 4 * ((int64_t)y1 * w + x1);
   const float wa = (1 - fx) * (1 - fy), wb = fx * (1 - fy), wc = (1 - fx) * fy, wd = fx * fy;
-  return vec(a[0] * wa + b[0] * wb + c[0] * wc + d[0] * wd,
-             a[1] * wa + b[1] * wb + c[1] * wc + d[1] * wd,
-             a[2] * wa + b[2] * wb + c[2] * wc + d[2] * wd);
+  float sum[4];  // four channels at a time, so that the compiler uses vectors
+  for (int i = 0; i < 4; ++i) sum[i] = a[i] * wa + b[i] * wb + c[i] * wc + d[i] * wd;
+  return vec(sum[0], sum[1], sum[2]);
 }
 
 // atan(x) / (2 pi) for |x| <= 1, to 2e-6: finer than a panorama's texel.
@@ -68,6 +68,7 @@ struct Scene {
   const HmBatch* batch;
   int item;
   Camera grid;              // intrinsics of the sample grid
+  float ray_step[2], ray_start[2];  // the same, as ray = start + step * sample
   Vec3 light_x, light_y, light_z;
   float light_origin[2], light_scale;
   Vec3* face_normals;       // (F,) not normalised: length is twice the area
@@ -161,14 +162,17 @@ HM_DEVICE float key_visibility(const Scene& s, Vec3 q) {
   return (lit[0] * (1 - fx) + lit[1] * fx) * (1 - fy) + (lit[2] * (1 - fx) + lit[3] * fx) * fy;
 }
 
+HM_DEVICE Vec3 ray_of(const Scene& s, float x, float y) {
+  return vec(s.ray_start[0] + s.ray_step[0] * x, s.ray_start[1] + s.ray_step[1] * y, 1.0f);
+}
+
 // Point on the surface seen through a sample, in camera space; false where nothing is.
 HM_DEVICE bool point_at(const Scene& s, int x, int y, Vec3* out) {
   const int width = kSuper * s.batch->size;
   if (x < 0 || y < 0 || x >= width || y >= width) return false;
   const uint64_t key = s.visible[(int64_t)y * width + x];
   if (key == 0) return false;
-  const float z = 1.0f / inverse_z_of(key);
-  *out = vec((float)((x - s.grid.cx) / s.grid.fx) * z, (float)((y - s.grid.cy) / s.grid.fy) * z, z);
+  *out = scale(ray_of(s, (float)x, (float)y), 1.0f / inverse_z_of(key));
   return true;
 }
 
@@ -285,7 +289,8 @@ HM_DEVICE Vec3 reflected(const Scene& s, const Surface& a) {
   return colour;
 }
 
-HM_DEVICE Vec3 shade_hand(const Scene& s, int face, const float w[3], Vec3 p, Vec3 n, float open) {
+HM_DEVICE Vec3 shade_hand(const Scene& s, int face, const float w[3], Vec3 p, Vec3 n, float open,
+                          int coarser) {
   const HmBatch& b = *s.batch;
   const int32_t* f = s.mesh->faces + 3 * face;
   const float* sleeve = sleeve_of(s);
@@ -303,7 +308,7 @@ HM_DEVICE Vec3 shade_hand(const Scene& s, int face, const float w[3], Vec3 p, Ve
     return reflected(s, a);
   }
   const float* uv = s.mesh->uv + 6 * (int64_t)face;
-  const Vec3 texel = sample_texture(*s.skins, b.skin[s.item], s.planes[face].mip,
+  const Vec3 texel = sample_texture(*s.skins, b.skin[s.item], s.planes[face].mip + coarser,
                                     uv[0] * w[0] + uv[2] * w[1] + uv[4] * w[2],
                                     uv[1] * w[0] + uv[3] * w[1] + uv[5] * w[2], false);
   a.albedo = vec(look_up(s.albedo, texel.x), look_up(s.albedo + 256, texel.y),
@@ -344,10 +349,6 @@ HM_DEVICE float capsule_depth(Vec3 a, Vec3 b, float radius, Vec3 ray) {
     if (t > 0.0f && (best == 0.0f || t < best)) best = t;
   }
   return best;
-}
-
-HM_DEVICE Vec3 ray_of(const Scene& s, int x, int y) {
-  return vec((float)((x - s.grid.cx) / s.grid.fx), (float)((y - s.grid.cy) / s.grid.fy), 1.0f);
 }
 
 // Ids after the faces' mark the capsules in the visibility buffer.
@@ -410,38 +411,52 @@ HM_DEVICE void shade_pixel(const Scene& s, const HmOutput& out, int x, int y) {
   const HmBatch& b = *s.batch;
   const int width = kSuper * b.size;
   const int64_t pixel = ((int64_t)s.item * b.size + y) * b.size + x;
-  Vec3 sum = vec(0, 0, 0);
+  uint64_t seen[kSuper * kSuper];
   int covered = 0, hand = 0;
-  float open = -1.0f, nearest = 0.0f;
-  uint8_t part = kNoPart;
+  uint64_t front = 0;      // nearest sample of the hand
+  float far_rz = 1e9f;     // farthest
   for (int i = 0; i < kSuper * kSuper; ++i) {
-    const int sx = kSuper * x + (i & 1), sy = kSuper * y + (i >> 1);
-    const uint64_t visible = s.visible[(int64_t)sy * width + sx];
-    if (visible == 0) continue;
+    seen[i] = s.visible[(int64_t)(kSuper * y + (i >> 1)) * width + kSuper * x + (i & 1)];
+    if (seen[i] == 0) continue;
     ++covered;
+    if (face_of(seen[i]) >= s.mesh->face_count) continue;
+    ++hand;
+    if (seen[i] > front) front = seen[i];
+    far_rz = fminf(far_rz, inverse_z_of(seen[i]));
+  }
+  Vec3 sum = vec(0, 0, 0);
+  // Inside one smooth surface a single sample in the pixel's middle stands for all.
+  const bool smooth = hand == kSuper * kSuper && inverse_z_of(front) < 1.015f * far_rz;
+  const int shaded = smooth ? 1 : kSuper * kSuper;
+  float open = -1.0f;
+  uint8_t part = kNoPart;
+  for (int i = 0; i < shaded; ++i) {
+    const uint64_t visible = smooth ? front : seen[i];
+    if (visible == 0) continue;
     const int face = face_of(visible);
-    const float rz = inverse_z_of(visible), z = 1.0f / rz;
-    const Vec3 p = scale(ray_of(s, sx, sy), z);
+    const float sx = kSuper * x + (smooth ? 0.5f : (float)(i & 1));
+    const float sy = kSuper * y + (smooth ? 0.5f : (float)(i >> 1));
     if (face >= s.mesh->face_count) {
+      const Vec3 p = scale(ray_of(s, sx, sy), 1.0f / inverse_z_of(visible));
       sum = add(sum, shade_clutter(s, face - s.mesh->face_count, p));
       continue;
     }
-    ++hand;
     const Planes& t = s.planes[face];
-    const float dx = (float)(sx - t.x0), dy = (float)(sy - t.y0);
+    const float dx = sx - t.x0, dy = sy - t.y0, z = 1.0f / fmaxf(at(t.inverse_z, dx, dy), 1e-4f);
     const float w1 = clampf(at(t.first, dx, dy) * z, 0.0f, 1.0f);
     const float w2 = clampf(at(t.second, dx, dy) * z, 0.0f, 1.0f - w1);
     const float w[3] = {1.0f - w1 - w2, w1, w2};
     const int32_t* f = s.mesh->faces + 3 * face;
+    const Vec3 p = mix3(s.points[f[0]], s.points[f[1]], s.points[f[2]], w[0], w[1], w[2]);
     const Vec3 n = scale(normalised(mix3(s.normals[f[0]], s.normals[f[1]], s.normals[f[2]], w[0],
                                          w[1], w[2])), t.facing);
-    if (open < 0.0f) open = openness(s, sx, sy, p, n);
-    sum = add(sum, shade_hand(s, face, w, p, n, open));
-    if (rz > nearest) {
-      nearest = rz;
+    if (open < 0.0f) open = openness(s, (int)sx, (int)sy, p, n);
+    sum = add(sum, shade_hand(s, face, w, p, n, open, smooth ? 1 : 0));
+    if (visible == front) {
       part = s.mesh->parts[f[w[0] >= w1 ? (w[0] >= w2 ? 0 : 2) : (w1 >= w2 ? 1 : 2)]];
     }
   }
+  if (smooth) sum = scale(sum, kSuper * kSuper);
   const float share = covered * (1.0f / (kSuper * kSuper));
   Vec3 light = scale(sum, 1.0f / (kSuper * kSuper));
   if (covered < kSuper * kSuper) light = add(light, scale(background_at(s, x, y), 1.0f - share));
@@ -450,7 +465,7 @@ HM_DEVICE void shade_pixel(const Scene& s, const HmOutput& out, int x, int y) {
   out.image[3 * pixel + 1] = respond(s, light.y * exposure[1]);
   out.image[3 * pixel + 2] = respond(s, light.z * exposure[2]);
   out.mask[pixel] = (uint8_t)(hand * 255.0f / (kSuper * kSuper) + 0.5f);
-  if (out.depth) out.depth[pixel] = nearest > 0.0f ? 1.0f / nearest : 0.0f;
+  if (out.depth) out.depth[pixel] = front ? 1.0f / inverse_z_of(front) : 0.0f;
   if (out.parts) out.parts[pixel] = part;
 }
 
