@@ -1,0 +1,378 @@
+"""Training of one network end to end: losses, schedule, checkpoints, monitoring.
+
+As in the paper (section 4.3) the linear pose regressor is trained first, by itself, on true meshes; it is then
+kept fixed and collapsed into one affine map. The rest is trained end to end by `objective`: the paper's
+L_fully (Eq. 6), and what the `light` network's other heads need. A run is
+resumable at any time: checkpoints hold weights, their moving average, the optimiser and the number of
+batches consumed, and are replaced atomically.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from handmesh.errors import CheckpointError, DivergedError
+from handmesh.graph import Topology
+from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, to_dict
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import losses
+from .hand import HandModel
+from .metrics import box_normalised_error, procrustes_error, root_aligned_error
+from .samples import Crops
+from .sampling import sample_views
+from .stream import Batch, CropStream, StreamSettings, loader
+
+# Middle finger's MCP to PIP of the template: what one "bone" is when errors are told in mm.
+BONE_MM = 47.0
+USUAL_CROP_IN_BONES = 6.5
+
+
+@dataclass(frozen=True)
+class ExtraWeights:
+    """Terms beside the paper's L_fully, whose weights are the paper's (`losses.paper_weights`).
+
+    Attributes:
+        huber: bones beyond which squared distances go on linearly: far-off joints, the hard ones, would
+            otherwise drown the many that are nearly right.
+        pose: more of L_J than the paper's share of 21 points among a thousand vertices.
+        image: (u, v) of the joints, for every labelled picture, real photos included.
+        confidence, presence, handedness: of the heads that the paper does not have.
+    """
+
+    huber: float = 0.2
+    pose: float = 1.0
+    image: float = 40.0
+    confidence: float = 0.02
+    presence: float = 0.05
+    handedness: float = 0.05
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training run.
+
+    Attributes:
+        steps: batches in all. warmup: batches of linear warm-up. decay: batches at the end over which the
+            learning rate falls to zero (linearly to 1/100 of it before that it is constant).
+        learning_rate, weight_decay: of AdamW. clip: largest gradient norm.
+        average: decay of the weights' moving average, which is what is evaluated and shipped.
+        seed: of weights and stream. workers: loader processes.
+        report, checkpoint: batches between log lines, and seconds between checkpoints.
+    """
+
+    steps: int = 20_000
+    warmup: int = 500
+    decay: int = 6_000
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    clip: float = 2.0
+    average: float = 0.999
+    seed: int = 0
+    workers: int = 1
+    report: int = 100
+    evaluate: int = 1_000
+    checkpoint_seconds: float = 180.0
+    extra: ExtraWeights = field(default_factory=ExtraWeights)
+    stream: StreamSettings = field(default_factory=StreamSettings)
+
+
+def objective(
+    output: NetworkOutput, batch: Batch, surface: losses.Surface, extra: ExtraWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and its unweighted terms. Samples contribute to what they are labelled for."""
+    size, stacks = output.heatmaps[-1].shape[-1], len(output.heatmaps)
+    paper = losses.paper_weights(surface, size, "mean", stacks)
+    total, terms = losses.full_loss(output, batch, surface, paper, "mean", extra.huber)
+
+    scale, joints = batch["crop_in_bones"], batch["joints"]
+    flat, deep = batch["has_joints"].float(), batch["has_depth"].float()
+    terms["image"] = losses.point_loss_2d(
+        output.joints, joints, flat, huber=extra.huber / USUAL_CROP_IN_BONES
+    )
+    more_pose = losses.pose_loss(output.joints, joints, scale, deep, huber=extra.huber)
+    total = total + extra.image * terms["image"] + extra.pose * more_pose
+    present = batch["has_hand"]
+    if output.confidence_logits is not None:
+        terms["confidence"] = losses.confidence_loss(
+            output.confidence_logits, output.joints, joints, batch["has_joints"], present
+        )
+        total = total + extra.confidence * terms["confidence"]
+    if output.presence_logit is not None:
+        terms["presence"] = losses.presence_loss(output.presence_logit, present)
+        total = total + extra.presence * terms["presence"]
+    if output.handedness_logit is not None:
+        terms["handedness"] = losses.handedness_loss(
+            output.handedness_logit, batch["is_right"], present.float()
+        )
+        total = total + extra.handedness * terms["handedness"]
+    return total, terms
+
+
+def to_input(images: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 to (B, 3, S, S) float32 in -0.5..0.5, channels last in memory."""
+    return images.permute(0, 3, 1, 2).float().div_(255).sub_(0.5)
+
+
+class Trainer:
+    """Holds the state of a run; `run` goes on from wherever it is."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        settings: TrainSettings,
+        folder: Path,
+        validation: dict[str, Crops] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """
+        Args:
+            config: of the network. folder: for checkpoints and the log. validation: named sets of
+                crops at the network's input size, evaluated now and then.
+
+        Raises:
+            CheckpointError: ``folder`` holds a checkpoint that cannot be read or is of another network.
+        """
+        torch.manual_seed(settings.seed)
+        self.config, self.settings, self.folder = config, settings, Path(folder)
+        self.device = torch.device(device)
+        self.validation = validation or {}
+        self.topology = Topology.default()
+        self.surface = losses.Surface.from_topology(self.topology).to(self.device)
+        self.network = build(config, self.topology).to(self.device)
+        self.network = self.network.to(memory_format=torch.channels_last)
+        self.average = build(config, self.topology).to(self.device).eval()
+        self.average = self.average.to(memory_format=torch.channels_last)
+        self.average.load_state_dict(self.network.state_dict())
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        self.step = 0
+        self.images_seen = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint_path.exists():
+            self.restore()
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write a checkpoint; the old one stays whole until the new one is."""
+        state = {
+            "config": to_dict(self.config),
+            "graph": self.topology.sha256,
+            "step": self.step,
+            "images_seen": self.images_seen,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        temporary = self.checkpoint_path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.checkpoint_path)
+
+    def restore(self) -> None:
+        """Go on from the folder's checkpoint."""
+        path = self.checkpoint_path
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}); delete it to start anew"
+            ) from error
+        if state.get("graph") != self.topology.sha256 or from_dict(state["config"]) != self.config:
+            raise CheckpointError(
+                f"{path} is of another network or graph; use another folder, or delete it"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.images_seen = state["step"], state["images_seen"]
+        self._adopt_pose_regressor()
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, constant, then a decay to nothing (1 - sqrt, Hägele et al. 2024)."""
+        s = self.settings
+        rate = s.learning_rate * min(1.0, (step + 1) / max(s.warmup, 1))
+        left = s.steps - step
+        if left < s.decay:
+            rate *= 1 - math.sqrt(1 - left / s.decay)
+        return rate
+
+    def fit_pose_regressor(self, steps: int = 1200, batch: int = 64) -> float:
+        """Train the pose regressor alone on true meshes, then freeze and collapse it.
+
+        Returns:
+            Its mean joint error on unseen meshes, in mm.
+        """
+        model, rng = HandModel(), np.random.default_rng([self.settings.seed, 3])
+        regressor: Any = self.network.pose_regressor
+        regressor.train()
+        optimizer = torch.optim.Adam(regressor.parameters(), lr=1e-3)
+        for step in tqdm(range(steps), desc="pose regressor", unit="batch"):
+            if step % 16 == 0:
+                views = sample_views(rng, model, 16 * batch, 128, 1.5)
+            rows = slice(step % 16 * batch, (step % 16 + 1) * batch)
+            vertices, joints, scale = (
+                torch.from_numpy(a[rows]).to(self.device)
+                for a in (views.vertices, views.joints, views.crop_in_bones)
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * (1 - step / steps)
+            loss = losses.pose_loss(regressor(vertices), joints, scale)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        regressor.freeze()
+        views = sample_views(rng, model, 512, 128, 1.5)
+        with torch.no_grad():
+            found = regressor(torch.from_numpy(views.vertices).to(self.device)).cpu()
+        scale = torch.from_numpy(views.crop_in_bones)
+        miss = losses.to_metric_like(found, scale) - losses.to_metric_like(
+            torch.from_numpy(views.joints), scale
+        )
+        self._adopt_pose_regressor()
+        return float(miss.norm(dim=-1).mean()) * BONE_MM
+
+    def _adopt_pose_regressor(self) -> None:
+        """The averaged network uses the same fixed regressor."""
+        for network in (self.network, self.average):
+            regressor: Any = network.pose_regressor
+            if network is self.average:
+                regressor.load_state_dict(self.network.pose_regressor.state_dict())  # type: ignore[union-attr]
+            regressor.freeze()
+
+    def run(self, minutes: float = math.inf) -> None:
+        """Train until `steps`, or for so many minutes; a checkpoint is written either way.
+
+        Raises:
+            DivergedError: the loss stopped being a finite number; the last checkpoint is kept.
+        """
+        began = last_save = time.monotonic()
+        if self.step == 0:
+            self._log({"step": 0, "pose_regressor_mm": self.fit_pose_regressor()})
+        stream = CropStream(self.settings.stream, self.settings.seed, start=self.step)
+        batches = iter(loader(stream, self.settings.workers))
+        sums: dict[str, float] = {}
+        with tqdm(total=self.settings.steps, initial=self.step, unit="batch") as bar:
+            while self.step < self.settings.steps and time.monotonic() - began < 60 * minutes:
+                batch = {k: v.to(self.device, non_blocking=True) for k, v in next(batches).items()}
+                for name, value in self._train_step(batch).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                bar.update()
+                if self.step % self.settings.report == 0:
+                    row = {k: v / self.settings.report for k, v in sums.items()}
+                    bar.set_postfix(loss=f"{row['loss']:.3f}")
+                    self._log({"step": self.step, "images": self.images_seen, **row})
+                    sums = {}
+                if self.step % self.settings.evaluate == 0:
+                    self._log({"step": self.step, "images": self.images_seen, **self.evaluate()})
+                if time.monotonic() - last_save > self.settings.checkpoint_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+        self.save()
+
+    def _train_step(self, batch: Batch) -> dict[str, float]:
+        self.network.train()
+        rate = self.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        images = to_input(batch["images"])
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            output = self.network(images)
+        loss, terms = objective(output, batch, self.surface, self.settings.extra)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss is {value} at batch {self.step}; the last checkpoint is whole: "
+                "resume from it with a lower learning rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        trained = [p for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self.settings.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.images_seen += len(images)
+        self._update_average()
+        return {
+            "loss": value,
+            "gradient": float(norm),
+            "rate": rate,
+            **{k: float(v.detach()) for k, v in terms.items()},
+        }
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A young average follows quickly, or it would remember the random start.
+        keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        fresh = self.network.state_dict()
+        for name, old in self.average.state_dict().items():
+            if old.is_floating_point():
+                old.lerp_(fresh[name], 1 - keep)
+            else:
+                old.copy_(fresh[name])
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Errors of the averaged weights on the validation sets.
+
+        ``<set>_2d``: mean joint error over the side of the hand's box. For sets with depth also, in mm
+        for a hand of 47 mm first bone and with weak perspective: ``_joints`` and ``_mesh``
+        root-aligned, ``_joints_pa`` after Procrustes alignment.
+        """
+        figures: dict[str, float] = {}
+        for name, crops in self.validation.items():
+            parts: list[tuple[Any, Any]] = []
+            for start in range(0, len(crops), 64):
+                images = torch.from_numpy(crops.images[start : start + 64]).to(self.device)
+                output = self.average(to_input(images))
+                parts.append((output.joints.float().cpu(), output.vertices.float().cpu()))
+            joints, vertices = (torch.cat(p) for p in zip(*parts, strict=True))
+            truth = crops.joints
+            figures[f"{name}_2d"] = float(
+                box_normalised_error(joints[..., :2].numpy(), truth[..., :2]).mean()
+            )
+            if not crops.has_depth.all():
+                continue
+            scale = torch.from_numpy(crops.crop_in_bones)
+
+            def metric(points: Tensor, scale: Tensor = scale) -> np.ndarray:
+                return losses.to_metric_like(points, scale).numpy() * BONE_MM
+
+            true_joints = metric(torch.from_numpy(truth))
+            found = metric(joints)
+            figures[f"{name}_joints"] = float(root_aligned_error(found, true_joints).mean())
+            figures[f"{name}_joints_pa"] = float(procrustes_error(found, true_joints).mean())
+            offset = true_joints[:, :1], found[:, :1]
+            mesh = metric(vertices) - offset[1]
+            true_mesh = metric(torch.from_numpy(crops.vertices)) - offset[0]
+            figures[f"{name}_mesh"] = float(
+                np.linalg.norm(mesh - true_mesh, axis=-1).mean()
+            )
+        return figures
+
+    def _log(self, row: dict[str, Any]) -> None:
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def describe(self) -> dict[str, Any]:
+        """Settings of the run, for the bundle's provenance."""
+        return {"network": to_dict(self.config), "training": asdict(self.settings)}
