@@ -103,6 +103,7 @@ def sample_appearance(
     direction = np.einsum("bji,bj->bi", rotation, environments.key_direction[place])
     key = environments.key_light[place] * np.exp(rng.normal(0, 0.4, (count, 1)))
     direction, key = _extra_lamp(rng, direction, key, irradiance)
+    key = _tamed(key, irradiance)
 
     skin, gain, contrast, tone = _skin(rng, count, skins)
     albedo = tone @ LUMINANCE
@@ -192,6 +193,14 @@ def _extra_lamp(
     tint = np.exp(rng.normal(0, 0.12, (count, 1)) * [[1.0, 0.1, -1.2]])
     chosen = (rng.random(count) < 0.35)[:, None]
     return np.where(chosen, lamp, direction), np.where(chosen, power * tint, key)
+
+
+def _tamed(
+    key: npt.NDArray[np.float64], irradiance: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Key lights of at most eight times the light from all around: the sun on a clear day."""
+    mean = np.maximum(irradiance[:, 0] * 0.282095, 1e-3) @ LUMINANCE  # (B,)
+    return key * np.minimum(1.0, 8.0 * mean / np.maximum(key @ LUMINANCE, 1e-6))[:, None]
 
 
 def _skin(

@@ -153,7 +153,7 @@ HM_DEVICE void draw_shadow(const Scene& s, int face) {
 HM_DEVICE float key_visibility(const Scene& s, Vec3 q) {
   const int size = s.batch->shadow_size;
   const float xf = floorf(q.x), yf = floorf(q.y), fx = q.x - xf, fy = q.y - yf;
-  const float bias = 0.0015f;  // metres
+  const float bias = 0.0025f;  // metres
   float lit[4];
   for (int i = 0; i < 4; ++i) {
     const int x = clampi((int)xf + (i & 1), 0, size - 1), y = clampi((int)yf + (i >> 1), 0, size - 1);
@@ -189,12 +189,13 @@ HM_DEVICE float openness(const Scene& s, int x, int y, Vec3 p, Vec3 n) {
     Vec3 q;
     if (!point_at(s, x + (int)(ring[i][0] * reach), y + (int)(ring[i][1] * reach), &q)) continue;
     const Vec3 d = sub(q, p);
-    const float d2 = dot(d, d), r2 = radius * radius;
+    // In a steep crease the neighbours lie farther off in depth than on the screen.
+    const float d2 = dot(d, d), r2 = 4.0f * radius * radius;
     if (d2 >= r2) continue;
     const float rise = dot(d, n) / sqrtf(d2 + 1e-8f) - 0.12f;
     if (rise > 0.0f) blocked += rise * (1.0f - d2 / r2);
   }
-  return clampf(1.0f - setting[0] * 2.6f * blocked / 12.0f, 0.1f, 1.0f);
+  return clampf(1.0f - setting[0] * 2.2f * blocked / 12.0f, 0.1f, 1.0f);
 }
 
 // ---------------------------------------------------------------- pixels
@@ -252,19 +253,23 @@ struct Surface {
   float gloss, wrap; // 0 for cloth
 };
 
+// Cosine law bent around the terminator: 0 at -amount, 1 facing the light, soft at its end.
+HM_DEVICE float wrap(float cosine, float amount) {
+  const float x = fmaxf(cosine + amount, 0.0f) / (1.0f + amount);
+  return x * (1.0f - amount + amount * x);
+}
+
 HM_DEVICE Vec3 reflected(const Scene& s, const Surface& a) {
   const float* gloss = s.batch->gloss + 3 * (int64_t)s.item;
   const Vec3 key = load3(s.batch->key_light + 3 * (int64_t)s.item);
   const float cosine = dot(a.n, s.light_z);
   Vec3 light = a.sky;
   float lit = 0.0f;
-  const float red = 0.45f * a.wrap, green = 0.2f * a.wrap, blue = 0.12f * a.wrap;
+  const float red = 0.4f * a.wrap, green = 0.2f * a.wrap, blue = 0.12f * a.wrap;
   if (cosine > -red) {
     lit = key_visibility(s, a.in_light) * (0.4f + 0.6f * a.open);
     // Light that entered the skin leaves it beyond the terminator, red farthest.
-    const Vec3 wrapped = vec(fmaxf(cosine + red, 0.0f) / (1.0f + red),
-                             fmaxf(cosine + green, 0.0f) / (1.0f + green),
-                             fmaxf(cosine + blue, 0.0f) / (1.0f + blue));
+    const Vec3 wrapped = vec(wrap(cosine, red), wrap(cosine, green), wrap(cosine, blue));
     light = add(light, scale(mul(key, wrapped), lit));
   }
   Vec3 colour = mul(a.albedo, light);
