@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,24 @@ from .protocol import Candidate, Run
 Image = NDArray[np.uint8]
 
 
-def locate(image: Image, bundle: Bundle, backend: str) -> Hand:
-    """The hand that the measurements look at, found by a search of the photo.
+def locate(image: Image, bundle: Bundle, backend: str, box: Sequence[float] | None = None) -> Hand:
+    """The hand that the measurements look at.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        bundle: the trained model.
+        backend: what runs it.
+        box: (x0, y0, x1, y1) in pixels; without it the photo is searched.
 
     Raises:
         InputError: the network sees no hand in the photo.
     """
     with Predictor(bundle, backend) as predictor:
-        hands = predictor.predict(image)
+        hands = predictor.predict(image, box=box)
     if not hands:
         raise InputError(
             "the network sees no hand in the photo, so there is nothing to measure: "
-            "choose another one (--photo)"
+            "choose another one (--photo), or say where it is (--box)"
         )
     return hands[0]
 
@@ -52,7 +59,6 @@ def predict_candidate(
     return Candidate(
         name=f"predict {bundle.name} {backend} {threads}",
         load=load,
-        prepare=_thread_setter(backend, threads),
         facts=_facts("predict", bundle, backend, threads),
     )
 
@@ -74,31 +80,19 @@ def network_candidate(
     return Candidate(
         name=f"network {bundle.name} {backend} {threads}",
         load=load,
-        prepare=_thread_setter(backend, threads),
         facts=_facts("network", bundle, backend, threads),
     )
 
 
-def _facts(task: str, bundle: Bundle, backend: str, threads: int) -> dict[str, str | int]:
+def _facts(task: str, bundle: Bundle, backend: str, threads: int) -> dict[str, Any]:
     artifact = bundle.artifacts[backend]
     return {
         "task": task,
         "network": bundle.name,
         "backend": backend,
         "threads": threads,
-        "precision": str(artifact.get("precision", "unknown")),
+        "precision": artifact.get("precision", "unknown"),
         "image_size": bundle.image_size,
         "artifact_bytes": bundle.artifact(backend).stat().st_size,
-        "parity": str(artifact.get("parity", "not stated")),
+        "parity": artifact.get("parity", "not stated"),
     }
-
-
-def _thread_setter(backend: str, threads: int) -> Callable[[], None]:
-    """torch has one number of threads for the whole process; other runtimes one per session."""
-
-    def set_torch_threads() -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-    return set_torch_threads if backend == "torch" else lambda: None

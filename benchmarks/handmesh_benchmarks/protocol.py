@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,13 +25,9 @@ from handmesh.errors import InputError
 HEADLINE_RUNS = 1024
 HEADLINE_SECONDS = 60.0
 
-# One run of a candidate. It may return the milliseconds of its stages.
+# One run of a candidate. It may return numbers of its own, as the milliseconds of its stages.
 Run = Callable[[], Mapping[str, float] | None]
 Kind = Literal["headline", "smoke"]
-
-
-def _nothing() -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,12 @@ class Candidate:
     Attributes:
         name: what the report calls it.
         load: makes it ready and returns what runs it once.
-        prepare: called before each turn, off the clock, for settings that are global to the process
-            such as torch's number of threads.
         facts: what the report must say beside the figure (runtime, threads, precision, ...).
     """
 
     name: str
     load: Callable[[], Run]
-    prepare: Callable[[], None] = _nothing
-    facts: Mapping[str, str | int] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ class Protocol:
 
     min_runs: int = 64
     min_seconds: float = 2.0
-    warmup_runs: int = 10
+    warmup_runs: int = 5
     rounds: int = 8
     pause_s: float = 0.02
 
@@ -119,7 +112,7 @@ class Measurement:
     """
 
     name: str
-    facts: Mapping[str, str | int]
+    facts: Mapping[str, Any]
     load_ms: float
     first_ms: float
     total: Percentiles
@@ -139,7 +132,6 @@ class _Session:
         self.clock = clock
         self.totals_s: list[float] = []
         self.stages_ms: dict[str, list[float]] = {}
-        candidate.prepare()
         start = clock()
         self.run = candidate.load()
         loaded = clock()
@@ -159,7 +151,6 @@ class _Session:
         return sum(self.totals_s)
 
     def turn(self) -> None:
-        self.candidate.prepare()
         self.run()
         for _ in range(self.runs_per_turn):
             start = self.clock()

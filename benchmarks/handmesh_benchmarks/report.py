@@ -9,6 +9,9 @@ from typing import Any
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
 
 STAGES = ("crop", "network", "geometry")
+COLUMNS = ("network", "backend", "threads", "runs", "load", "first", "p50", "p90", "p99")
+# Processes that run or wait, for each usable core, above which the figures are not the machine's.
+BUSY = 0.5
 SCHEMA = 1
 
 
@@ -48,18 +51,18 @@ def ratios(measurements: Iterable[Measurement]) -> dict[tuple[str, int], float]:
 
 def to_text(measurements: Sequence[Measurement], device: Mapping[str, str | int | float]) -> str:
     """Tables for a terminal: the device, predict() by stage, the networks, and their ratio."""
-    lines = [*_headline(measurements), "", *_device(device)]
+    lines = [*_headline(measurements), *_warning(device), "", *_device(device)]
     predict = [m for m in measurements if m.facts["task"] == "predict"]
     if predict:
-        header = ["network", "backend", "threads", "runs", "load", "first", "p50", "p90", "p99"]
-        rows = [[*_common(m), *(_stage(m, stage) for stage in STAGES)] for m in predict]
-        lines += ["", "predict(array, box=...): ms; stages as p50/p90"]
-        lines += _table([*header, *STAGES], rows)
+        lines += ["", "predict(array, box=...): ms; stages as p50/p90; crops seen by the network"]
+        lines += _table(
+            [*COLUMNS, *STAGES, "crops"],
+            [[*_common(m), *(_stage(m, stage) for stage in STAGES), _crops(m)] for m in predict],
+        )
     network = [m for m in measurements if m.facts["task"] == "network"]
     if network:
         lines += ["", "network alone, one crop, batch 1: ms"]
-        header = ["network", "backend", "threads", "runs", "load", "first", "p50", "p90", "p99"]
-        lines += _table(header, [_common(m) for m in network])
+        lines += _table(COLUMNS, [_common(m) for m in network])
     found = ratios(measurements)
     if found:
         lines += ["", "p50 of paper (random weights) over p50 of light, network alone"]
@@ -89,6 +92,16 @@ def _headline(measurements: Sequence[Measurement]) -> list[str]:
     ]
 
 
+def _warning(device: Mapping[str, str | int | float]) -> list[str]:
+    load, cores = float(device.get("load_1min", -1)), int(device.get("cores_usable", 1))
+    if load <= BUSY * cores:
+        return []
+    return [
+        f"BUSY MACHINE: the load was {load:g} on {cores} cores before this run; "
+        "the figures are slower than the machine is"
+    ]
+
+
 def _device(device: Mapping[str, str | int | float]) -> list[str]:
     width = max(len(name) for name in device)
     return [f"{name.replace('_', ' '):<{width}}  {value}" for name, value in device.items()]
@@ -109,6 +122,11 @@ def _common(measurement: Measurement) -> list[str]:
 def _stage(measurement: Measurement, stage: str) -> str:
     found = measurement.stages.get(stage)
     return f"{found.p50:.2f}/{found.p90:.2f}" if found else "-"
+
+
+def _crops(measurement: Measurement) -> str:
+    found = measurement.stages.get("crops")
+    return f"{found.p50:.0f}" if found else "-"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -19,14 +19,14 @@ def measurement(
     p50: float = 4.0,
     kind: Kind = "headline",
 ) -> Measurement:
-    stages = {"crop": Percentiles(0.25, 0.5, 1.0)} if task == "predict" else {}
+    stages = {"crop": Percentiles(0.25, 0.5, 1.0), "crops": Percentiles(2, 2, 3)}
     return Measurement(
         name=f"{task} {network} {backend} {threads}",
         facts={"task": task, "network": network, "backend": backend, "threads": threads},
         load_ms=50.0,
         first_ms=9.0,
         total=Percentiles(p50, p50 + 1, p50 + 2),
-        stages=stages,
+        stages=stages if task == "predict" else {},
         runs=2000,
         seconds=61.0,
         kind=kind,
@@ -51,7 +51,7 @@ def test_text_shows_device_stages_and_percentiles() -> None:
 
     assert "Abacus 3" in text
     row = next(line for line in text.splitlines() if line.startswith("light"))
-    shown = "light onnx 1 2000 50.00 9.00 5.00 6.00 7.00 0.25/0.50 - -"
+    shown = "light onnx 1 2000 50.00 9.00 5.00 6.00 7.00 0.25/0.50 - - 2"
     assert " ".join(row.split()) == shown
 
 
@@ -62,6 +62,13 @@ def test_one_smoke_measurement_makes_the_whole_report_a_smoke_run() -> None:
     assert headline.startswith("HEADLINE RUN")
     assert smoke.startswith("SMOKE RUN")
     assert "Not to be quoted" in smoke
+
+
+@pytest.mark.parametrize(("load", "warned"), [(-1.0, False), (0.3, False), (1.6, True)])
+def test_a_busy_machine_is_named(load: float, warned: bool) -> None:
+    text = to_text([measurement()], {"load_1min": load, "cores_usable": 2})
+
+    assert ("BUSY MACHINE" in text) == warned
 
 
 def test_json_keeps_everything() -> None:

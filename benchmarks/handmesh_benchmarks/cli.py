@@ -1,0 +1,132 @@
+"""The sub-command `handmesh bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from handmesh import Bundle, backends
+from handmesh.errors import HandMeshError, InputError
+from handmesh.files import write_atomic
+from handmesh.imaging import decode
+
+from .candidates import locate, network_candidate, predict_candidate
+from .device import describe, peak_memory_mib
+from .protocol import Candidate, Protocol, measure
+from .random_weights import random_bundle
+from .report import to_dict, to_text
+
+DEFAULT_PHOTO = Path("examples/photos/pointing.jpg")
+
+
+def add_commands(commands: Any) -> None:
+    """Add `bench` to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure latency on this machine",
+        description="predict() with a box given, by stage, and the networks alone, in one "
+        "interleaved run: each backend at each number of threads, batch 1, on the CPU.",
+    )
+    parser.add_argument(
+        "--photo", type=Path, default=DEFAULT_PHOTO, help=f"default {DEFAULT_PHOTO}"
+    )
+    parser.add_argument(
+        "--box",
+        type=_floats,
+        metavar="X0,Y0,X1,Y1",
+        help="where the hand is, in pixels (default: it is searched for, off the clock)",
+    )
+    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser.add_argument(
+        "--backends", default="onnx,torch", metavar="A,B", help="runtimes (default onnx,torch)"
+    )
+    parser.add_argument(
+        "--threads", type=_integers, default=[1, 2], metavar="N,M", help="default 1,2"
+    )
+    parser.add_argument(
+        "--headline", action="store_true", help="long enough to quote (many minutes)"
+    )
+    parser.add_argument("--runs", type=int, metavar="N", help="at least so many of each")
+    parser.add_argument("--seconds", type=float, metavar="S", help="at least so long of each")
+    parser.add_argument(
+        "--no-paper", action="store_true", help="without the network `paper` and the ratio to it"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON, too")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    bundle = Bundle.load(args.bundle)
+    names = [name.strip() for name in args.backends.split(",")]
+    device = describe()
+    with tempfile.TemporaryDirectory() as folder:
+        bundles, missing = [bundle], []
+        if not args.no_paper:
+            paper, missing = _paper(Path(folder), bundle, names)
+            bundles += paper
+        candidates, unavailable = _candidates(args, bundles, names)
+        measured = measure(candidates, _protocol(args))
+    device |= {"peak_memory_mib": round(peak_memory_mib())}
+    print(to_text(measured, device))
+    for reason in dict.fromkeys([*unavailable, *missing]):
+        print(f"not measured: {reason}")
+    if args.out is not None:
+        text = json.dumps(to_dict(measured, device), indent=2) + "\n"
+        print(f"written to {write_atomic(args.out, text.encode())}")
+    return 0
+
+
+def _candidates(
+    args: argparse.Namespace, bundles: list[Bundle], names: list[str]
+) -> tuple[list[Candidate], list[str]]:
+    """What can be measured here, and why the rest cannot."""
+    pairs = [(bundle, name) for bundle in bundles for name in names]
+    reasons = {(b.name, n): backends.unavailable(n, b) for b, n in pairs}
+    usable = [(b, n) for b, n in pairs if reasons[b.name, n] is None]
+    shipped = [name for bundle, name in usable if bundle is bundles[0]]
+    if not shipped:
+        raise InputError("; ".join(reason for reason in reasons.values() if reason))
+    image = decode(args.photo)
+    hand = locate(image, bundles[0], shipped[0], args.box)
+    found = [
+        *(
+            predict_candidate(image, hand, bundles[0], name, threads)
+            for name in shipped
+            for threads in args.threads
+        ),
+        *(
+            network_candidate(image, hand, bundle, name, threads)
+            for bundle, name in usable
+            for threads in args.threads
+        ),
+    ]
+    return found, [reason for reason in reasons.values() if reason]
+
+
+def _paper(folder: Path, bundle: Bundle, names: list[str]) -> tuple[list[Bundle], list[str]]:
+    """The paper's network with random weights, and why not if it cannot be had."""
+    try:
+        return [random_bundle(folder, bundle.topology)], []
+    except HandMeshError as error:
+        return [], [f"the network paper: {error}"]
+
+
+def _protocol(args: argparse.Namespace) -> Protocol:
+    chosen = Protocol.headline() if args.headline else Protocol()
+    return Protocol(
+        min_runs=chosen.min_runs if args.runs is None else args.runs,
+        min_seconds=chosen.min_seconds if args.seconds is None else args.seconds,
+        warmup_runs=chosen.warmup_runs,
+        rounds=chosen.rounds,
+    )
+
+
+def _integers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]  # argparse reports the ValueError
+
+
+def _floats(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
