@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 FINE_NODES, MIDDLE_NODES, COARSE_NODES = 1280, 320, 80
 POOLING = 4  # children of a node, two Graclus levels down
 
-# Products with constant CSR matrices are all that is used of what torch calls beta.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+# torch warns once in a process that CSR is in beta; products are all that is used of it here.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.zeros(1, 1).to_sparse_csr()
 
 
 class _SymmetricProduct(torch.autograd.Function):

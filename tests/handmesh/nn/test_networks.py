@@ -1,0 +1,141 @@
+"""Both networks: shapes, sizes, gradients, configuration."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from handmesh.graph import Topology
+from handmesh.nn import LightConfig, PaperConfig, build, from_dict, to_dict
+from torch import nn
+
+
+def millions(*modules: nn.Module) -> float:
+    return sum(p.numel() for module in modules for p in module.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LightConfig(), LightConfig(input_size=160, anchor_to_heatmaps=False)],
+    ids=["128", "160 without anchors"],
+)
+def test_light_shapes(topology: Topology, config: LightConfig) -> None:
+    network = build(config, topology).eval()
+    with torch.no_grad():
+        out = network(torch.rand(2, 3, config.input_size, config.input_size) - 0.5)
+    side = config.input_size // 4
+    assert out.vertices.shape == (2, topology.vertex_count, 3)
+    assert out.joints.shape == (2, 21, 3)
+    assert [m.shape for m in out.heatmaps] == [(2, 21, side, side)]
+    assert out.confidence_logits.shape == (2, 21)
+    assert out.presence_logit.shape == out.handedness_logit.shape == (2,)
+    assert all(t.dtype == torch.float32 for t in (out.vertices, out.joints, out.heatmaps[0]))
+    assert torch.all(out.joints[:, 0, 2] == 0)
+
+
+def test_light_size(topology: Topology) -> None:
+    network = build(LightConfig(), topology)
+    assert 2.0 < millions(network) - millions(network.pose_regressor) < 3.5
+
+
+def test_untrained_light_mesh_lies_in_the_crop(topology: Topology) -> None:
+    torch.manual_seed(0)
+    network = build(LightConfig(), topology).eval()
+    with torch.no_grad():
+        out = network(torch.rand(2, 3, 128, 128) - 0.5)
+    assert out.vertices[..., :2].min() > -0.5
+    assert out.vertices[..., :2].max() < 1.5
+
+
+def test_mesh_loss_reaches_the_heatmaps(topology: Topology) -> None:
+    torch.manual_seed(0)
+    network = build(LightConfig(), topology).train()
+    out = network(torch.rand(2, 3, 128, 128) - 0.5)
+    out.vertices[..., :2].square().sum().backward()
+    assert network.heatmaps.weight.grad.abs().max() > 0
+    assert network.log_beta.grad.abs() > 0
+
+
+def test_confidence_does_not_bend_the_joints(topology: Topology) -> None:
+    network = build(LightConfig(), topology).train()
+    network(torch.rand(2, 3, 128, 128) - 0.5).confidence_logits.sum().backward()
+    touched = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert touched == {"confidence", "confidence_bias"}
+
+
+def test_light_trains_under_autocast_on_a_tiny_task(topology: Topology) -> None:
+    """Two pictures, two meshes: a few dozen steps must tell them apart."""
+    torch.manual_seed(0)
+    network = build(LightConfig(), topology).to(memory_format=torch.channels_last).train()
+    network.pose_regressor.freeze()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, 2e-3)
+    images = (torch.rand(2, 3, 128, 128) - 0.5).to(memory_format=torch.channels_last)
+    target = torch.rand(2, 1, 3) * 0.5 + 0.25 * torch.rand(2, topology.vertex_count, 3)
+    losses = []
+    for _ in range(25):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = network(images)
+        assert out.vertices.dtype == torch.float32
+        loss = (out.vertices[..., :2] - target[..., :2]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[-5:]) < 0.3 * losses[0]
+
+
+def test_paper_shapes_and_sizes(topology: Topology) -> None:
+    network = build(PaperConfig(), topology).eval()
+    with torch.no_grad():
+        out = network(torch.rand(1, 3, 256, 256) - 0.5)
+    assert out.vertices.shape == (1, topology.vertex_count, 3)
+    assert out.joints.shape == (1, 21, 3)
+    assert [m.shape for m in out.heatmaps] == [(1, 21, 64, 64)] * 2
+    assert out.confidence_logits.shape == (1, 21)
+    assert out.presence_logit.shape == (1,)
+    assert out.handedness_logit is None
+    # Counted for the authors' network with two residuals at every position.
+    assert millions(network.stem, network.stacks) == pytest.approx(12.6, abs=0.1)
+    assert millions(network.encoder) == pytest.approx(1.75, abs=0.1)
+    assert millions(network.encode, network.head.decoder) == pytest.approx(4.7, abs=0.1)
+    assert millions(network.pose_regressor) == pytest.approx(2.65, abs=0.05)
+    assert network.encode.weight.shape == (512, 4096)
+    assert network.head.decoder.expand.weight.shape == (5120, 512)
+    assert network.pose_regressor.fc1.weight.shape == (512, 5120)
+
+
+def test_paper_confidence_is_the_heatmap_peak(topology: Topology) -> None:
+    torch.manual_seed(0)
+    config = PaperConfig(input_size=64, features=16, latent=8)
+    network = build(config, topology).eval()
+    with torch.no_grad():
+        network.stacks[-1].maps.bias.copy_(torch.linspace(-0.5, 1.5, 21))
+        out = network(torch.rand(2, 3, 64, 64) - 0.5)
+    peaks = out.heatmaps[-1].flatten(2).max(2).values.clamp(1e-4, 1 - 1e-4)
+    torch.testing.assert_close(out.confidence_logits.sigmoid(), peaks)
+    torch.testing.assert_close(out.presence_logit.sigmoid(), peaks.mean(1))
+
+
+@pytest.mark.parametrize("config", [LightConfig(beta=7.0), PaperConfig(stacks=1)])
+def test_config_round_trip_through_json(config: LightConfig | PaperConfig) -> None:
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"network": "heavy"}, {}, {"network": "light", "beat": 1.0}],
+    ids=["unknown", "none", "misspelt"],
+)
+def test_bad_config(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        from_dict(values)
+
+
+@pytest.mark.parametrize("size", [0, 100, -32])
+def test_bad_input_size(size: int) -> None:
+    with pytest.raises(ValueError, match="multiple of"):
+        LightConfig(input_size=size)
+    with pytest.raises(ValueError, match="multiple of"):
+        PaperConfig(input_size=size)
