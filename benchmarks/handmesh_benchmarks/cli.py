@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handmesh import Bundle, backends
-from handmesh.errors import HandMeshError, InputError
+from handmesh.errors import BackendUnavailable, HandMeshError
 from handmesh.files import write_atomic
 from handmesh.imaging import decode
 
@@ -63,7 +63,8 @@ def _bench(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.backends.split(",")]
     device = describe()
     with tempfile.TemporaryDirectory() as folder:
-        bundles, missing = [bundle], []
+        bundles: list[Bundle] = [bundle]
+        missing: list[str] = []
         if not args.no_paper:
             paper, missing = _paper(Path(folder), bundle, names)
             bundles += paper
@@ -88,7 +89,7 @@ def _candidates(
     usable = [(b, n) for b, n in pairs if reasons[b.name, n] is None]
     shipped = [name for bundle, name in usable if bundle is bundles[0]]
     if not shipped:
-        raise InputError("; ".join(reason for reason in reasons.values() if reason))
+        raise BackendUnavailable("; ".join(reason for reason in reasons.values() if reason))
     image = decode(args.photo)
     hand = locate(image, bundles[0], shipped[0], args.box)
     found = [
