@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from handmesh.graph import GraphLevel, Topology
 
 torch.set_num_threads(1)

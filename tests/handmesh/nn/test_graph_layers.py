@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.polynomial import chebyshev
+
 from handmesh.graph import Topology
 from handmesh.nn.config import DecoderConfig
 from handmesh.nn.graph_layers import (
@@ -15,7 +17,6 @@ from handmesh.nn.graph_layers import (
     PoseRegressor,
     symmetric_product,
 )
-from numpy.polynomial import chebyshev
 
 SMALL = DecoderConfig(
     coarse_features=6,

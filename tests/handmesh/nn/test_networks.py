@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
+from torch import nn
+
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, PaperConfig, build, from_dict, to_dict
-from torch import nn
 
 
 def millions(*modules: nn.Module) -> float:

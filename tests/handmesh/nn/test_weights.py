@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from handmesh.errors import BundleError, GraphMismatchError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, StageConfig, build, load_weights, read_config, save_weights
-from safetensors.torch import save_file
 
 CONFIG = LightConfig(
     stem_channels=8,
