@@ -94,6 +94,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """What the manifest calls it, as "light"."""
         return str(self.manifest["name"])
 
     @property
