@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .hand import HandModel
 from .rendering.appearance import sample_appearance
@@ -14,7 +15,7 @@ from .rendering.mesh import RenderMesh
 from .rendering.renderer import Renderer
 from .rendering.skins import SkinSet
 from .samples import Crops
-from .sampling import sample_views
+from .sampling import HandViews, sample_views
 
 # Metres sideways that put a hand out of every picture: what is left is the background.
 OUT_OF_SIGHT_M = 60.0
@@ -89,24 +90,27 @@ class HandRenderer:
         """V of the labels' mesh."""
         return len(self.model.asset.template_subset)
 
-    def chunk(self, number: int, count: int) -> Crops:
-        """The ``number``-th chunk of ``count`` crops of right hands."""
+    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
+        """The ``number``-th chunk: pictures (count, S, S, 3) RGB and the right hands on them."""
         rng = np.random.default_rng([self.seed, number])
-        views = sample_views(
-            rng, self.model, count, self.settings.crop_px, self.settings.margin
-        )
+        views = sample_views(rng, self.model, count, self.settings.crop_px, self.settings.margin)
         look = sample_appearance(rng, count, self.skins, self.environments, self.backgrounds)
         empty = rng.random(count) < self.settings.empty
         vertices = views.vertices_m.copy()
         vertices[empty, :, 0] += OUT_OF_SIGHT_M
-        images = self._renderer.render(vertices, views.intrinsics, look).image
+        views = replace(views, in_view=~empty)
+        return self._renderer.render(vertices, views.intrinsics, look).image, views
+
+    def chunk(self, number: int, count: int) -> Crops:
+        """The same as labelled crops."""
+        images, views = self.pictures(number, count)
         return Crops(
             images=images,
             joints=views.joints,
             vertices=views.vertices,
             crop_in_bones=views.crop_in_bones,
-            has_hand=~empty,
-            has_joints=~empty,
-            has_depth=~empty,
+            has_hand=views.in_view,
+            has_joints=views.in_view,
+            has_depth=views.in_view,
             is_right=np.ones(count, dtype=bool),
         )

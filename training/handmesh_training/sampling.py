@@ -203,6 +203,7 @@ class HandViews:
         joints: (B, 21, 3) float32 (u, v, d): crop fractions and wrist-relative depth in bones.
         vertices: (B, V_t, 3) float32, the same for the networks' mesh.
         crop_in_bones: (B,) float32, the crop's side at the wrist's depth in bone lengths.
+        in_view: (B,) bool, False where the picture is to be left without the hand.
     """
 
     vertices_m: NDArray[np.float32]
@@ -211,6 +212,7 @@ class HandViews:
     joints: NDArray[np.float32]
     vertices: NDArray[np.float32]
     crop_in_bones: NDArray[np.float32]
+    in_view: NDArray[np.bool_]
 
 
 def pose_hands(rng: np.random.Generator, model: HandModel, count: int) -> PosedHand:
@@ -273,4 +275,5 @@ def sample_views(
         joints=normalised(joints).astype(np.float32),
         vertices=normalised(vertices[:, model.asset.template_subset]).astype(np.float32),
         crop_in_bones=(side * root[:, 0, 0] / bone).astype(np.float32),
+        in_view=np.ones(count, dtype=bool),
     )

@@ -265,9 +265,10 @@ class Trainer:
         Raises:
             DivergedError: the loss stopped being a finite number; the last checkpoint is kept.
         """
-        began = last_save = time.monotonic()
-        if self.step == 0:
+        regressor: Any = self.network.pose_regressor
+        if regressor.collapsed_weight is None:
             self._log({"step": 0, "pose_regressor_mm": self.fit_pose_regressor()})
+        began = last_save = time.monotonic()
         stream = CropStream(self.settings.stream, self.settings.seed, start=self.step)
         batches = iter(loader(stream, self.settings.workers))
         sums: dict[str, float] = {}

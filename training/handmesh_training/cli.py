@@ -1,0 +1,153 @@
+"""The sub-commands `handmesh train` and `handmesh evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from handmesh.errors import InputError
+from handmesh.files import write_atomic
+
+# Seeds of rendered hands: training counts up from zero, evaluation stands far off.
+EVALUATION_SEED = 987_654
+
+
+def add_commands(commands: Any) -> None:
+    """Add both to argparse's sub-parsers."""
+    _add_train(commands)
+    _add_evaluate(commands)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skins", type=Path, metavar="DIR", help="MakeHuman body-atlas crops (default: made up)"
+    )
+    parser.add_argument(
+        "--environments", type=Path, metavar="DIR", help=".hdr panoramas (default: made up)"
+    )
+    parser.add_argument(
+        "--backgrounds", type=Path, metavar="DIR", help="photos to put behind rendered hands"
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of real photos with pseudo_labels.json; may be given more than once",
+    )
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a network on rendered hands and photos",
+        description="Train until --steps or for --minutes. Run it again to go on from the last "
+        "checkpoint in --out.",
+    )
+    _add_data(parser)
+    parser.add_argument("--network", choices=("light", "paper"), default="light")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
+    parser.add_argument("--steps", type=int, default=20_000, metavar="N", help="batches in all")
+    parser.add_argument(
+        "--decay", type=int, metavar="N", help="batches at the end over which the rate falls"
+    )
+    parser.add_argument("--batch", type=int, default=64, metavar="N")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="loader processes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.set_defaults(run=_train)
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a bundle on rendered hands and photos",
+        description="Errors on rendered hands with exact labels, and disagreement with a "
+        "teacher's landmarks on photos. The box around the hand is given.",
+    )
+    _add_data(parser)
+    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser.add_argument("--backend", default="onnx", metavar="NAME")
+    parser.add_argument("--rendered", type=int, default=1000, metavar="N", help="0 for none")
+    parser.add_argument("--limit", type=int, metavar="N", help="photos at most")
+    parser.add_argument("--search", action="store_true", help="also find hands without a box")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.set_defaults(run=_evaluate)
+
+
+def _train(options: argparse.Namespace) -> int:
+    # Heavy imports belong to the command, not to `handmesh --help`.
+    from handmesh.nn import LightConfig, NetworkConfig, PaperConfig
+
+    from .augment import Augmentation
+    from .rendered import HandRenderer, RenderSettings
+    from .stream import StreamSettings
+    from .train import Trainer, TrainSettings
+
+    config: NetworkConfig = LightConfig() if options.network == "light" else PaperConfig()
+    side = config.input_size
+    stored = side * 5 // 4
+    render = RenderSettings(
+        options.skins, options.environments, options.backgrounds, crop_px=stored
+    )
+    settings = TrainSettings(
+        steps=options.steps,
+        decay=options.steps // 3 if options.decay is None else options.decay,
+        learning_rate=options.rate,
+        seed=options.seed,
+        workers=options.workers,
+        stream=StreamSettings(
+            batch=options.batch,
+            photos=tuple(options.photos),
+            render=render,
+            augment=Augmentation(input_size=side),
+        ),
+    )
+    look = RenderSettings(
+        options.skins, options.environments, options.backgrounds, side, margin=1.5, empty=0.0
+    )
+    validation = {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, 512)}
+    trainer = Trainer(config, settings, options.out, validation, options.device)
+    trainer.run(options.minutes)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from handmesh import Predictor
+
+    from .evaluate import (
+        PhotoReport,
+        RenderedReport,
+        evaluate_photos,
+        evaluate_rendered,
+        to_table,
+    )
+    from .rendered import RenderSettings
+
+    if not options.photos and options.rendered < 1:
+        raise InputError("nothing to evaluate: give --photos, or --rendered above 0")
+    reports: dict[str, RenderedReport | PhotoReport] = {}
+    with Predictor(options.bundle, options.backend) as predictor:
+        if options.rendered > 0:
+            look = RenderSettings(
+                options.skins, options.environments, options.backgrounds, crop_px=192, empty=0.0
+            )
+            reports["rendered"] = evaluate_rendered(
+                predictor, look, options.rendered, EVALUATION_SEED
+            )
+        for folder in options.photos:
+            reports[folder.name] = evaluate_photos(
+                predictor, [folder], options.limit, options.search
+            )
+    sys.stdout.write(to_table(reports) + "\n")
+    if options.out is not None:
+        figures = {name: asdict(report) for name, report in reports.items()}
+        write_atomic(options.out, (json.dumps(figures, indent=2) + "\n").encode())
+    return 0

@@ -1,0 +1,183 @@
+"""How good a bundle is: on rendered hands with exact labels, and on photos against a teacher.
+
+Both go through `handmesh.Predictor`, as an app would, in the runtime that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from handmesh import Box, Camera, Predictor
+from handmesh.errors import InputError
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from . import metrics
+from .photos import read_labels
+from .rendered import HandRenderer, RenderSettings
+
+MM = 1000.0
+# What a detector that knows nothing of joints would give: the tight box of the joints, half as large again.
+BOX_MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class RenderedReport:
+    """Errors on rendered right hands; the box is given, as is handedness.
+
+    Attributes:
+        count: hands.
+        image_share: mean 2D joint error over the side of the joints' box.
+        joints_mm, mesh_mm: mean 3D error with camera, root depth and scale given, as in the paper (5.1).
+        joints_pa_mm, mesh_pa_mm: after Procrustes alignment with scale.
+        auc_20_50: area under the PCK of the joints between 20 and 50 mm, root depth and scale given.
+    """
+
+    count: int
+    image_share: float
+    joints_mm: float
+    mesh_mm: float
+    joints_pa_mm: float
+    mesh_pa_mm: float
+    auc_20_50: float
+
+
+@dataclass(frozen=True)
+class PhotoReport:
+    """Disagreement with a teacher on photos; the box around the teacher's joints is given.
+
+    Attributes:
+        count: photos.
+        image_share: mean 2D joint error over the side of the joints' box. image_share_median: median.
+        joints_pa_mm: mean 3D joint error after Procrustes alignment to the teacher's joints.
+        handedness: share of hands whose side agrees with the teacher's (it is not given).
+        presence: share of photos in which the network is more sure than not that a hand is there.
+        found: share of hands found without any box, to within a third of the box's side on average;
+            NaN when not searched.
+    """
+
+    count: int
+    image_share: float
+    image_share_median: float
+    joints_pa_mm: float
+    handedness: float
+    presence: float
+    found: float
+
+
+def evaluate_rendered(
+    predictor: Predictor, settings: RenderSettings, count: int, seed: int, chunk: int = 128
+) -> RenderedReport:
+    """Render ``count`` hands that no training with another seed has seen, and measure.
+
+    Raises:
+        InputError: fewer than one hand.
+    """
+    if count < 1:
+        raise InputError(f"expected at least one rendered hand, got {count}")
+    renderer = HandRenderer(settings, seed)
+    found: dict[str, list[NDArray[np.floating]]] = {k: [] for k in ("px", "joints", "mesh")}
+    truth: dict[str, list[NDArray[np.floating]]] = {k: [] for k in ("px", "joints", "mesh")}
+    side = settings.crop_px
+    box = Box(0.5 * side - 0.5, 0.5 * side - 0.5, side * BOX_MARGIN / settings.margin)
+    with tqdm(total=count, desc="rendered", unit="hand") as bar:
+        for number in range((count + chunk - 1) // chunk):
+            images, views = renderer.pictures(number, min(chunk, count - number * chunk))
+            for i, image in enumerate(images):
+                fx, fy, cx, cy = (float(x) for x in views.intrinsics[i])
+                joints = views.joints_m[i].astype(np.float64)
+                hand = predictor.predict(
+                    image,
+                    box=box,
+                    camera=Camera(fx, fy, cx, cy, side, side),
+                    handedness="right",
+                    bone_length_m=float(np.linalg.norm(joints[10] - joints[9])),
+                    root_depth_m=float(joints[0, 2]),
+                )[0]
+                subset = renderer.model.asset.template_subset
+                found["px"].append(hand.joints_px)
+                found["joints"].append(hand.joints_m)
+                found["mesh"].append(hand.vertices_m)
+                truth["px"].append(views.joints[i, :, :2] * side - 0.5)
+                truth["joints"].append(joints)
+                truth["mesh"].append(views.vertices_m[i, subset])
+                bar.update()
+    a = {name: np.stack(rows) for name, rows in found.items()}
+    b = {name: np.stack(rows) for name, rows in truth.items()}
+    each = np.linalg.norm(a["joints"] - b["joints"], axis=-1) * MM
+    return RenderedReport(
+        count=count,
+        image_share=float(metrics.box_normalised_error(a["px"], b["px"]).mean()),
+        joints_mm=float(each.mean()),
+        mesh_mm=float(metrics.mean_distance(a["mesh"], b["mesh"]).mean() * MM),
+        joints_pa_mm=float(metrics.procrustes_error(a["joints"], b["joints"]).mean() * MM),
+        mesh_pa_mm=float(metrics.procrustes_error(a["mesh"], b["mesh"]).mean() * MM),
+        auc_20_50=metrics.auc(each, 20.0, 50.0),
+    )
+
+
+def evaluate_photos(
+    predictor: Predictor,
+    folders: Iterable[Path | str],
+    limit: int | None = None,
+    search: bool = False,
+) -> PhotoReport:
+    """Compare with the teacher's labels of photo sets.
+
+    Args:
+        limit: evaluate at most so many photos, evenly spread. search: also look for the hand without a box.
+
+    Raises:
+        InputError: a folder without labels, or no labelled photo at all.
+    """
+    hands = [hand for folder in folders for hand in read_labels(folder)]
+    if not hands:
+        raise InputError("the photo sets hold no labelled hand")
+    if limit is not None and len(hands) > limit:
+        hands = [hands[i * len(hands) // limit] for i in range(limit)]
+    share, aligned, sides, sure, hits = [], [], [], [], []
+    for label in tqdm(hands, desc="photos", unit="photo"):
+        box = Box.from_points(label.joints_px, margin=BOX_MARGIN)
+        hand = predictor.predict(label.path, box=box)[0]
+        truth_px = label.joints_px[None]
+        share.append(metrics.box_normalised_error(hand.joints_px[None], truth_px)[0])
+        aligned.append(
+            metrics.procrustes_error(hand.joints_m[None], label.joints_m[None])[0] * MM
+        )
+        sides.append((hand.handedness == "right") == label.is_right)
+        sure.append(hand.presence > 0.5)
+        if search:
+            seen = predictor.predict(label.path)
+            hits.append(
+                bool(seen)
+                and metrics.box_normalised_error(seen[0].joints_px[None], truth_px)[0] < 1 / 3
+            )
+    return PhotoReport(
+        count=len(hands),
+        image_share=float(np.mean(share)),
+        image_share_median=float(np.median(share)),
+        joints_pa_mm=float(np.mean(aligned)),
+        handedness=float(np.mean(sides)),
+        presence=float(np.mean(sure)),
+        found=float(np.mean(hits)) if search else float("nan"),
+    )
+
+
+def to_table(reports: dict[str, RenderedReport | PhotoReport]) -> str:
+    """One line a figure, aligned; shares in percent."""
+    lines = []
+    for name, report in reports.items():
+        lines.append(f"{name} ({report.count} hands)")
+        for key, value in asdict(report).items():
+            if key == "count" or value != value:
+                continue
+            if key.endswith("_mm"):
+                lines.append(f"  {key:<20}{value:9.2f} mm")
+            elif key.startswith("auc"):
+                lines.append(f"  {key:<20}{value:9.3f}")
+            else:
+                lines.append(f"  {key:<20}{100 * value:9.2f} %")
+    return "\n".join(lines)
