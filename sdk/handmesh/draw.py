@@ -27,7 +27,8 @@ _WRIST_COLOR = (255, 255, 255)
 _COLOR_OF_JOINT = {0: _WRIST_COLOR} | {
     joint: FINGER_COLORS[finger] for finger, joints in FINGERS.items() for joint in joints
 }
-_SURFACE_COLOR = np.array([226, 175, 150], dtype=np.float64)
+# Cool, so that it stands out against skin.
+_SURFACE_COLOR = np.array([168, 184, 232], dtype=np.float64)
 _BACKGROUND = (32, 34, 38)
 # Towards the light, in camera space: over the viewer's left shoulder.
 _LIGHT = np.array([-0.4, -0.6, -0.7]) / np.linalg.norm([-0.4, -0.6, -0.7])
@@ -144,13 +145,16 @@ def _draw_surface(
 def _draw_skeleton(
     picture: NDArray[np.uint8], joints_px: NDArray[np.float64], depth: NDArray[Any]
 ) -> None:
-    """Bones and joints in the colour of their finger, far ones first, on a dark edge."""
+    """Bones and joints in the colour of their finger, far ones first, with a dark edge.
+
+    A bone comes before the joints at its ends, so that every joint shows.
+    """
     extent = float((joints_px.max(axis=0) - joints_px.min(axis=0)).max())
     thickness = max(1, round(extent / 90))
     points = np.round(joints_px * 2**_SHIFT).astype(int)
     radius = round(thickness * 1.4 * 2**_SHIFT)
     parts: list[tuple[float, int, int]] = [  # (depth, from, to); a joint ends where it begins
-        *((float(depth[[a, b]].mean()) + 1e-6, a, b) for a, b in BONES),
+        *((float(depth[[a, b]].max()) + 1e-6, a, b) for a, b in BONES),
         *((float(depth[joint]), joint, joint) for joint in range(len(points))),
     ]
     edge = max(1, thickness // 2)

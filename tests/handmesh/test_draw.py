@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from handmesh.draw import FINGER_COLORS, overlay, side_view
+from handmesh.graph import Topology
+from handmesh.types import FINGERS, JOINT_NAMES, Box, Camera, Hand
+
+CAMERA = Camera.default(640, 480)
+
+
+def _hand(topology: Topology, wrist_m: tuple[float, float, float]) -> Hand:
+    vertices = topology.template_vertices_m + np.array(wrist_m)
+    joints = topology.joint_regressor @ topology.template_vertices_m + np.array(wrist_m)
+    return Hand(
+        vertices_m=vertices.astype(np.float32),
+        faces=topology.faces,
+        joints_m=joints.astype(np.float32),
+        joints_px=CAMERA.project(joints).astype(np.float32),
+        vertices_px=CAMERA.project(vertices).astype(np.float32),
+        confidence=np.ones(21, dtype=np.float32),
+        presence=1.0,
+        handedness="right",
+        depth="assumed",
+        box=Box(320, 240, 300),
+        camera=CAMERA,
+    )
+
+
+@pytest.fixture(scope="module")
+def hand(topology: Topology) -> Hand:
+    return _hand(topology, (0, 0.08, 0.5))
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return np.full((480, 640, 3), (10, 40, 90), dtype=np.uint8)
+
+
+def test_photo_itself_is_not_changed(hand: Hand, photo: np.ndarray) -> None:
+    before = photo.copy()
+    drawn = hand.draw(photo)
+    np.testing.assert_array_equal(photo, before)
+    assert drawn.shape == photo.shape
+    assert drawn.dtype == np.uint8
+    assert (drawn != photo).any()
+
+
+def test_surface_covers_the_hand_and_nothing_else(hand: Hand, photo: np.ndarray) -> None:
+    drawn = overlay(photo, [hand], surface=1.0, skeleton=False)
+    changed = (drawn != photo).any(axis=-1)
+    # An independent silhouette: pixels whose centre lies in some triangle.
+    corners = hand.vertices_px[hand.faces].astype(np.float64)  # (F, 3, 2)
+    silhouette = np.zeros_like(changed)
+    for triangle in corners:
+        x0, y0 = np.floor(triangle.min(axis=0)).astype(int)
+        x1, y1 = np.ceil(triangle.max(axis=0)).astype(int) + 1
+        y, x = np.mgrid[y0:y1, x0:x1]
+        sides = np.array(
+            [
+                (q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0])
+                for p, q in zip(triangle, np.roll(triangle, -1, axis=0), strict=True)
+            ]
+        )
+        inside = (sides >= 0).all(axis=0) | (sides <= 0).all(axis=0)
+        silhouette[y[inside], x[inside]] = True
+    assert silhouette.sum() > 5000
+    assert changed[silhouette].mean() > 0.999
+    rim = silhouette.copy()
+    for axis in (0, 1):
+        rim |= np.roll(rim, 1, axis) | np.roll(rim, -1, axis)
+    rim |= np.roll(rim, 1, 0) | np.roll(rim, -1, 0)
+    assert not changed[~rim].any()
+
+
+def test_near_parts_cover_far_ones(topology: Topology, photo: np.ndarray) -> None:
+    # Two hands, the nearer one drawn over the farther, in whatever order they come.
+    far, near = _hand(topology, (0.02, 0.08, 0.7)), _hand(topology, (0, 0.08, 0.5))
+    both = [overlay(photo, hands, surface=1.0) for hands in ([far, near], [near, far])]
+    np.testing.assert_array_equal(both[0], both[1])
+    alone = overlay(photo, [near], surface=1.0)
+    drawn = (alone != photo).any(axis=-1)
+    # All but the rim, where what lies behind shines through.
+    assert (both[0][drawn] == alone[drawn]).mean() > 0.98
+
+
+def test_opacity_blends(hand: Hand, photo: np.ndarray) -> None:
+    none, half, full = (overlay(photo, [hand], s, skeleton=False) for s in (0.0, 0.5, 1.0))
+    np.testing.assert_array_equal(none, photo)
+    middle = (photo.astype(float) + full) / 2
+    assert np.abs(half - middle).max() <= 1
+
+
+def test_joints_are_in_the_colour_of_their_finger(hand: Hand, photo: np.ndarray) -> None:
+    drawn = overlay(photo, [hand], surface=0.0)
+    for finger, joints in FINGERS.items():
+        for joint in joints:
+            x, y = np.round(hand.joints_px[joint]).astype(int)
+            assert tuple(drawn[y, x]) == FINGER_COLORS[finger], JOINT_NAMES[joint]
+    x, y = np.round(hand.joints_px[0]).astype(int)
+    assert tuple(drawn[y, x]) == (255, 255, 255)
+
+
+def test_bones_join_their_joints(hand: Hand, photo: np.ndarray) -> None:
+    drawn = overlay(photo, [hand], surface=0.0)
+    for finger, joints in FINGERS.items():
+        middle = hand.joints_px[list(joints[2:])].mean(axis=0)
+        x, y = np.round(middle).astype(int)
+        assert tuple(drawn[y, x]) == FINGER_COLORS[finger]
+
+
+def test_overlay_can_be_reduced(hand: Hand, photo: np.ndarray) -> None:
+    small = overlay(photo, [hand], max_side=320)
+    assert small.shape == (240, 320, 3)
+    x, y = np.round((hand.joints_px[8] + 0.5) / 2 - 0.5).astype(int)
+    assert np.abs(small[y, x].astype(int) - FINGER_COLORS["index"]).max() < 40
+    assert overlay(photo, [hand], max_side=2000).shape == photo.shape
+
+
+def test_hands_beyond_the_edge_are_drawn_as_far_as_they_show(
+    topology: Topology, photo: np.ndarray
+) -> None:
+    inside = overlay(photo, [_hand(topology, (0.3, 0.08, 0.5))])
+    assert (inside != photo).any()
+    outside = overlay(photo, [_hand(topology, (3.0, 0.08, 0.5))])
+    np.testing.assert_array_equal(outside, photo)
+
+
+def test_side_view_shows_depth(hand: Hand, topology: Topology) -> None:
+    picture = side_view(hand, size=256)
+    assert picture.shape == (256, 256, 3)
+    front = side_view(hand, size=256, degrees=0.0)
+    widths = []
+    for view in (picture, front):
+        columns = np.nonzero((view != view[0, 0]).any(axis=(0, 2)))[0]
+        rows = np.nonzero((view != view[0, 0]).any(axis=(1, 2)))[0]
+        assert columns.min() > 0
+        assert columns.max() < 255
+        widths.append(np.ptp(columns) / np.ptp(rows))
+    extent = np.ptp(topology.template_vertices_m, axis=0)
+    assert widths[0] == pytest.approx(extent[2] / extent[1], rel=0.1)
+    assert widths[1] == pytest.approx(extent[0] / extent[1], rel=0.1)
+
+
+def test_side_view_turns_the_far_end_to_the_right(hand: Hand) -> None:
+    # The wrist is the farthest joint of this hand, the thumb's tip the nearest.
+    assert hand.joints_m[0, 2] > hand.joints_m[4, 2]
+    picture = side_view(hand, size=512)
+    white = np.argwhere((picture == 255).all(axis=-1)).mean(axis=0)
+    orange = np.argwhere((picture == FINGER_COLORS["thumb"]).all(axis=-1)).mean(axis=0)
+    assert white[1] > orange[1]
+
+
+def test_drawing_is_quick_enough_for_a_preview(hand: Hand, photo: np.ndarray) -> None:
+    start = time.process_time()
+    overlay(photo, [hand])
+    assert time.process_time() - start < 0.5
+
+
+def test_a_left_hand_is_lit_like_its_mirror_image(hand: Hand, photo: np.ndarray) -> None:
+    left = replace(
+        hand,
+        vertices_m=hand.vertices_m * np.float32([-1, 1, 1]),
+        vertices_px=hand.vertices_px * np.float32([-1, 1]) + np.float32([639, 0]),
+        faces=hand.faces[:, ::-1],
+        handedness="left",
+    )
+    surfaces = [overlay(photo, [h], surface=1.0, skeleton=False) for h in (hand, left)]
+    brightness = [s[(s != photo).any(axis=-1)].mean() for s in surfaces]
+    assert brightness[0] == pytest.approx(brightness[1], rel=0.1)

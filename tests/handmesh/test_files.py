@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from handmesh.errors import InputError
+from handmesh.files import write_atomic
+from handmesh.geometry import vertex_normals
+from handmesh.graph import Topology
+from handmesh.types import JOINT_NAMES, Box, Camera, Hand
+
+
+@pytest.fixture(scope="module")
+def hand(topology: Topology) -> Hand:
+    camera = Camera.default(640, 480)
+    vertices = topology.template_vertices_m.astype(np.float64) + (0.05, -0.02, 0.6)
+    joints = topology.joint_regressor @ topology.template_vertices_m + (0.05, -0.02, 0.6)
+    return Hand(
+        vertices_m=vertices.astype(np.float32),
+        faces=topology.faces,
+        joints_m=joints.astype(np.float32),
+        joints_px=camera.project(joints).astype(np.float32),
+        vertices_px=camera.project(vertices).astype(np.float32),
+        confidence=np.linspace(0, 1, 21, dtype=np.float32),
+        presence=0.93,
+        handedness="right",
+        depth="assumed",
+        box=Box(320, 240, 300, 0.1),
+        camera=camera,
+        backend="none",
+        timings_ms={"network": 1.25},
+    )
+
+
+def test_obj_is_the_mesh_in_camera_space(hand: Hand, tmp_path: Path) -> None:
+    path = hand.save(tmp_path / "hand.obj")
+    rows = [line.split() for line in path.read_text().splitlines()]
+    vertices = np.array([row[1:] for row in rows if row[0] == "v"], dtype=float)
+    normals = np.array([row[1:] for row in rows if row[0] == "vn"], dtype=float)
+    corners = [[part.split("//") for part in row[1:]] for row in rows if row[0] == "f"]
+    faces = np.array(corners, dtype=int)  # (F, 3, 2): vertex and normal, from 1
+    np.testing.assert_allclose(vertices, hand.vertices_m, atol=1e-6)
+    np.testing.assert_array_equal(faces[..., 0] - 1, hand.faces)
+    np.testing.assert_array_equal(faces[..., 1], faces[..., 0])
+    np.testing.assert_allclose(normals, vertex_normals(hand.vertices_m, hand.faces), atol=1e-5)
+
+
+def _read_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
+    magic, version, length = struct.unpack_from("<4sII", data)
+    assert (magic, version, length) == (b"glTF", 2, len(data))
+    json_length, json_type = struct.unpack_from("<I4s", data, 12)
+    assert json_type == b"JSON"
+    assert json_length % 4 == 0
+    at = 20 + json_length
+    binary_length, binary_type = struct.unpack_from("<I4s", data, at)
+    assert binary_type == b"BIN\0"
+    assert binary_length % 4 == 0
+    assert at + 8 + binary_length == len(data)
+    return json.loads(data[20:at]), data[at + 8 :]
+
+
+def test_glb_is_the_mesh_in_the_frame_of_gltf(hand: Hand, tmp_path: Path) -> None:
+    document, binary = _read_glb(hand.save(tmp_path / "hand.glb").read_bytes())
+    assert document["asset"]["version"] == "2.0"
+    assert document["buffers"] == [{"byteLength": len(binary)}]
+
+    def accessor(index: int) -> np.ndarray:
+        entry = document["accessors"][index]
+        view = document["bufferViews"][entry["bufferView"]]
+        dtype, width = {"VEC3": ("<f4", 3), "SCALAR": ("<u4", 1)}[entry["type"]]
+        assert entry["componentType"] == {"VEC3": 5126, "SCALAR": 5125}[entry["type"]]
+        assert view["byteOffset"] % 4 == 0
+        assert view["byteLength"] == entry["count"] * width * 4
+        data = binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+        return np.frombuffer(data, dtype).reshape(-1, width)
+
+    primitive = document["meshes"][document["nodes"][document["scenes"][0]["nodes"][0]]["mesh"]]
+    primitive = primitive["primitives"][0]
+    positions = accessor(primitive["attributes"]["POSITION"])
+    normals = accessor(primitive["attributes"]["NORMAL"])
+    faces = accessor(primitive["indices"]).reshape(-1, 3)
+    # +y up and the camera looking along -z: half a turn about x.
+    np.testing.assert_array_equal(positions, hand.vertices_m * (1, -1, -1))
+    np.testing.assert_array_equal(faces, hand.faces)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    # The winding still matches: normals from the faces are those in the file.
+    np.testing.assert_allclose(vertex_normals(positions, faces), normals, atol=1e-4)
+    described = document["accessors"][primitive["attributes"]["POSITION"]]
+    np.testing.assert_allclose(described["min"], positions.min(axis=0))
+    np.testing.assert_allclose(described["max"], positions.max(axis=0))
+    assert faces.max() < len(positions)
+    assert document["materials"][primitive["material"]]["name"] == "skin"
+
+
+def test_ply_is_the_mesh_in_camera_space(hand: Hand, tmp_path: Path) -> None:
+    header, _, body = hand.save(tmp_path / "hand.ply").read_bytes().partition(b"end_header\n")
+    assert f"element vertex {len(hand.vertices_m)}".encode() in header
+    assert f"element face {len(hand.faces)}".encode() in header
+    size = len(hand.vertices_m) * 24
+    vertices = np.frombuffer(body[:size], "<f4").reshape(-1, 6)
+    np.testing.assert_array_equal(vertices[:, :3], hand.vertices_m)
+    faces = np.frombuffer(body[size:], np.dtype([("n", "u1"), ("v", "<i4", 3)]))
+    assert (faces["n"] == 3).all()
+    np.testing.assert_array_equal(faces["v"], hand.faces)
+
+
+def test_json_holds_everything(hand: Hand, tmp_path: Path) -> None:
+    read = json.loads(hand.save(tmp_path / "hand.JSON").read_text())
+    assert read == json.loads(json.dumps(hand.to_dict()))
+    assert read["schema"] == 1
+    assert read["joint_names"] == list(JOINT_NAMES)
+    assert (read["handedness"], read["depth"], read["backend"]) == ("right", "assumed", "none")
+    assert read["box"] == {"cx": 320, "cy": 240, "size": 300, "angle": 0.1}
+    assert Camera(**read["camera"]) == hand.camera
+    for name in ("vertices_m", "joints_m"):
+        np.testing.assert_allclose(read[name], getattr(hand, name), atol=1e-6)
+    for name in ("vertices_px", "joints_px"):
+        np.testing.assert_allclose(read[name], getattr(hand, name), atol=1e-3)
+    np.testing.assert_array_equal(read["faces"], hand.faces)
+    np.testing.assert_allclose(read["confidence"], hand.confidence, atol=1e-4)
+
+
+def test_other_suffixes_are_refused(hand: Hand, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\.obj, \.ply, \.glb, \.json"):
+        hand.save(tmp_path / "hand.fbx")
+
+
+def test_missing_folders_are_refused(hand: Hand, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write"):
+        hand.save(tmp_path / "missing" / "hand.obj")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    write_atomic(path, b"old")
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_atomic(path, b"a longer new text")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from handmesh.search import Sighting, View, find, follow, windows
+from handmesh.types import Box
+
+# Joints of the hand that is to be found, in pixels of the photo: a square of points.
+TRUTH = np.stack([np.tile(np.arange(5) * 25.0, 5), np.repeat(np.arange(5) * 25.0, 5)], axis=1)[:21]
+
+
+class Watcher:
+    """Sees one hand wherever a view shows it; remembers what it was shown."""
+
+    def __init__(self, offset: tuple[float, float], looks_right: float = 0.98) -> None:
+        self.points = TRUTH + offset
+        self.looks_right = looks_right
+        self.shown: list[View] = []
+
+    def __call__(self, views: Sequence[View]) -> list[Sighting]:
+        self.shown += views
+        return [self._sighting(view) for view in views]
+
+    def _sighting(self, view: View) -> Sighting:
+        uv = view.box.to_crop(self.points)
+        whole = bool(((uv > 0) & (uv < 1)).all()) and 0.3 < np.ptp(uv, axis=0).max() < 0.95
+        # Joints out of view are put at its edge, as a soft-argmax would.
+        joints = np.column_stack([uv.clip(0, 1), np.zeros(21)]).astype(np.float32)
+        confidence = np.full(21, 0.9, dtype=np.float32)
+        presence = 0.95 if whole else 0.1
+        return Sighting(view, joints, joints, confidence, presence, self.looks_right)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (100, 100), (1200, 300)])
+def test_windows_cover_the_photo_at_every_size(width: int, height: int) -> None:
+    rng = np.random.default_rng(0)
+    rounds = list(windows(width, height))
+    assert len(rounds) == 3
+    shorter = min(width, height)
+    smallest = [min(box.size for box in boxes) for boxes in rounds]
+    assert smallest == pytest.approx([shorter / 1.4, shorter / 1.4**2, shorter / 1.4**3])
+    for boxes in rounds:
+        size = min(box.size for box in boxes)
+        centres = np.array([(box.cx, box.cy) for box in boxes if box.size == size])
+        # Any place that a hand of that size can have in the photo is near some window's centre.
+        for place in rng.uniform(
+            (size / 2, size / 2), (width - size / 2, height - size / 2), (99, 2)
+        ):
+            assert abs(centres - place).max(axis=1).min() <= 0.5 * 0.35 * size + 1
+
+
+def test_windows_of_panoramas_are_bounded() -> None:
+    assert all(len(boxes) <= 4 * 256 for boxes in windows(60_000, 64))
+
+
+def test_search_stops_at_the_size_that_shows_the_hand() -> None:
+    watcher = Watcher((200, 150))
+    (found,) = find(watcher, 640, 480)
+    assert found.presence > 0.9
+    smallest = next(windows(640, 480))
+    assert len(watcher.shown) <= len(smallest) + 12  # the first round, and following
+
+
+def test_search_goes_on_for_small_hands() -> None:
+    watcher = Watcher((640, 500))
+    (found,) = find(watcher, 800, 640)
+    np.testing.assert_allclose(found.joints_px(), watcher.points, atol=1e-3)
+
+
+def test_one_hand_is_reported_once() -> None:
+    assert len(find(Watcher((200, 150)), 640, 480, max_hands=5)) == 1
+
+
+def test_nothing_is_reported_where_there_is_nothing() -> None:
+    watcher = Watcher((5000, 5000))
+    assert find(watcher, 640, 480) == []
+    assert len(watcher.shown) >= sum(map(len, windows(640, 480)))
+
+
+def test_presence_bounds_what_is_reported() -> None:
+    assert len(find(Watcher((5000, 5000)), 640, 480, min_presence=0.05)) == 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_known_side_is_the_only_one_shown(mirrored: bool) -> None:
+    watcher = Watcher((200, 150), looks_right=0.5)
+    find(watcher, 640, 480, mirrored)
+    assert {view.mirrored for view in watcher.shown} == {mirrored}
+
+
+@pytest.mark.parametrize(
+    ("looks_right", "sides"), [(0.95, {False}), (0.5, {False, True}), (0.05, {True})]
+)
+def test_handedness_decides_which_side_is_shown_next(looks_right: float, sides: set[bool]) -> None:
+    watcher = Watcher((200, 150), looks_right)
+    start = watcher([View(Box(250, 200, 300))])
+    watcher.shown.clear()
+    follow(watcher, start)
+    assert {view.mirrored for view in watcher.shown} == sides
+
+
+def test_following_converges_on_the_joints() -> None:
+    watcher = Watcher((200, 150))
+    (found,) = follow(watcher, watcher([View(Box(230, 180, 290))]))
+    box = found.view.box
+    assert (box.cx, box.cy, box.size) == pytest.approx((250, 200, 150), rel=0.06)
+
+
+def test_a_view_that_is_right_already_is_not_shown_again() -> None:
+    watcher = Watcher((200, 150))
+    start = watcher([View(Box.from_points(watcher.points))])
+    watcher.shown.clear()
+    assert follow(watcher, start) == start
+    assert watcher.shown == []
+
+
+def test_wild_guesses_move_a_view_only_so_far() -> None:
+    class Wild(Watcher):
+        def _sighting(self, view: View) -> Sighting:
+            seen = super()._sighting(view)
+            joints = np.random.default_rng(0).normal(0.5, 100, (21, 3)).astype(np.float32)
+            return Sighting(view, joints, joints, seen.confidence, 0.1, 0.98)
+
+    wild = Wild((0, 0))
+    follow(wild, wild([View(Box(100, 100, 50))]))
+    sizes = [view.box.size for view in wild.shown]
+    assert max(sizes) <= 50 * 2**2

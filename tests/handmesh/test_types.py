@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from handmesh.errors import BoxError, CameraError, InputError
+from handmesh.types import BONES, FINGERS, JOINT_NAMES, JOINT_PARENTS, Box, Camera, Hand
+
+
+def test_joints_form_five_chains_from_the_wrist() -> None:
+    assert len(JOINT_NAMES) == 21
+    assert JOINT_PARENTS[0] == -1
+    assert [child for _, child in BONES] == list(range(1, 21))
+    for finger, joints in FINGERS.items():
+        assert all(JOINT_NAMES[joint].startswith(finger) for joint in joints)
+        assert [JOINT_PARENTS[joint] for joint in joints] == [0, *joints[:-1]]
+
+
+def test_box_corners_follow_the_pixel_convention() -> None:
+    # The 4 pixels 0..3 are covered, from outer edge to outer edge, by a box around 1.5 of size 4.
+    box = Box(1.5, 1.5, 4)
+    assert box.corners().tolist() == [[-0.5, -0.5], [3.5, -0.5], [3.5, 3.5], [-0.5, 3.5]]
+    assert box.to_image([0.125, 0.125]).tolist() == [0, 0]
+
+
+def test_turned_box_has_its_x_axis_where_the_angle_says() -> None:
+    box = Box(100, 50, 20, math.radians(30))
+    centre, right, below = box.to_image([[0.5, 0.5], [1, 0.5], [0.5, 1]])
+    assert centre.tolist() == [100, 50]
+    assert right - centre == pytest.approx([10 * math.cos(math.pi / 6), 5])
+    assert below - centre == pytest.approx([-5, 10 * math.cos(math.pi / 6)])
+
+
+def test_box_maps_there_and_back() -> None:
+    rng = np.random.default_rng(0)
+    box = Box(31.5, -7.25, 77, 1.1)
+    uv = rng.uniform(-1, 2, (5, 7, 2))
+    np.testing.assert_allclose(box.to_crop(box.to_image(uv)), uv, atol=1e-12)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7, -2.5])
+def test_box_from_points_holds_them_with_the_margin(angle: float) -> None:
+    points = np.random.default_rng(1).normal((200, 100), (40, 15), (21, 2))
+    box = Box.from_points(points, margin=1.5, angle=angle)
+    uv = box.to_crop(points)
+    assert uv.min(axis=0) + uv.max(axis=0) == pytest.approx([1, 1])  # centred
+    assert np.ptp(uv, axis=0).max() == pytest.approx(1 / 1.5)
+    assert box.contains(points).all()
+
+
+def test_mirrored_box_shows_the_mirrored_points() -> None:
+    width = 640
+    box, points = Box(100, 200, 80, 0.4), np.random.default_rng(2).uniform(60, 240, (9, 2))
+    flipped = points * (-1, 1) + (width - 1, 0)
+    uv, uv_flipped = box.to_crop(points), box.mirrored(width).to_crop(flipped)
+    np.testing.assert_allclose(uv_flipped, uv * (-1, 1) + (1, 0), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0, 0, 0), (0, 0, -1), (math.nan, 0, 1), (0, math.inf, 1), (0, 0, 1, math.nan)]
+)
+def test_impossible_boxes_are_refused(arguments: tuple[float, ...]) -> None:
+    with pytest.raises(BoxError):
+        Box(*arguments)
+
+
+def test_box_of_text_is_refused_by_name() -> None:
+    with pytest.raises(BoxError, match=r"Box\.cx must be a number"):
+        Box("left", 0, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "points", [np.zeros((0, 2)), np.zeros((4, 2)), np.full((4, 2), np.nan), np.zeros((4, 3))]
+)
+def test_box_of_useless_points_is_refused(points: np.ndarray) -> None:
+    with pytest.raises(BoxError):
+        Box.from_points(points)
+
+
+def test_box_margin_below_one_is_refused() -> None:
+    with pytest.raises(BoxError, match="margin"):
+        Box.from_points([[0, 0], [1, 1]], margin=0.5)
+
+
+@pytest.mark.parametrize("rectangle", [(5, 0, 5, 9), (9, 0, 5, 9), (0, 0, math.nan, 9)])
+def test_inside_out_rectangles_are_refused(rectangle: tuple[float, ...]) -> None:
+    with pytest.raises(BoxError, match="x0 < x1"):
+        Box.from_xyxy(*rectangle)
+
+
+def test_camera_projects_as_its_matrix_does() -> None:
+    rng = np.random.default_rng(3)
+    camera = Camera(500, 520, 310, 250, 640, 480)
+    points = rng.uniform((-1, -1, 0.5), (1, 1, 3), (50, 3))
+    homogeneous = points @ camera.matrix().T
+    expected = homogeneous[:, :2] / homogeneous[:, 2:]
+    np.testing.assert_allclose(camera.project(points), expected, atol=1e-9)
+    np.testing.assert_allclose(camera.unproject(expected, points[:, 2]), points, atol=1e-12)
+
+
+def test_field_of_view_reaches_the_outer_edges_of_the_longer_side() -> None:
+    camera = Camera.from_fov(480, 640, 60)
+    ray = camera.rays([[239.5, -0.5], [239.5, 639.5]])
+    angles = np.degrees(np.arctan2(ray[:, 1], ray[:, 2]))
+    assert angles == pytest.approx([-30, 30])
+
+
+def test_camera_from_matrix_returns_the_matrix() -> None:
+    k = [[600, 0, 320], [0, 610, 241], [0, 0, 1]]
+    assert Camera.from_matrix(k, 640, 480).matrix().tolist() == k
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.eye(4),
+        [[600, 5, 320], [0, 610, 241], [0, 0, 1]],
+        [[600, 0, 0], [0, 610, 0], [320, 241, 1]],
+    ],
+)
+def test_matrices_that_are_not_intrinsics_are_refused(matrix: Any) -> None:
+    with pytest.raises(CameraError):
+        Camera.from_matrix(matrix, 640, 480)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(0, 1, 0, 0, 4, 4), (1, -1, 0, 0, 4, 4), (1, 1, math.nan, 0, 4, 4), (1, 1, 0, 0, 0, 4)],
+)
+def test_impossible_cameras_are_refused(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(CameraError):
+        Camera(*arguments)
+
+
+@pytest.mark.parametrize("angle", [0, 180, -5, math.nan])
+def test_impossible_fields_of_view_are_refused(angle: float) -> None:
+    with pytest.raises(CameraError, match="between 0 and 180"):
+        Camera.from_fov(640, 480, angle)
+
+
+def test_mirrored_camera_sees_mirrored_points_mirrored() -> None:
+    camera = Camera(500, 500, 300, 240, 640, 480)
+    points = np.random.default_rng(4).uniform((-1, -1, 1), (1, 1, 3), (9, 3))
+    seen = camera.mirrored().project(points * (-1, 1, 1))
+    np.testing.assert_allclose(seen, camera.project(points) * (-1, 1) + (639, 0), atol=1e-9)
+
+
+def _hand(**changes: Any) -> Hand:
+    fields: dict[str, Any] = {
+        "vertices_m": np.zeros((4, 3)),
+        "faces": [[0, 1, 2], [0, 2, 3]],
+        "joints_m": np.zeros((21, 3)),
+        "joints_px": np.zeros((21, 2)),
+        "vertices_px": np.zeros((4, 2)),
+        "confidence": np.ones(21),
+        "presence": 0.9,
+        "handedness": "right",
+        "depth": "assumed",
+        "box": Box(0, 0, 1),
+        "camera": Camera.default(64, 64),
+    }
+    return Hand(**fields | changes)
+
+
+def test_hand_is_of_stated_types_and_cannot_be_changed() -> None:
+    mine = np.zeros((4, 3))
+    hand = _hand(vertices_m=mine)
+    assert hand.vertices_m.dtype == np.float32
+    assert hand.faces.dtype == np.int32
+    with pytest.raises(ValueError, match="read-only"):
+        hand.vertices_m[0] = 1
+    mine[0] = 1  # the caller's own array stays theirs
+    assert hand.vertices_m.max() == 0
+    with pytest.raises(TypeError):
+        hand.timings_ms["crop"] = 1.0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"joints_m": np.zeros((20, 3))},
+        {"joints_px": np.zeros((21, 3))},
+        {"vertices_px": np.zeros((5, 2))},
+        {"vertices_m": np.full((4, 3), np.nan)},
+        {"confidence": np.ones((21, 1))},
+        {"faces": [[0, 1, 4]]},
+        {"faces": [[0, 1, -1]]},
+        {"presence": math.nan},
+        {"handedness": "Right"},
+        {"depth": "relative"},
+    ],
+)
+def test_impossible_hands_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"Hand.{next(iter(changes))}"):
+        _hand(**changes)
