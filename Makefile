@@ -18,7 +18,8 @@ help:  ## List the targets
 
 demo: $(VENV)/.base  ## Run the shipped model on the example photos
 	$(BIN)/handmesh predict $(DEMO_PHOTOS) --out $(DEMO_OUT)
-	@echo "Pictures, meshes and joints are in $(DEMO_OUT)/:" && ls -1 $(DEMO_OUT)
+	@echo "Look at $(DEMO_OUT)/*_hand.png (the mesh over the photo) and $(DEMO_OUT)/*_side.png;"
+	@echo "the .glb files open in any 3D viewer, the .json files hold the joints."
 
 test: $(VENV)/.dev  ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
