@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import handmesh.cli as cli
+import handmesh.predictor
+from handmesh.bundle import Bundle
+from handmesh.errors import BackendUnavailable
+from handmesh.predictor import Predictor
+from handmesh.types import Camera
+
+CAMERA = Camera.default(640, 480)
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, make_hand: Make, paint: Make) -> dict[str, Path]:
+    pixels = {
+        "right": paint(CAMERA, make_hand()),
+        "left": paint(CAMERA, make_hand(left=True)),
+        "empty": np.full((480, 640, 3), 90, np.uint8),
+    }
+    paths = {name: tmp_path / f"{name}.png" for name in pixels}
+    for name, path in paths.items():
+        cv2.imwrite(str(path), pixels[name][..., ::-1])
+    return paths
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: Bundle,
+    make_hand: Make,
+    reading_backend: Make,
+) -> Callable[..., tuple[int, str, str]]:
+    """The command with a network that reads painted joints; (exit code, stdout, stderr)."""
+
+    def make(*arguments: Any) -> Predictor:
+        return Predictor(bundle, reading_backend(make_hand()))
+
+    monkeypatch.setattr(handmesh.predictor, "Predictor", make)
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def test_predict_writes_pictures_mesh_and_joints(
+    run: Make, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "folder"
+    code, text, _ = run("predict", photos["right"], "--out", out)
+    assert code == 0
+    assert "right hand, presence 0.97" in text
+    assert "(assumed)" in text
+    names = {path.name for path in out.iterdir()}
+    assert names == {"right_hand.png", "right_side.png", "right_hand.glb", "right_hand.json"}
+    assert all(str(out / name) in text for name in names)
+    overlay = cv2.imread(str(out / "right_hand.png"))
+    assert overlay.shape == (480, 640, 3)
+    assert json.loads((out / "right_hand.json").read_text())["handedness"] == "right"
+    assert (out / "right_hand.glb").read_bytes()[:4] == b"glTF"
+
+
+def test_json_goes_to_standard_output_alone(
+    run: Make, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work := tmp_path / "work").mkdir()
+    monkeypatch.chdir(work)
+    code, text, _ = run("predict", photos["left"], photos["empty"], "--json")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [len(line["hands"]) for line in lines] == [1, 0]
+    assert lines[0]["hands"][0]["handedness"] == "left"
+    assert lines[0]["photo"] == str(photos["left"])
+    assert code == 1
+    assert list(work.iterdir()) == []
+
+
+def test_options_reach_the_prediction(run: Make, photos: dict[str, Path]) -> None:
+    arguments = ("--json", "--fov", "50", "--bone-length", "0.05", "--mirrored")
+    _, text, _ = run("predict", photos["right"], *arguments)
+    (hand,) = json.loads(text)["hands"]
+    assert hand["depth"] == "metric"
+    assert hand["camera"]["fx"] == pytest.approx(Camera.from_fov(640, 480, 50).fx)
+    assert hand["handedness"] == "left"  # that is what a mirrored photo of a "right" hand shows
+
+
+def test_box_option_replaces_the_search(run: Make, photos: dict[str, Path]) -> None:
+    _, text, _ = run("predict", photos["empty"], "--json", "--box", "100,50.5,300,250")
+    assert json.loads(text)["hands"][0]["presence"] < 0.1
+
+
+def test_no_hand_is_exit_code_one(run: Make, photos: dict[str, Path], tmp_path: Path) -> None:
+    code, text, _ = run("predict", photos["empty"], "--out", tmp_path / "out")
+    assert code == 1
+    assert "no hand found" in text
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_one_bad_photo_does_not_stop_the_others(
+    run: Make, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    (text_file := tmp_path / "notes.jpg").write_text("not a photo")
+    code, text, errors = run(
+        "predict", text_file, tmp_path / "missing.jpg", photos["right"], "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "right hand" in text
+    lines = errors.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("handmesh: ") for line in lines)
+    assert "notes.jpg" in lines[0]
+    assert "missing.jpg" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("predict",),
+        ("no-such-command",),
+        ("predict", "photo.jpg", "--box", "1,2,3"),
+        ("predict", "photo.jpg", "--box", "a,b,c,d"),
+        ("predict", "photo.jpg", "--handedness", "both"),
+    ],
+)
+def test_wrong_usage_is_exit_code_two(run: Make, arguments: tuple[str, ...]) -> None:
+    code, _, errors = run(*arguments)
+    assert code == 2
+    assert "usage: handmesh" in errors
+
+
+@pytest.mark.parametrize(
+    "options", [("--box", "900,900,990,990"), ("--fov", "400"), ("--bone-length", "-1")]
+)
+def test_impossible_values_are_exit_code_two(
+    run: Make, photos: dict[str, Path], options: tuple[str, ...]
+) -> None:
+    code, _, errors = run("predict", photos["right"], "--json", *options)
+    assert code == 2
+    assert errors.count("\n") == 1
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(
+    run: Make, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    code, _, errors = run("predict", photos["right"], "elsewhere/right.jpg", "--out", tmp_path)
+    assert code == 2
+    assert "two photos are named 'right'" in errors
+
+
+def test_missing_backend_is_exit_code_three(
+    run: Make, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise BackendUnavailable("backend 'onnx' needs the package 'onnxruntime'")
+
+    monkeypatch.setattr(handmesh.predictor, "Predictor", refuse)
+    code, _, errors = run("predict", photos["right"])
+    assert code == 3
+    assert errors == "handmesh: backend 'onnx' needs the package 'onnxruntime'\n"
+
+
+def test_missing_bundle_is_exit_code_two(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert "no bundle at" in capsys.readouterr().err
+
+
+def test_info_without_torch_is_exit_code_three(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [m for m in sys.modules if m.startswith("handmesh.nn")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["info"]) == 3
+    assert "pip install 'handmesh[torch]'" in capsys.readouterr().err
+
+
+def _entry_points(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    points = [EntryPoint(name, value, "handmesh.commands") for name, value in values.items()]
+    monkeypatch.setattr(cli, "entry_points", lambda group: points)
+
+
+def add_extra(commands: Any) -> None:
+    """What another package's entry point does."""
+    parser = commands.add_parser("extra", help="from elsewhere")
+    parser.add_argument("number", type=int)
+    parser.set_defaults(run=lambda args: args.number)
+
+
+def test_commands_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    _entry_points(monkeypatch, other="handmesh_other:add")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: add_extra)
+    assert cli.main(["extra", "7"]) == 7
+
+
+def test_commands_that_cannot_be_loaded_do_not_stop_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _entry_points(monkeypatch, broken="handmesh_missing_package.cli:add")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    captured = capsys.readouterr()
+    assert stop.value.code == 0
+    assert "predict" in captured.out
+    assert "no commands of 'broken'" in captured.err
+    # Our own commands do not even ask.
+    cli.main(["verify", "no-such-bundle"])
+    assert "broken" not in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == "handmesh 0.1.0\n"
