@@ -21,6 +21,7 @@ from handmesh_training.rendering import (
     sample_appearance,
 )
 from handmesh_training.rendering.environments import LUMINANCE
+from handmesh_training.rendering.paint import BakedSurface
 from handmesh_training.rendering.textures import linear_to_srgb, srgb_to_linear
 
 # A tetrahedron: small, closed, and with an uv triangle for each face.
@@ -165,6 +166,55 @@ def test_uv_off_the_skin_continue_from_its_border() -> None:
     distance = np.linalg.norm(mapped[4:].reshape(-1, 1, 2) - border[None], axis=-1).min(1)
     assert distance.max() < np.linalg.norm(border[1] - border[0])
     assert np.allclose(mapped[4:, :, 0], border[0, 0], atol=1e-5)
+
+
+def sheet_hand() -> tuple[RenderMesh, np.ndarray, np.ndarray]:
+    """Two sheets, palm (-z) and back (+z), side by side in the atlas; joints as fingers up."""
+    x, y = np.meshgrid(np.linspace(-0.06, 0.06, 13), np.linspace(-0.2, 0.02, 23))
+    sheet = np.stack([x, y], -1).reshape(-1, 2)
+    vertices = np.concatenate([np.c_[sheet, np.full(299, -0.01)], np.c_[sheet, np.full(299, 0.01)]])
+    quads = np.array(
+        [[r * 13 + c, r * 13 + c + 1, r * 13 + c + 14, r * 13 + c + 13]
+         for r in range(22) for c in range(12)]
+    )  # fmt: skip
+    half = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    # Seen from -z (towards +z, +y down) the order x then y is clockwise: turn the palm.
+    faces = np.concatenate([half[:, ::-1], half + 299]).astype(np.int32)
+    corners = vertices[faces]
+    u = (corners[..., 0] + 0.06) / 0.12 * 0.5 + 0.5 * (corners[..., 2] > 0)
+    v = (corners[..., 1] + 0.2) / 0.22
+    uv = np.stack([u, 1 - v], -1).astype(np.float32)
+    joints = np.zeros((21, 3))
+    for finger, base in enumerate((1, 5, 9, 13, 17)):
+        for k, height in enumerate((0.08, 0.12, 0.15, 0.175)):
+            joints[base + k] = [0.05 - 0.025 * finger, -height, -0.002 * k * k]
+    return RenderMesh(faces, uv, np.zeros(598, np.uint8)), vertices, joints
+
+
+def test_baking_finds_the_surface_under_each_texel() -> None:
+    mesh, vertices, _ = sheet_hand()
+    fractions = np.stack([mesh.uv[..., 0], 1 - mesh.uv[..., 1]], -1)
+    surface = BakedSurface.bake(mesh, vertices, fractions, 64)
+    assert surface.known.all()
+    at = (np.arange(64) + 0.5) / 64
+    u, v = np.meshgrid(at, at)
+    back = u > 0.5
+    expected = np.stack([(u - 0.5 * back) * 0.24 - 0.06, v * 0.22 - 0.2, 0.02 * back - 0.01], -1)
+    np.testing.assert_allclose(surface.points, expected.reshape(-1, 3), atol=1e-4)
+    np.testing.assert_allclose(surface.normals[:, 2], np.where(back, 1, -1).reshape(-1), atol=1e-6)
+
+
+def test_painted_palms_are_lighter_than_backs_most_of_all_on_dark_skin() -> None:
+    mesh, vertices, joints = sheet_hand()
+    skins = SkinSet.procedural(3, 10, mesh, vertices, joints, size=64)
+    again = SkinSet.procedural(3, 10, mesh, vertices, joints, size=64)
+    np.testing.assert_array_equal(skins.textures.texels, again.textures.texels)
+    images = np.stack([skins.textures.image(i) for i in range(10)]) @ LUMINANCE  # (10, 64, 64)
+    palm, back = np.median(images[:, 30:50, :28], (1, 2)), np.median(images[:, 30:50, 36:], (1, 2))
+    assert (palm >= 0.97 * back).all()
+    assert (palm / back)[-1] > 1.5
+    assert (palm / back)[-1] > 1.3 * (palm / back)[0]
+    assert (np.diff(back) < 0).all()  # light to dark
 
 
 def test_skin_folder_is_read_and_its_gutters_filled(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ class HandRenderer:
         self.skins = (
             SkinSet.from_folder(settings.skins, mesh)
             if settings.skins is not None
-            else SkinSet.procedural(seed, 12, mesh)
+            else SkinSet.procedural(
+                seed, 12, mesh, asset.vertices_m, asset.joint_regressor @ asset.vertices_m
+            )
         )
         self.environments = (
             EnvironmentSet.from_folder(settings.environments)

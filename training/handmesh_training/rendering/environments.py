@@ -227,18 +227,21 @@ def _made_up(rng: np.random.Generator, height: int) -> npt.NDArray[np.float32]:
     width = 2 * height
     directions = harmonics.panorama_directions(height, width)
     rise = (directions[..., 1:2] + 1) / 2  # 0 above, 1 below
-    top, bottom = rng.uniform(0.05, 1.0, 3), rng.uniform(0.02, 0.5, 3)
+
+    def colour(brightest: float, gaudy: float) -> npt.NDArray[np.float64]:
+        return brightest * rng.random() * np.exp(rng.normal(0, gaudy, 3) - gaudy) + 0.01
+
+    top, bottom = colour(1.0, 0.2), colour(0.5, 0.25)
     image = top * (1 - rise) + bottom * rise
     for cells in (4, 16, 64):
         noise = rng.normal(size=(cells, 2 * cells, 3)).astype(np.float32)
-        noise = 0.35 * noise + 0.65 * noise.mean(2, keepdims=True)
+        noise = 0.15 * noise + 1.5 * noise.mean(2, keepdims=True)
         blotches = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
         image = image * np.exp(0.35 * blotches)
     for _ in range(int(rng.integers(5, 30))):
         x, y = rng.integers(0, width), rng.integers(height // 8, height)
         w, h = rng.integers(2, width // 6), rng.integers(2, height // 3)
-        colour = rng.uniform(0.02, 0.8, 3) ** rng.uniform(0.7, 2.0)
-        image[y : y + h, x : x + w] = colour * rng.uniform(0.7, 1.3, (1, 1, 1))
+        image[y : y + h, x : x + w] = colour(0.9, rng.choice([0.1, 0.5]))
     for _ in range(int(rng.integers(1, 4))):
         centre = rng.normal(size=3) - [0, 0.8, 0]
         centre /= np.linalg.norm(centre)

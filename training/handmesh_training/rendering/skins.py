@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from handmesh.errors import ImageError, InputError
+from handmesh_training.rendering.arrays import checked
 from handmesh_training.rendering.mesh import RenderMesh
+from handmesh_training.rendering.paint import BakedSurface, paint
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
 
 # The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
@@ -99,36 +101,53 @@ class SkinSet:
         return cls._filled(images, mesh, region)
 
     @classmethod
-    def procedural(cls, seed: int, count: int, mesh: RenderMesh, size: int = 256) -> SkinSet:
-        """Made-up skins for those who have no textures: tones of the Monk scale, mottled.
+    def procedural(
+        cls,
+        seed: int,
+        count: int,
+        mesh: RenderMesh,
+        vertices_m: npt.NDArray[np.floating] | None = None,
+        joints_m: npt.NDArray[np.floating] | None = None,
+        *,
+        size: int = 256,
+    ) -> SkinSet:
+        """Made-up skins for those who have no textures, over the tones of the Monk scale.
 
         Args:
             seed: same seed, same textures.
             count: how many.
             mesh: its coordinates tell where in the atlas the skin must lie.
+            vertices_m: (V, 3) rest vertices, fingers up (-y), palm towards -z; with the
+                joints they tell palm from back and where creases, knuckles and nails are.
+                Without them the skin is mottled, no more.
+            joints_m: (21, 3) rest joints.
             size: side of the textures in px.
 
         Raises:
-            InputError: a count or size below one.
+            InputError: a count or size out of range, or bad arrays.
         """
-        if count < 1 or size < 8:
-            raise InputError(f"expected count >= 1 and size >= 8, got {count} and {size}")
-        uv = mesh.uv.reshape(-1, 2)
-        low, high = uv.min(0), uv.max(0)
+        if count < 1 or not 8 <= size <= 4096:
+            raise InputError(f"expected count >= 1 and size 8 to 4096, got {count} and {size}")
+        uv = mesh.uv[_largest_island(mesh.uv)]  # an arm may lie far off in the atlas
+        low, high = uv.reshape(-1, 2).min(0), uv.reshape(-1, 2).max(0)
         region = (float(low[0]), float(1 - high[1]), float(high[0]), float(1 - low[1]))
         rng = np.random.default_rng(seed)
+        if vertices_m is None or joints_m is None:
+            y, x = np.mgrid[:size, :size] * (0.2 / size)
+            flat = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
+            facing = np.broadcast_to([0.0, 0.0, 1.0], flat.shape)
+            surface = BakedSurface(np.ones((size, size), dtype=np.bool_), flat, facing)
+            joints = np.full((21, 3), 1e3) + np.arange(21)[:, None] ** [1, 2, 0]  # nowhere near
+        else:
+            rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
+            joints = checked("joints_m", joints_m, np.float64, (21, 3))
+            surface = BakedSurface.bake(mesh, rest, _fractions(mesh.uv, region), size)
         tones = skin_tones()
         images = []
         for index in range(count):
             place = (index + 0.5) / count * (len(tones) - 1)
             tone = tones[int(place)] + (place % 1) * (tones[int(place) + 1] - tones[int(place)])
-            mottle = np.zeros((size, size, 3), dtype=np.float32)
-            for cells, strength in ((4, 0.10), (12, 0.07), (48, 0.05), (128, 0.04)):
-                grey = rng.normal(size=(cells, cells, 1)) * [0.6, 1.0, 1.1]
-                red = rng.normal(size=(cells, cells, 1)) * [0.3, -0.3, -0.3]
-                noise = ((grey + red) * strength).astype(np.float32)  # (cells, cells, 3)
-                mottle += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-            images.append((tone * np.exp(mottle)).astype(np.float32))
+            images.append(paint(rng, surface, joints, tone))
         return cls._filled(images, mesh, region)
 
     @classmethod
@@ -193,6 +212,22 @@ def _fractions(
     return np.stack(
         [(uv[..., 0] - left) / (right - left), (1 - uv[..., 1] - top) / (bottom - top)], axis=-1
     ).astype(np.float32)
+
+
+def _largest_island(uv: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """(F,) faces of the largest piece of the atlas that hangs together."""
+    _, corners = np.unique(uv.reshape(-1, 2).round(6), axis=0, return_inverse=True)
+    corners = corners.reshape(-1, 3)
+    label = np.arange(corners.max() + 1)
+    while True:  # the smallest label spreads over each piece
+        lowest = label[corners].min(axis=1)
+        spread = label.copy()
+        np.minimum.at(spread, corners, lowest[:, None])
+        if (spread == label).all():
+            break
+        label = spread
+    island = label[corners[:, 0]]
+    return np.asarray(island == np.bincount(island).argmax())
 
 
 def _fill_outside(
