@@ -111,6 +111,9 @@ def _add_predict(commands: Any) -> None:
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser("info", help="layers, parameters and operations of a network")
     parser.add_argument("--network", choices=("light", "paper"), default="light")
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help="sum up layers below this depth (default: all)"
+    )
     parser.set_defaults(run=_info)
 
 
@@ -220,12 +223,17 @@ def _summary(hand: Hand) -> str:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from .graph import Topology
+
     try:
-        from .nn import build, configs
-        from .nn.summary import describe, render
-    except ImportError as cause:
-        raise MissingExtra("torch", "torch") from cause
-    print(describe, render, build, configs)
+        from .nn import build, from_dict
+        from .nn.summary import describe
+    except ModuleNotFoundError as cause:
+        if cause.name is None or cause.name.startswith(__package__):
+            raise
+        raise MissingExtra(cause.name, "torch") from cause
+    network = build(from_dict({"network": args.network}), Topology.default())
+    print(describe(network).render(args.depth))
     return OK
 
 

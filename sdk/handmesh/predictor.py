@@ -220,18 +220,36 @@ def load(
     return Predictor(bundle, backend, threads)
 
 
-def predict(image: ImageLike, **options: Any) -> list[Hand]:
-    """The hands in a photo: `Predictor.predict` of the shipped bundle, loaded on first use.
+def predict(
+    image: ImageLike,
+    box: BoxLike | None = None,
+    camera: Camera | None = None,
+    handedness: Handedness | None = None,
+    bone_length_m: float | None = None,
+    root_depth_m: float | None = None,
+    mirrored: bool = False,
+    max_hands: int = 1,
+    min_presence: float = 0.5,
+) -> list[Hand]:
+    """The hands in a photo, the surest first: `Predictor.predict`, where the arguments are told.
 
-    Args:
-        image: a path, an image file's bytes, or an (H, W, 3) uint8 RGB array.
-        **options: those of `Predictor.predict`.
+    The shipped bundle is loaded on the first call and kept.
     """
     global _default
     with _default_lock:
         if _default is None:
             _default = Predictor()
-    return _default.predict(image, **options)
+    return _default.predict(
+        image,
+        box=box,
+        camera=camera,
+        handedness=handedness,
+        bone_length_m=bone_length_m,
+        root_depth_m=root_depth_m,
+        mirrored=mirrored,
+        max_hands=max_hands,
+        min_presence=min_presence,
+    )
 
 
 _default: Predictor | None = None

@@ -184,6 +184,22 @@ def test_missing_bundle_is_exit_code_two(
     assert "no bundle at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("network", ["light", "paper"])
+def test_info_states_layers_parameters_and_operations(
+    capsys: pytest.CaptureFixture[str], network: str
+) -> None:
+    assert cli.main(["info", "--network", network, "--depth", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{network}, input ")
+    assert lines[2].split() == ["layer", "type", "output", "parameters", "MACs"]
+    assert lines[-1].startswith("total")
+    rows = [line.split() for line in lines[4:-2]]
+    total = [int(number.replace(",", "")) for number in lines[-1].split()[-2:]]
+    for column in (-2, -1):
+        assert sum(int(row[column].replace(",", "")) for row in rows) == total[column]
+    assert total[0] > 1_000_000
+
+
 def test_info_without_torch_is_exit_code_three(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -340,6 +341,25 @@ def test_module_level_predict_loads_once(
     for _ in range(2):
         assert len(predictor_module.predict(paint(CAMERA, truth), max_hands=1)) == 1
     assert len(made) == 1
+
+
+def test_module_level_predict_takes_and_passes_on_every_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = dict(inspect.signature(Predictor.predict).parameters)
+    del method["self"]
+    assert dict(inspect.signature(predictor_module.predict).parameters) == method
+    received: dict[str, Any] = {}
+
+    class Recorder:
+        def predict(self, image: Any, **options: Any) -> list[Hand]:
+            received.update(options, image=image)
+            return []
+
+    monkeypatch.setattr(predictor_module, "_default", Recorder())
+    sent = {name: object() for name in method}
+    predictor_module.predict(**sent)  # type: ignore[arg-type]
+    assert received == sent
 
 
 def test_wrist_depth_of_the_network_is_taken_off(

@@ -45,7 +45,8 @@ class TorchBackend:
         network = build(config, bundle.topology)
         load_weights(network, path, config, bundle.topology)
         # Crops come with their channels last: convolutions that expect it need no copy.
-        self._network = network.eval().to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.eval()
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
         import torch
