@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import NetworkOutput
 from handmesh_training import losses
-from handmesh_training.losses import LossWeights, Surface
+from handmesh_training.losses import LossWeights
+from handmesh_training.surface import Surface
 
 torch.set_num_threads(1)
 # An octahedron with two faces missing: open edges, and vertices with unequal neighbour counts.
@@ -164,7 +166,7 @@ def test_surface_counts_of_the_hand() -> None:
 
 
 def test_three_faces_at_an_edge_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most two"):
+    with pytest.raises(InputError, match="at most two"):
         Surface(np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4]]), 5)
 
 

@@ -16,6 +16,7 @@ from handmesh.nn.config import (
 )
 from handmesh.nn.light import LightNetwork
 from handmesh.nn.paper import PaperNetwork
+from handmesh.nn.summary import LayerRow, Summary, describe
 from handmesh.nn.weights import load_weights, read_config, save_weights
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DecoderConfig",
+    "LayerRow",
     "LightConfig",
     "LightNetwork",
     "NetworkConfig",
@@ -30,7 +32,9 @@ __all__ = [
     "PaperConfig",
     "PaperNetwork",
     "StageConfig",
+    "Summary",
     "build",
+    "describe",
     "from_dict",
     "load_weights",
     "read_config",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from handmesh.errors import InputError
+
 JOINT_COUNT = 21
 
 
@@ -102,9 +104,9 @@ class LightConfig:
 
     def __post_init__(self) -> None:
         if self.input_size < 32 or self.input_size % 32:
-            raise ValueError(f"input_size must be a multiple of 32, got {self.input_size}")
+            raise InputError(f"input_size must be a multiple of 32, got {self.input_size}")
         if len(self.stages) != 4:
-            raise ValueError(f"expected four stages, got {self.stages}")
+            raise InputError(f"expected four stages, got {self.stages}")
 
     @property
     def heatmap_size(self) -> int:
@@ -141,7 +143,7 @@ class PaperConfig:
     def __post_init__(self) -> None:
         step = 4 << max(self.hourglass_depth, self.encoder_levels)
         if self.input_size < step or self.input_size % step:
-            raise ValueError(f"input_size must be a multiple of {step}, got {self.input_size}")
+            raise InputError(f"input_size must be a multiple of {step}, got {self.input_size}")
 
     @property
     def heatmap_size(self) -> int:
@@ -166,17 +168,17 @@ def from_dict(values: dict[str, Any]) -> NetworkConfig:
     """Inverse of `to_dict`; also takes what JSON made of it (lists for tuples).
 
     Raises:
-        ValueError: an unknown network or an unknown field.
+        InputError: an unknown network or an unknown field.
     """
     rest = dict(values)
     network = rest.pop("network", None)
     if network not in _NETWORKS:
-        raise ValueError(f"expected a network out of {sorted(_NETWORKS)}, got {network!r}")
+        raise InputError(f"expected a network out of {sorted(_NETWORKS)}, got {network!r}")
     kind = _NETWORKS[network]
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(rest) - known)
     if unknown:
-        raise ValueError(f"{network} has no hyper-parameter {unknown}; it has {sorted(known)}")
+        raise InputError(f"{network} has no hyper-parameter {unknown}; it has {sorted(known)}")
     if "decoder" in rest:
         rest["decoder"] = DecoderConfig(**_tuples(rest["decoder"]))
     if "stages" in rest:

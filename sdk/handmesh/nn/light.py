@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handmesh.nn.blocks import NetworkOutput, conv_norm, soft_argmax
 from handmesh.nn.config import JOINT_COUNT, LightConfig, StageConfig
-from handmesh.nn.graph_layers import GraphHead, PoseRegressor
+from handmesh.nn.graph_head import GraphHead, PoseRegressor
 
 if TYPE_CHECKING:
     from handmesh.graph import Topology

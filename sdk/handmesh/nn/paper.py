@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from handmesh.nn.blocks import NetworkOutput
 from handmesh.nn.config import PaperConfig
-from handmesh.nn.graph_layers import GraphHead, PoseRegressor
+from handmesh.nn.graph_head import GraphHead, PoseRegressor
 from handmesh.nn.hourglass import ResidualEncoder, Stack, Stem
 
 if TYPE_CHECKING:

@@ -9,14 +9,8 @@ from numpy.polynomial import chebyshev
 
 from handmesh.graph import Topology
 from handmesh.nn.config import DecoderConfig
-from handmesh.nn.graph_layers import (
-    ChebConv,
-    GraphHead,
-    MeshDecoder,
-    NodeLevel,
-    PoseRegressor,
-    symmetric_product,
-)
+from handmesh.nn.graph_head import GraphHead, MeshDecoder, PoseRegressor
+from handmesh.nn.graph_layers import ChebConv, NodeLevel, symmetric_product
 
 SMALL = DecoderConfig(
     coarse_features=6,

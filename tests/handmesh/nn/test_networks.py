@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, PaperConfig, build, from_dict, to_dict
 
@@ -130,13 +131,13 @@ def test_config_round_trip_through_json(config: LightConfig | PaperConfig) -> No
     ids=["unknown", "none", "misspelt"],
 )
 def test_bad_config(values: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(InputError):
         from_dict(values)
 
 
 @pytest.mark.parametrize("size", [0, 100, -32])
 def test_bad_input_size(size: int) -> None:
-    with pytest.raises(ValueError, match="multiple of"):
+    with pytest.raises(InputError, match="multiple of"):
         LightConfig(input_size=size)
-    with pytest.raises(ValueError, match="multiple of"):
+    with pytest.raises(InputError, match="multiple of"):
         PaperConfig(input_size=size)
