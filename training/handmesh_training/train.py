@@ -44,12 +44,16 @@ class ExtraWeights:
     Attributes:
         huber: bones beyond which squared distances go on linearly: far-off joints, the hard ones, would
             otherwise drown the many that are nearly right.
+        heatmap: more of L_H: beside dense mesh losses its paper weight teaches maps too slowly.
+        heatmap_uv: (u, v) read off the heat-maps, where the network reads them.
         pose: more of L_J than the paper's share of 21 points among a thousand vertices.
         image: (u, v) of the joints, for every labelled picture, real photos included.
         confidence, presence, handedness: of the heads that the paper does not have.
     """
 
     huber: float = 0.2
+    heatmap: float = 90.0
+    heatmap_uv: float = 20.0
     pose: float = 1.0
     image: float = 40.0
     confidence: float = 0.02
@@ -75,7 +79,7 @@ class TrainSettings:
     decay: int = 6_000
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
-    clip: float = 2.0
+    clip: float = 10.0
     average: float = 0.999
     seed: int = 0
     workers: int = 1
@@ -101,6 +105,12 @@ def objective(
     )
     more_pose = losses.pose_loss(output.joints, joints, scale, deep, huber=extra.huber)
     total = total + extra.image * terms["image"] + extra.pose * more_pose
+    total = total + extra.heatmap * terms["heatmap"]
+    if output.heatmap_uv is not None:
+        terms["heatmap_uv"] = losses.point_loss_2d(
+            output.heatmap_uv, joints, flat, huber=extra.huber / USUAL_CROP_IN_BONES
+        )
+        total = total + extra.heatmap_uv * terms["heatmap_uv"]
     present = batch["has_hand"]
     if output.confidence_logits is not None:
         terms["confidence"] = losses.confidence_loss(

@@ -21,6 +21,8 @@ class NetworkOutput(NamedTuple):
         presence_logit: (B,) float32.
         handedness_logit: (B,) float32, positive for a right hand; None for a network that has no
             such head.
+        heatmap_uv: (B, 21, 2) float32, crop fractions read off the heat-maps by soft-argmax; None
+            for a network that does not use them so.
     """
 
     vertices: Tensor
@@ -29,6 +31,7 @@ class NetworkOutput(NamedTuple):
     confidence_logits: Tensor
     presence_logit: Tensor
     handedness_logit: Tensor | None
+    heatmap_uv: Tensor | None = None
 
 
 def conv_norm(

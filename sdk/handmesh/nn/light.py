@@ -192,4 +192,6 @@ class LightNetwork(nn.Module):
             evidence = torch.cat([gathered, peaks], dim=2).detach()  # (B, 21, C + 1)
             confidence = (evidence * self.confidence).sum(dim=2) + self.confidence_bias
             logits = self.classify(maps[3].float().mean(dim=(2, 3)))  # (B, 2)
-        return NetworkOutput(vertices, joints, [heatmaps], confidence, logits[:, 0], logits[:, 1])
+        return NetworkOutput(
+            vertices, joints, [heatmaps], confidence, logits[:, 0], logits[:, 1], uv
+        )
