@@ -71,11 +71,11 @@ def paint() -> Callable[..., NDArray[np.uint8]]:
         image = np.zeros((camera.height, camera.width, 3), dtype=np.uint8)
         for hand in hands:
             points = camera.project(hand.joints_m)  # (21, 2)
-            radius = 0.05 * float(np.ptp(points, axis=0).max())
+            radius = 0.045 * float(np.ptp(points, axis=0).max())
             for joint, (x, y) in enumerate(points):
                 centre = (round(x * 256), round(y * 256))
                 # A black rim: where discs touch, their colours must not mix into a third one.
-                for reach, color in ((1.4, (0, 0, 0)), (1.0, (10 * joint, 255, 255))):
+                for reach, color in ((1.25, (0, 0, 0)), (1.0, (10 * joint, 255, 255))):
                     size = round(reach * radius * 256)
                     cv2.circle(image, centre, size, color, -1, cv2.LINE_8, 8)
         return image

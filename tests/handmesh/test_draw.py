@@ -88,6 +88,21 @@ def test_near_parts_cover_far_ones(topology: Topology, photo: np.ndarray) -> Non
     assert (both[0][drawn] == alone[drawn]).mean() > 0.98
 
 
+def test_the_near_side_of_a_hand_covers_its_far_side(hand: Hand, photo: np.ndarray) -> None:
+    # Two copies of the hand in one mesh, the farther of which faces the light: it must not show.
+    behind = hand.vertices_m + np.float32([0, 0, 0.1])
+    faces = np.vstack([hand.faces, hand.faces[:, ::-1] + len(behind)])
+    for order in (1, -1):
+        double = replace(
+            hand,
+            vertices_m=np.vstack([hand.vertices_m, behind]),
+            vertices_px=np.vstack([hand.vertices_px, hand.vertices_px]),
+            faces=faces[::order],
+        )
+        drawn, alone = (overlay(photo, [h], 1.0, skeleton=False) for h in (double, hand))
+        assert (drawn == alone).mean() > 0.99
+
+
 def test_opacity_blends(hand: Hand, photo: np.ndarray) -> None:
     none, half, full = (overlay(photo, [hand], s, skeleton=False) for s in (0.0, 0.5, 1.0))
     np.testing.assert_array_equal(none, photo)
