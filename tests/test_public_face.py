@@ -8,12 +8,12 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import handmesh
-from handmesh import errors
+from handmesh import Predictor, errors
 
 PUBLIC = [
     "BONES",
@@ -87,20 +87,28 @@ def test_everything_public_is_documented() -> None:
     assert bare == []
 
 
-def test_functions_that_take_arguments_document_them_all() -> None:
+@pytest.mark.parametrize("documented", [Predictor, Predictor.predict])
+def test_every_argument_is_documented(documented: Callable[..., object]) -> None:
     forgotten = [
-        f"{name}({argument})"
-        for name in ("predict", "load", "Predictor.predict")
-        for argument in inspect.signature(dict(_public_callables())[name]).parameters
-        if argument != "self"
-        and f"{argument}:" not in _documentation(name).replace("**options", "options")
+        argument
+        for argument in inspect.signature(documented).parameters
+        if argument != "self" and f"{argument}:" not in (inspect.getdoc(documented) or "")
     ]
     assert forgotten == []
 
 
-def _documentation(name: str) -> str:
-    # `load` takes what Predictor takes, and says so.
-    return inspect.getdoc(dict(_public_callables())["Predictor" if name == "load" else name]) or ""
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [(handmesh.predict, Predictor.predict), (handmesh.load, Predictor)],
+)
+def test_short_forms_take_what_the_class_takes(
+    short: Callable[..., object], full: Callable[..., object]
+) -> None:
+    def arguments(function: Callable[..., object]) -> dict[str, object]:
+        parameters = inspect.signature(function).parameters.values()
+        return {p.name: (p.default, p.annotation) for p in parameters if p.name != "self"}
+
+    assert arguments(short) == arguments(full)
 
 
 def test_errors_form_the_documented_tree() -> None:
