@@ -10,7 +10,8 @@ import handmesh as sdk
 
 
 def main() -> None:
-    photo = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "photos/pointing.jpg"
+    default = Path(__file__).parent / "photos" / "pointing.jpg"
+    photo = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     hands = sdk.predict(photo, max_hands=2)
     if not hands:
         print(f"no hand in {photo}")
@@ -19,8 +20,8 @@ def main() -> None:
         x, y, z = hand.joints_m[tip]
         u, v = hand.joints_px[tip]
         print(
-            f"{hand.handedness} hand, {hand.presence:.0%} sure, depth {hand.depth}: index finger tip "
-            f"at pixel ({u:.0f}, {v:.0f}), {x:+.3f} {y:+.3f} {z:+.3f} m from the camera"
+            f"{hand.handedness} hand, {hand.presence:.0%} sure: index finger tip at pixel "
+            f"({u:.0f}, {v:.0f}), at ({x:+.3f}, {y:+.3f}, {z:+.3f}) m, depth {hand.depth}"
         )
         saved = hand.save(f"{photo.stem}_{number}.glb")
         print(f"mesh of {len(hand.vertices_m)} vertices in {saved}")
