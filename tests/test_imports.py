@@ -38,7 +38,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"types"}),
     frozenset(
-        {"bundle", "coarsening", "draw", "files", "geometry", "graph", "imaging", "nn", "search"}
+        {
+            "archive",
+            "bundle",
+            "coarsening",
+            "draw",
+            "files",
+            "geometry",
+            "graph",
+            "imaging",
+            "nn",
+            "search",
+        }
     ),
     frozenset({"backends"}),
     frozenset({"predictor", "verification"}),

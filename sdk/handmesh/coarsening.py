@@ -1,13 +1,13 @@
 """Graclus coarsening of a mesh graph into a balanced binary pooling tree.
 
 Heavy-edge matching after Dhillon et al. (Graclus, 2007) as used for graph CNNs by Defferrard et
-al. (2016, section 2.2): every level pairs neighbouring nodes, unpaired nodes get a fake partner, and
-the nodes are ordered so that the children of node ``i`` are ``2 i`` and ``2 i + 1``. Pooling and
-unpooling are then plain reshapes.
+al. (2016, section 2.2): every level pairs neighbouring nodes, unpaired nodes get a fake partner,
+and the nodes are ordered so that the children of node ``i`` are ``2 i`` and ``2 i + 1``. Pooling
+and unpooling are then plain reshapes.
 
 The result depends on how ties are broken. Here ties always go to the lowest index and every
-comparison is between exact integers, so the same mesh gives the same tree on every machine. The tree is
-nevertheless computed once and frozen in ``topology.npz`` (see ``graph.py``).
+comparison is between exact fractions, so the same mesh gives the same tree on every machine. The
+tree is nevertheless computed once and frozen in ``topology.npz`` (see ``graph.py``).
 """
 
 from __future__ import annotations
@@ -99,15 +99,22 @@ def coarsen(node_count: int, edges: NDArray[np.integer], levels: int) -> Coarsen
         levels: number of halvings.
 
     Raises:
-        InputError: when edges are out of range, duplicated or self-loops.
+        InputError: no nodes, a negative number of levels, or edges that are out of range,
+            duplicated or self-loops.
     """
-    pairs = [tuple(sorted((int(i), int(j)))) for i, j in edges]
+    edges = np.asarray(edges)
+    if node_count < 1 or levels < 0 or edges.ndim != 2 or edges.shape[1] != 2:
+        raise InputError(
+            f"expected (E, 2) edges of at least one node and no negative levels, got "
+            f"{edges.shape} edges of {node_count} nodes and {levels} levels"
+        )
+    pairs = [(min(i, j), max(i, j)) for i, j in edges.tolist()]
     if len(set(pairs)) != len(pairs) or any(i == j or i < 0 or j >= node_count for i, j in pairs):
         raise InputError(
             f"expected unique undirected edges between {node_count} nodes without self-loops; "
             "remove duplicates with edges_of_faces()"
         )
-    graphs: list[EdgeWeights] = [{(i, j): 1 for i, j in pairs}]
+    graphs: list[EdgeWeights] = [dict.fromkeys(pairs, 1)]
     clusters: list[NDArray[np.int64]] = []
     count = node_count
     for _ in range(levels):

@@ -1,8 +1,8 @@
 """The fixed graph of the hand: mesh topology, pooling levels, rescaled Laplacians, Chebyshev basis.
 
 A `Topology` is an asset, not something to recompute: Graclus coarsening depends on how ties are
-broken, so it was computed once (``handmesh_training.build_hand``) and frozen in ``topology.npz``. Its
-``sha256`` ties weights to the graph they were trained on.
+broken, so it was computed once (``handmesh_training.template.build``) and frozen in
+``topology.npz``. Its ``sha256`` ties weights to the graph they were trained on.
 
 Notation follows section 4.2 of the paper: L = I - D^-1/2 W D^-1/2 is the normalised Laplacian,
 L~ = 2 L / lambda_max - I the rescaled one, and T_k(L~) the Chebyshev polynomials with T_0 = I,
@@ -11,32 +11,32 @@ T_1 = L~, T_k = 2 L~ T_{k-1} - T_{k-2}.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .archive import hash_arrays, read_arrays, write_arrays
 from .errors import BundleError, GraphMismatchError, InputError
 
 FORMAT_VERSION = 1
 LEVEL_NODE_COUNTS = (1280, 640, 320, 160, 80)
 DEFAULT_PATH = Path(__file__).parent / "assets" / "topology.npz"
 
-_ARRAYS: dict[str, tuple[np.dtype, int]] = {
-    "faces": (np.dtype("<i4"), 2),
-    "node_of_vertex": (np.dtype("<i4"), 1),
-    "joint_regressor": (np.dtype("<f4"), 2),
-    "joint_blend": (np.dtype("<f4"), 2),
-    "uv": (np.dtype("<f4"), 2),
-    "template_vertices_m": (np.dtype("<f4"), 2),
-    "parts": (np.dtype("u1"), 1),
-    "bone_ratios": (np.dtype("<f4"), 1),
+_INDEX, _FLOAT = np.dtype("<i4"), np.dtype("<f4")
+_ARRAYS: dict[str, np.dtype[Any]] = {
+    "faces": _INDEX,
+    "node_of_vertex": _INDEX,
+    "joint_regressor": _FLOAT,
+    "joint_blend": _FLOAT,
+    "uv": _FLOAT,
+    "template_vertices_m": _FLOAT,
+    "parts": np.dtype("u1"),
+    "bone_ratios": _FLOAT,
 }
 
 
@@ -116,7 +116,7 @@ class Topology:
     def _flat(self) -> dict[str, NDArray[np.generic]]:
         arrays: dict[str, NDArray[np.generic]] = {
             name: np.ascontiguousarray(getattr(self, name), dtype=dtype)
-            for name, (dtype, _) in _ARRAYS.items()
+            for name, dtype in _ARRAYS.items()
         }
         for level in self.levels:
             prefix = f"level{level.node_count}_"
@@ -129,11 +129,7 @@ class Topology:
     @cached_property
     def sha256(self) -> str:
         """Hash of names, shapes and bytes of all arrays; independent of the container file."""
-        digest = hashlib.sha256(f"handmesh-topology-{FORMAT_VERSION}".encode())
-        for name, array in sorted(self._flat().items()):
-            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        return hash_arrays(f"handmesh-topology-{FORMAT_VERSION}", self._flat())
 
     def check_sha256(self, expected: str, owner: str) -> None:
         """Raise `GraphMismatchError` unless ``expected`` is this graph's hash."""
@@ -145,17 +141,7 @@ class Topology:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a compressed, byte-reproducible .npz atomically."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".tmp")
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, array in sorted(self._flat().items()):
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, array, allow_pickle=False)
-                # A fixed date, or two builds would differ in bytes.
-                entry = zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0))
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, buffer.getvalue())
-        os.replace(temporary, target)
+        write_arrays(path, self._flat())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Topology:
@@ -164,12 +150,11 @@ class Topology:
         Raises:
             BundleError: the file is missing, unreadable, or its arrays do not fit together.
         """
+        arrays: dict[str, Any] = read_arrays(path, "reinstall handmesh or restore the file")
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
             levels = tuple(
                 GraphLevel(
-                    mask=arrays[f"level{count}_mask"].astype(bool),
+                    mask=arrays[f"level{count}_mask"] != 0,
                     neighbours=arrays[f"level{count}_neighbours"],
                     weights=arrays[f"level{count}_weights"],
                     lambda_max=float(arrays[f"level{count}_lambda_max"]),
@@ -177,12 +162,10 @@ class Topology:
                 for count in LEVEL_NODE_COUNTS
             )
             topology = cls(levels=levels, **{name: arrays[name] for name in _ARRAYS})
-        except FileNotFoundError as error:
-            raise BundleError(f"no topology file at {path}; reinstall or restore it") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(
-                f"{path} is not a readable handmesh topology ({error}); restore the original file"
-            ) from error
+        except KeyError as error:
+            raise BundleError(f"{path} is not a handmesh topology: it has no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"{path} is not a handmesh topology: {error}") from error
         topology._check(str(path))
         return topology
 
@@ -192,8 +175,10 @@ class Topology:
         return cls.load(DEFAULT_PATH)
 
     def _check(self, owner: str) -> None:
-        count = self.vertex_count
+        count = self.node_of_vertex.size
         shapes = {
+            "faces": (self.faces.size // 3, 3),
+            "node_of_vertex": (count,),
             "joint_regressor": (21, count),
             "joint_blend": (count, 21),
             "uv": (count, 2),
@@ -201,17 +186,40 @@ class Topology:
             "parts": (count,),
             "bone_ratios": (20,),
         }
-        for name, (dtype, ndim) in _ARRAYS.items():
-            array = getattr(self, name)
-            if array.dtype != dtype or array.ndim != ndim:
-                raise BundleError(f"{owner}: {name} is {array.dtype} with {array.ndim} dimensions")
-            if name in shapes and array.shape != shapes[name]:
-                raise BundleError(f"{owner}: {name} is {array.shape}, expected {shapes[name]}")
-        finest = self.levels[0]
-        if not finest.mask[self.node_of_vertex].all() or int(finest.mask.sum()) != count:
+        for name, dtype in _ARRAYS.items():
+            _check_array(owner, name, getattr(self, name), dtype, shapes[name])
+        for nodes, level in zip(LEVEL_NODE_COUNTS, self.levels, strict=True):
+            prefix = f"{owner}: level {nodes}"
+            width = level.neighbours.shape[-1] if level.neighbours.ndim else 0
+            _check_array(prefix, "mask", level.mask, np.dtype(bool), (nodes,))
+            _check_array(prefix, "neighbours", level.neighbours, _INDEX, (nodes, width))
+            _check_array(prefix, "weights", level.weights, _FLOAT, (nodes, width))
+            _check_range(prefix, "neighbours", level.neighbours, nodes)
+            if not np.isfinite(level.lambda_max) or level.lambda_max <= 0:
+                raise BundleError(f"{prefix}: lambda_max is {level.lambda_max}")
+        _check_range(owner, "faces", self.faces, count)
+        _check_range(owner, "node_of_vertex", self.node_of_vertex, LEVEL_NODE_COUNTS[0])
+        taken = np.zeros(LEVEL_NODE_COUNTS[0], dtype=bool)
+        taken[self.node_of_vertex] = True
+        if int(taken.sum()) != count or (taken != self.levels[0].mask).any():
             raise BundleError(f"{owner}: the vertex order does not match the padding mask")
-        if self.faces.min() < 0 or self.faces.max() >= count:
-            raise BundleError(f"{owner}: faces point outside the {count} vertices")
+
+
+def _check_array(
+    owner: str, name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise BundleError(
+            f"{owner}: {name} is {array.dtype} {array.shape}, expected {dtype} {shape}; "
+            "restore the original file"
+        )
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise BundleError(f"{owner}: {name} holds NaN or infinity; restore the original file")
+
+
+def _check_range(owner: str, name: str, indices: NDArray[np.int32], count: int) -> None:
+    if indices.size and (indices.min() < 0 or indices.max() >= count):
+        raise BundleError(f"{owner}: {name} must lie in 0..{count - 1}; restore the original file")
 
 
 def normalized_laplacian(
@@ -235,12 +243,21 @@ def graph_level(
 
     Eigenvalue and entries are rounded to 6 decimals, far below what training notices, so that the
     frozen bytes do not depend on the linear-algebra library that computed them.
+
+    Args:
+        mask: (N,) bool, True for real nodes. edges: (E, 2), without self-loops and duplicates.
+        weights: (E,), positive.
+
+    Raises:
+        InputError: no edges, so nothing to rescale by.
     """
+    if len(edges) == 0:
+        raise InputError("a graph level needs at least one edge, or its Laplacian is zero")
     count = len(mask)
     laplacian = normalized_laplacian(count, edges, weights)
     lambda_max = round(float(np.linalg.eigvalsh(laplacian)[-1]), 6)
     rescaled = np.round(2.0 * laplacian / lambda_max - np.eye(count), 6)
-    rescaled[~mask] = 0.0  # a fake node stays at zero through every T_k, k >= 1
+    rescaled[~mask] = 0.0  # features of fake nodes are zero, and stay so through every T_k
     used = rescaled != 0
     width = int(used.sum(axis=1).max())
     neighbours = np.repeat(np.arange(count, dtype=np.int32)[:, None], width, axis=1)  # (N, K)
@@ -253,7 +270,13 @@ def graph_level(
 
 
 def ell_matvec(level: GraphLevel, features: NDArray[np.floating]) -> NDArray[np.floating]:
-    """L~ x for node features (N, C), by gathering each row's neighbours."""
+    """L~ x for node features (N, C) of any float dtype, by gathering each row's neighbours.
+
+    Raises:
+        InputError: features of another shape, or integers.
+    """
+    if not np.issubdtype(features.dtype, np.floating):
+        raise InputError(f"expected floating-point features, got {features.dtype}")
     if features.ndim != 2 or len(features) != level.node_count:
         raise InputError(f"expected ({level.node_count}, C) features, got {features.shape}")
     gathered = features[level.neighbours]  # (N, K, C)
@@ -263,7 +286,11 @@ def ell_matvec(level: GraphLevel, features: NDArray[np.floating]) -> NDArray[np.
 def chebyshev_features(
     level: GraphLevel, features: NDArray[np.floating], order: int
 ) -> NDArray[np.floating]:
-    """[T_0 x, ..., T_{order-1} x] stacked as (order, N, C), by the recurrence."""
+    """[T_0 x, ..., T_{order-1} x] stacked as (order, N, C), by the recurrence.
+
+    Raises:
+        InputError: an order below 1, or features that `ell_matvec` does not take.
+    """
     if order < 1:
         raise InputError(f"the Chebyshev order must be at least 1, got {order}")
     terms = [features]

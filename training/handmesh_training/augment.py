@@ -1,13 +1,14 @@
 """From stored crops to network inputs: what a detector and a camera do to a picture.
 
-Geometry (rotation, scale, shift, mirroring) moves image and labels together; then exposure, colour, focus,
-noise, compression and occlusion change the image alone. OpenCV and look-up tables keep it below a
-millisecond a crop, so that it does not starve the training.
+Geometry (rotation, scale, shift, mirroring) moves image and labels together; then exposure, colour,
+focus, noise, compression and occlusion change the image alone. OpenCV and look-up tables keep it
+below a millisecond a crop, so that it does not starve the training.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from .samples import Crops
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]  # always uint8, but OpenCV's type stubs do not know
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Augmentation:
         stored_margin: side of the stored crop over the larger side of the joints' tight box.
         margin: centre of the drawn margin (log-normal with margin_spread).
         margin_spread: standard deviation of its logarithm.
-        wide: share of crops drawn much wider (up to wide_margin), as a search over a photo sees hands.
+        wide: share of crops drawn much wider (up to wide_margin), as a search over a photo sees
+            hands.
         rotation: standard deviation of in-plane turns, radians.
         anyhow: share of crops turned by any angle.
         shift: standard deviation of the centre's offset, as a share of the crop.
@@ -50,10 +52,14 @@ class Augmentation:
     occluders: float = 0.2
 
     def __call__(self, rng: np.random.Generator, crops: Crops) -> Crops:
-        """Draw one network input from each stored crop; the same generator state, the same result."""
+        """Draw one network input from each stored crop; a function of crops and generator alone.
+
+        Labels are new arrays. Crops that miss the hand lose all labels, mirrored ones their depth.
+        """
         out = Crops.empty(len(crops), self.input_size, crops.vertices.shape[1])
         out.put(np.arange(len(crops)), _labels_only(crops, self.input_size))
-        noise = rng.normal(0, 1, (256, 256, 3)).astype(np.float32)
+        side = max(256, self.input_size + 64)  # some room to cut grain from
+        noise = rng.normal(0, 1, (side, side, 3)).astype(np.float32)
         for i in range(len(crops)):
             matrix = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
             out.images[i] = self._warp(rng, crops.images[i], matrix)
@@ -90,18 +96,14 @@ class Augmentation:
         linear = np.array([[c, -s], [s, c]])
         return np.concatenate([linear, (0.5 + shift - linear @ [0.5, 0.5])[:, None]], axis=1)
 
-    def _warp(
-        self, rng: np.random.Generator, image: Image, matrix: NDArray[np.float64]
-    ) -> Image:
+    def _warp(self, rng: np.random.Generator, image: Image, matrix: NDArray[np.float64]) -> Image:
         stored, wanted = image.shape[0], self.input_size
         zoom = float(np.hypot(matrix[0, 0], matrix[1, 0])) * wanted / stored
         if zoom < 0.6:  # avoid aliasing when much is squeezed into the input
-            image = cv2.resize(image, None, fx=zoom * 1.2, fy=zoom * 1.2, interpolation=cv2.INTER_AREA)
-            stored_xy = image.shape[1::-1]
-        else:
-            stored_xy = (stored, stored)
+            shrink = zoom * 1.2
+            image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         # Fractions to pixel centres: x = fraction * size - 0.5 on both sides.
-        scale = np.diag([1 / stored_xy[0], 1 / stored_xy[1]])
+        scale = np.diag([1 / image.shape[1], 1 / image.shape[0]])
         linear = wanted * matrix[:, :2] @ scale
         offset = wanted * (matrix[:, :2] @ scale @ [0.5, 0.5] + matrix[:, 2]) - 0.5
         border = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)
@@ -129,7 +131,7 @@ def _move_labels(out: Crops, i: int, matrix: NDArray[np.float64]) -> None:
 
 
 def _mirror(out: Crops, i: int) -> None:
-    """Show the crop's mirror image: the other hand. Its 2D joints stay known, its mesh is no label."""
+    """Show the crop's mirror image: the other hand. Its (u, v) stay known, its mesh is no label."""
     out.images[i] = out.images[i][:, ::-1]
     out.joints[i, :, 0] = 1 - out.joints[i, :, 0]
     out.is_right[i] = not out.is_right[i]
@@ -143,7 +145,9 @@ def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:
     centre = (rng.uniform(0.05, 0.95, 2) * side).astype(int)
     mask = np.zeros((side, side), dtype=np.uint8)
     if rng.random() < 0.5:
-        cv2.ellipse(mask, centre.tolist(), axes.tolist(), rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            mask, centre.tolist(), axes.tolist(), rng.uniform(0, 180), 0, 360, 255, -1, cv2.LINE_AA
+        )
     else:
         corners = cv2.boxPoints((centre.tolist(), (axes * 2).tolist(), rng.uniform(0, 90)))
         cv2.fillConvexPoly(mask, corners.astype(np.int32), 255, cv2.LINE_AA)
@@ -160,7 +164,11 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
     """A camera's side of it: focus, motion, resolution, exposure, colour, sensor noise, JPEG.
 
     Args:
-        image: (S, S, 3) uint8. noise: (N, N, 3) standard normal, N > S, to cut noise from.
+        rng: what chooses. image: (S, S, 3) uint8. noise: (N, N, 3) float32 standard normal, N > S,
+            to cut noise from.
+
+    Returns:
+        (S, S, 3) uint8; the input is not changed.
     """
     side = image.shape[0]
     kind = rng.random()
@@ -190,9 +198,8 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
         image = np.clip(image + grain, 0, 255).astype(np.uint8)
     if rng.random() < 0.25:
         quality = int(rng.integers(20, 85))
-        image = cv2.imdecode(
-            cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
-        )
+        packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return image
 
 

@@ -1,4 +1,4 @@
-"""The parametric right hand that training renders: shape directions, joint limits' axes, skinning.
+"""The parametric right hand that training renders: shape directions, axes of motion, skinning.
 
 `HandAsset` is the frozen file made by ``handmesh_training.template.build``; `HandModel` poses it in
 torch, batched and differentiable, on any device. Everything is in the template frame: metres, wrist
@@ -7,20 +7,19 @@ joint at the origin, fingers up (-y), thumb right (+x), palm towards the viewer 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from handmesh.errors import BundleError, InputError
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from handmesh.archive import hash_arrays, read_arrays, write_arrays
+from handmesh.errors import BundleError, InputError
 
 HAND_PATH = Path(__file__).parent / "assets" / "hand.npz"
 
@@ -61,49 +60,36 @@ class HandAsset:
     twist_axes: NDArray[np.float32]
 
     def _flat(self) -> dict[str, NDArray[np.generic]]:
-        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays["shape_names"] = np.array(self.shape_names, dtype="U32")
         return arrays
 
     @cached_property
     def sha256(self) -> str:
         """Hash of names, shapes and bytes of all arrays."""
-        digest = hashlib.sha256(b"handmesh-hand-1")
-        for name, array in sorted(self._flat().items()):
-            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return hash_arrays("handmesh-hand-1", self._flat())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a byte-reproducible .npz atomically."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".tmp")
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, array in sorted(self._flat().items()):
-                buffer = io.BytesIO()
-                np.lib.format.write_array(buffer, array, allow_pickle=False)
-                entry = zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0))
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, buffer.getvalue())
-        os.replace(temporary, target)
+        write_arrays(path, self._flat())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] = HAND_PATH) -> HandAsset:
         """Read the asset.
 
         Raises:
-            BundleError: missing or unreadable file.
+            BundleError: a missing or unreadable file, or one with other arrays.
         """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            names = tuple(str(name) for name in arrays.pop("shape_names"))
-            return cls(shape_names=names, **arrays)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        remedy = "restore it or rebuild it with python -m handmesh_training.template.build"
+        arrays: dict[str, Any] = read_arrays(path, remedy)
+        expected = {field.name for field in fields(cls)}
+        if set(arrays) != expected:
             raise BundleError(
-                f"{path} is not a readable hand asset ({error}); restore it or rebuild it with "
-                "python -m handmesh_training.template.build"
-            ) from error
+                f"{path} is not a hand asset: it lacks {sorted(expected - set(arrays))} and has "
+                f"{sorted(set(arrays) - expected)} instead; {remedy}"
+            )
+        names = tuple(str(name) for name in arrays.pop("shape_names"))
+        return cls(shape_names=names, **arrays)
 
 
 class PosedHand(NamedTuple):
@@ -171,8 +157,11 @@ class HandModel(nn.Module):
     def rotations(self, angles: Tensor) -> Tensor:
         """Bone rotations (B, 17, 3, 3) from (B, 17, 3) angles: twist, abduction, flexion, radians.
 
-        Flexion is absolute: zero is the straight finger, not the relaxed rest pose. Flexion turns first,
-        then abduction, then twist, all about axes fixed in the parent bone.
+        Flexion is absolute: zero is the straight finger, not the relaxed rest pose. Flexion turns
+        first, then abduction, then twist, all about axes fixed in the parent bone.
+
+        Raises:
+            InputError: angles of another shape.
         """
         if angles.ndim != 3 or angles.shape[1:] != (PIVOT_COUNT, 3):
             raise InputError(f"expected (B, {PIVOT_COUNT}, 3) angles, got {tuple(angles.shape)}")
@@ -204,7 +193,7 @@ class HandModel(nn.Module):
         return self._pose(shape, rotations)[0]
 
     def _pose(self, shape: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Posed joints (B, 21, 3), and each bone's map (B, 17, 3, 3), (B, 17, 3) from rest to pose."""
+        """Posed joints (B, 21, 3); each bone's map from rest to pose: (B, 17, 3, 3), (B, 17, 3)."""
         joints = self.joints + torch.einsum("bs,sjc->bjc", shape, self.joint_directions)
         world_r: list[Tensor] = []
         world_t: list[Tensor] = []

@@ -19,7 +19,7 @@ def mean_distance(predicted: ArrayLike, truth: ArrayLike) -> Array:
 
 
 def root_aligned_error(predicted: ArrayLike, truth: ArrayLike, root: int = 0) -> Array:
-    """(N,) mean distance after moving point ``root`` of both to the origin; size and turn as given."""
+    """(N,) mean distance after moving point ``root`` of both to the origin, and nothing else."""
     a, b = (np.asarray(x, dtype=np.float64) for x in (predicted, truth))
     return mean_distance(a - a[:, root : root + 1], b - b[:, root : root + 1])
 

@@ -1,9 +1,10 @@
 """Real photos with 2D joints, as crops for training and evaluation.
 
 A photo set is a folder of images with a ``pseudo_labels.json``:
-``{file: {"hands": [{"uv": 21 x [x, y] px, "world_m": 21 x [x, y, z] m, "handedness_as_reported": ...,
-"ok": bool}]}}``. The joints are a teacher's opinion (MediaPipe Hands), not the truth. The teacher
-reports handedness as for a selfie, so in un-mirrored photos its "Left" is the person's right hand.
+``{file: {"hands": [{"uv": 21 x [x, y] px, "world_m": 21 x [x, y, z] m, "handedness_as_reported":
+"Left" or "Right", "ok": bool}]}}``. The joints are a teacher's opinion (MediaPipe Hands), not the
+truth. The teacher reports handedness as for a selfie, so in un-mirrored photos its "Left" is the
+person's right hand.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+
 from handmesh.errors import InputError
 from handmesh.imaging import crop as crop_box
 from handmesh.imaging import decode
 from handmesh.types import Box
-from numpy.typing import NDArray
 
 from .samples import Crops
 
@@ -44,37 +46,47 @@ class LabelledHand:
 def read_labels(folder: Path | str) -> Iterator[LabelledHand]:
     """Hands of one photo set, in the order of its label file.
 
-    Photos whose labels the set itself marks as doubtful (``ok`` false) and photos with more than one hand
-    are left out.
+    Photos whose labels the set itself marks as doubtful (``ok`` false) and photos with more than
+    one hand are left out.
 
     Raises:
-        InputError: no readable label file in ``folder``.
+        InputError: no readable label file in ``folder``, or an entry that is not as above.
     """
     folder = Path(folder)
     try:
-        labels = json.loads((folder / LABELS).read_text())
-    except (OSError, ValueError) as error:
+        labels = dict(json.loads((folder / LABELS).read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder} holds no readable {LABELS} ({error}); a photo set is a folder of images with one"
+            f"{folder} holds no readable {LABELS} ({error}); "
+            "a photo set is a folder of images with one"
         ) from error
     for name, entry in labels.items():
-        hands = entry["hands"]
-        if len(hands) != 1 or not hands[0].get("ok", True):
-            continue
-        hand = hands[0]
-        # OpenCV's pixel-centre convention; the teacher counts from the image's corner.
-        yield LabelledHand(
-            path=folder / name,
-            joints_px=np.asarray(hand["uv"], dtype=np.float64) - 0.5,
-            joints_m=np.asarray(hand["world_m"], dtype=np.float64),
-            is_right=hand["handedness_as_reported"] == "Left",
-        )
+        try:
+            hands = entry["hands"]
+            if len(hands) == 1 and hands[0].get("ok", True):
+                yield _labelled_hand(folder / name, hands[0])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / LABELS}: the entry of {name!r} is not a labelled photo ({error!r})"
+            ) from error
 
 
-def load_crops(
-    folders: Sequence[Path | str], side: int, margin: float, vertex_count: int
-) -> Crops:
+def _labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
+    joints_px = np.asarray(hand["uv"], dtype=np.float64)  # (21, 2)
+    joints_m = np.asarray(hand["world_m"], dtype=np.float64)  # (21, 3)
+    reported = hand["handedness_as_reported"]
+    if joints_px.shape != (21, 2) or joints_m.shape != (21, 3):
+        raise ValueError(f"uv is {joints_px.shape}, world_m {joints_m.shape}")
+    if reported not in ("Left", "Right"):
+        raise ValueError(f"handedness_as_reported is {reported!r}")
+    # OpenCV's pixel-centre convention; the teacher counts from the image's corner.
+    return LabelledHand(path, joints_px - 0.5, joints_m, is_right=reported == "Left")
+
+
+def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
+
+    Their (u, v) are labelled, depth and mesh are not.
 
     Args:
         folders: photo sets. side: crop side in pixels. margin: crop over the joints' tight box.
@@ -91,7 +103,7 @@ def load_crops(
         picture = crop_box(image, box, side)
         uv = (hand.joints_px - (box.cx, box.cy)) / box.size + 0.5
         if not hand.is_right:
-            picture = cv2.flip(picture, 1)
+            picture = np.ascontiguousarray(picture[:, ::-1])
             uv[:, 0] = 1 - uv[:, 0]
         crops.images[i] = picture
         crops.joints[i, :, :2] = uv

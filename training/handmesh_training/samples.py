@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 class Crops:
     """N crops of one size with whatever labels their source has.
 
-    Crop fractions u, v in [0, 1]; depth d in lengths of the middle finger's first bone, relative to the wrist.
+    Crop fractions u, v, in [0, 1] inside the crop; depth d in lengths of the middle finger's first
+    bone, relative to the wrist.
 
     Attributes:
         images: (N, S, S, 3) uint8 RGB.
-        joints: (N, 21, 3) float32 (u, v, d); d is 0 where has_depth is False.
-        vertices: (N, V, 3) float32 (u, v, d); zeros where has_depth is False.
+        joints: (N, 21, 3) float32 (u, v, d); (u, v) means something where has_joints, d where
+            has_depth.
+        vertices: (N, V, 3) float32 (u, v, d); means something where has_depth.
         crop_in_bones: (N,) float32, the crop's side at the wrist's depth in bones; 1 if unknown.
         has_hand: (N,) bool, a hand is there, about in the middle and of a usable size.
         has_joints: (N,) bool, (u, v) of the joints are labelled.
@@ -39,17 +41,19 @@ class Crops:
         return len(self.images)
 
     def take(self, indices: NDArray[np.integer] | slice) -> Crops:
+        """The crops at ``indices``, copied unless it is a slice."""
         return Crops(*(getattr(self, field.name)[indices] for field in fields(self)))
 
     @staticmethod
     def concatenate(parts: Sequence[Crops]) -> Crops:
+        """All crops of several sets, which must have the same sizes."""
         return Crops(
             *(np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(Crops))
         )
 
     @staticmethod
     def empty(count: int, side: int, vertex_count: int) -> Crops:
-        """Zeroed storage for ``count`` crops, to be filled in place."""
+        """Storage for ``count`` crops, to be filled in place: black, without any label."""
         flags = [np.zeros(count, dtype=bool) for _ in range(4)]
         return Crops(
             np.zeros((count, side, side, 3), dtype=np.uint8),

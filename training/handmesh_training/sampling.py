@@ -1,8 +1,8 @@
 """Random hands in front of random cameras: pose within joint limits, shape, view and crop.
 
-Angles follow `HandModel.rotations`: twist, abduction, flexion in radians, flexion zero for a straight finger.
-Ranges are those of healthy adults (goniometry: MCP flexion to 90 degrees, PIP to about 105, DIP to about 80
-and two thirds of the PIP's when bent actively).
+Angles follow `HandModel.rotations`: twist, abduction, flexion in radians, flexion zero for a
+straight finger. Ranges are those of healthy adults (goniometry: MCP flexion to 90 degrees, PIP to
+about 105, DIP to about 80 and two thirds of the PIP's when bent actively).
 """
 
 from __future__ import annotations
@@ -34,11 +34,6 @@ DISTANCE_M = (0.22, 1.3)
 OFF_AXIS = 0.35
 
 
-def _beta(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> Array:
-    """Uniform in [low, high] degrees, as radians."""
-    return np.deg2rad(rng.uniform(low, high, shape))
-
-
 def sample_angles(rng: np.random.Generator, count: int) -> Array:
     """Gestures (count, 17, 3): a mixture of families that people make, with noise on every joint.
 
@@ -58,7 +53,8 @@ def sample_angles(rng: np.random.Generator, count: int) -> Array:
         previous = state[:, finger]
     own = np.select([state < 0.45, state < 0.6], [0.0, rng.uniform(0.2, 0.8, (count, 4))], 1.0)
     own = own + rng.normal(0, 0.05, (count, 4))
-    common = rng.beta(0.7, 0.9, (count, 1)) + rng.normal(0, 0.12, (count, 1)) * np.linspace(-1, 1, 4)
+    gradient = np.linspace(-1, 1, 4)
+    common = rng.beta(0.7, 0.9, (count, 1)) + rng.normal(0, 0.12, (count, 1)) * gradient
     pinch = np.full((count, 4), 0.5) + rng.normal(0, 0.1, (count, 4))
     others = rng.choice([0.05, 0.3, 0.9], size=(count, 1)) + rng.normal(0, 0.08, (count, 3))
     alone = rng.random(count) < 0.6
@@ -80,7 +76,7 @@ def sample_angles(rng: np.random.Generator, count: int) -> Array:
     dip[loose] = rng.uniform(0, 75, size)
 
     angles = np.zeros((count, PIVOT_COUNT, 3))
-    for offset, (name, values) in enumerate(zip(("mcp", "pip", "dip"), (mcp, pip, dip), strict=True)):
+    for offset, (name, values) in enumerate({"mcp": mcp, "pip": pip, "dip": dip}.items()):
         limits = FLEXION_LIMITS_DEG[name]
         angles[:, FINGER_BASES + offset, FLEXION] = np.deg2rad(np.clip(values, *limits))
     # Bent fingers cannot spread: their collateral ligaments are tight.
@@ -99,7 +95,10 @@ def sample_angles(rng: np.random.Generator, count: int) -> Array:
 def _sample_thumb(
     rng: np.random.Generator, angles: Array, opposed: NDArray[np.bool_], curl: Array
 ) -> None:
-    """Thumb: out, along the index, across the palm, or opposed; relative to its rest pose at the base."""
+    """Thumb, in place: out, along the index, or across the palm as when opposed or in a fist.
+
+    Angles of its base are relative to the rest pose.
+    """
     count = len(angles)
     kind = rng.choice(3, size=count, p=[0.4, 0.25, 0.35])
     fist = (curl > 0.7) & (rng.random(count) < 0.6)
@@ -167,9 +166,7 @@ def sample_orientations(rng: np.random.Generator, count: int) -> Array:
     anyhow = _quaternion_matrix(quaternion)
     # Palm or back towards the camera, then pitched, yawed and rolled.
     yaw = rng.normal(0, 0.55, count) + np.pi * (rng.random(count) < 0.4)
-    held = (
-        _turn(2, rng.normal(0, 0.7, count)) @ _turn(0, rng.normal(0, 0.5, count)) @ _turn(1, yaw)
-    )
+    held = _turn(2, rng.normal(0, 0.7, count)) @ _turn(0, rng.normal(0, 0.5, count)) @ _turn(1, yaw)
     return np.where((rng.random(count) < 0.5)[:, None, None], anyhow, held)
 
 
@@ -216,7 +213,7 @@ class HandViews:
 
 
 def pose_hands(rng: np.random.Generator, model: HandModel, count: int) -> PosedHand:
-    """Posed hands in their own frame, re-drawn where fingers collide (most often: thumb and fingers)."""
+    """Posed hands in their own frame, re-drawn where fingers collide (mostly with the thumb)."""
     vertices, joints, found = [], [], 0
     while found < count:
         wanted = int((count - found) * 1.6) + 16
@@ -243,13 +240,13 @@ def sample_views(
     """
     posed = pose_hands(rng, model, count)
     turn = torch.from_numpy(sample_orientations(rng, count)).float()
-    distance = np.exp(rng.uniform(*np.log(DISTANCE_M), count))
+    distance = np.exp(rng.uniform(np.log(DISTANCE_M[0]), np.log(DISTANCE_M[1]), count))
     place = np.concatenate([rng.uniform(-OFF_AXIS, OFF_AXIS, (count, 2)), np.ones((count, 1))], 1)
     # The middle of the hand, not the wrist, stands at the sampled place.
     offset = torch.from_numpy(place * distance[:, None]).float()[:, None]
-    joints = posed.joints @ turn.transpose(1, 2)
-    centre = joints.mean(dim=1, keepdim=True)
-    joints = (joints - centre + offset).numpy()
+    turned = posed.joints @ turn.transpose(1, 2)  # (B, 21, 3)
+    centre = turned.mean(dim=1, keepdim=True)
+    joints = (turned - centre + offset).numpy()
     vertices = (posed.vertices @ turn.transpose(1, 2) - centre + offset).numpy()
 
     plane = joints[..., :2] / joints[..., 2:]  # (B, 21, 2) tangents

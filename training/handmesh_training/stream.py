@@ -1,4 +1,4 @@
-"""Endless batches for training: rendered hands, re-drawn a few times each, mixed with real photos."""
+"""Endless batches for training: rendered hands, each drawn a few times, mixed with real photos."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from handmesh.errors import InputError
 
 from .augment import Augmentation
 from .photos import load_crops
@@ -31,6 +33,10 @@ class StreamSettings:
             is augmented anew. Rendering costs a good part of a training step on a CPU.
         pool: rendered crops held at a time.
         chunk: crops rendered at a time.
+        render: of the stored crops. augment: from those to network inputs.
+
+    Raises:
+        InputError: settings that contradict each other.
     """
 
     batch: int = 64
@@ -42,6 +48,17 @@ class StreamSettings:
     render: RenderSettings = field(default_factory=RenderSettings)
     augment: Augmentation = field(default_factory=Augmentation)
 
+    def __post_init__(self) -> None:
+        if self.pool < 2 * self.chunk:
+            raise InputError(f"a pool of {self.pool} is less than two chunks of {self.chunk}")
+        if self.photos and round(self.batch * self.photo_share) >= self.batch:
+            raise InputError(f"photo_share {self.photo_share} leaves no room for rendered hands")
+        if self.augment.stored_margin != self.render.margin:
+            raise InputError(
+                f"crops are stored with margin {self.render.margin}, but augment.stored_margin is "
+                f"{self.augment.stored_margin}; give both the same"
+            )
+
 
 class CropStream(IterableDataset[Batch]):
     """Batches as tensors named like the fields of `Crops`; endless; each worker its own seeds."""
@@ -49,8 +66,9 @@ class CropStream(IterableDataset[Batch]):
     def __init__(self, settings: StreamSettings, seed: int, start: int = 0) -> None:
         """
         Args:
-            seed: of the whole stream. start: batches already consumed by an earlier run; the stream
-                goes on with hands that run has not seen.
+            settings: what is in a batch. seed: of the whole stream.
+            start: batches already consumed by an earlier run; the stream goes on with hands that
+                run has not seen, but for a chunk or two that it had just begun to draw from.
         """
         super().__init__()
         self.settings = settings

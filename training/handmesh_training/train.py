@@ -1,10 +1,10 @@
 """Training of one network end to end: losses, schedule, checkpoints, monitoring.
 
-As in the paper (section 4.3) the linear pose regressor is trained first, by itself, on true meshes; it is then
-kept fixed and collapsed into one affine map. The rest is trained end to end by `objective`: the paper's
-L_fully (Eq. 6), and what the `light` network's other heads need. A run is
-resumable at any time: checkpoints hold weights, their moving average, the optimiser and the number of
-batches consumed, and are replaced atomically.
+As in the paper (section 4.3) the linear pose regressor is trained first, by itself, on true meshes;
+it is then kept fixed and collapsed into one affine map. The rest is trained end to end by
+`objective`: the paper's L_fully (Eq. 6), and what the `light` network's other heads need. A run is
+resumable at any time: checkpoints hold weights, their moving average, the optimiser and the number
+of batches consumed, and are replaced atomically.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
 from handmesh.errors import CheckpointError, DivergedError
 from handmesh.graph import Topology
 from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, to_dict
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from . import losses
 from .hand import HandModel
@@ -42,8 +43,8 @@ class ExtraWeights:
     """Terms beside the paper's L_fully, whose weights are the paper's (`losses.paper_weights`).
 
     Attributes:
-        huber: bones beyond which squared distances go on linearly: far-off joints, the hard ones, would
-            otherwise drown the many that are nearly right.
+        huber: bones beyond which squared distances go on linearly: far-off joints, the hard ones,
+            would otherwise drown the many that are nearly right.
         heatmap: more of L_H: beside dense mesh losses its paper weight teaches maps too slowly.
         heatmap_uv: (u, v) read off the heat-maps, where the network reads them.
         pose: more of L_J than the paper's share of 21 points among a thousand vertices.
@@ -66,12 +67,14 @@ class TrainSettings:
     """One training run.
 
     Attributes:
-        steps: batches in all. warmup: batches of linear warm-up. decay: batches at the end over which the
-            learning rate falls to zero (linearly to 1/100 of it before that it is constant).
+        steps: batches in all. warmup: batches of linear warm-up. decay: batches at the end over
+            which the learning rate falls to zero; in between it is constant.
         learning_rate, weight_decay: of AdamW. clip: largest gradient norm.
         average: decay of the weights' moving average, which is what is evaluated and shipped.
-        seed: of weights and stream. workers: loader processes.
-        report, checkpoint: batches between log lines, and seconds between checkpoints.
+        seed: of weights and stream. workers: loader processes; 0, this process.
+        report, evaluate: batches between log lines, and between evaluations.
+        checkpoint_seconds: between checkpoints.
+        extra: weights of the losses beside the paper's. stream: how batches are made.
     """
 
     steps: int = 20_000
@@ -93,7 +96,12 @@ class TrainSettings:
 def objective(
     output: NetworkOutput, batch: Batch, surface: losses.Surface, extra: ExtraWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and its unweighted terms. Samples contribute to what they are labelled for."""
+    """The loss and its unweighted terms. Samples contribute to what they are labelled for.
+
+    Args:
+        output: of the network. batch: its labels, named like the fields of `Crops`.
+        surface: of the network's mesh. extra: weights beside the paper's.
+    """
     size, stacks = output.heatmaps[-1].shape[-1], len(output.heatmaps)
     paper = losses.paper_weights(surface, size, "mean", stacks)
     total, terms = losses.full_loss(output, batch, surface, paper, "mean", extra.huber)
@@ -146,11 +154,13 @@ class Trainer:
     ) -> None:
         """
         Args:
-            config: of the network. folder: for checkpoints and the log. validation: named sets of
-                crops at the network's input size, evaluated now and then.
+            config: of the network. settings: of the run. folder: for checkpoints and the log.
+            validation: named sets of crops at the network's input size, all of hands, evaluated
+                now and then. device: where torch computes.
 
         Raises:
-            CheckpointError: ``folder`` holds a checkpoint that cannot be read or is of another network.
+            CheckpointError: ``folder`` holds a checkpoint that cannot be read or is of another
+                network.
         """
         torch.manual_seed(settings.seed)
         self.config, self.settings, self.folder = config, settings, Path(folder)
@@ -158,10 +168,8 @@ class Trainer:
         self.validation = validation or {}
         self.topology = Topology.default()
         self.surface = losses.Surface.from_topology(self.topology).to(self.device)
-        self.network = build(config, self.topology).to(self.device)
-        self.network = self.network.to(memory_format=torch.channels_last)
-        self.average = build(config, self.topology).to(self.device).eval()
-        self.average = self.average.to(memory_format=torch.channels_last)
+        self.network = self._build()
+        self.average = self._build().eval()
         self.average.load_state_dict(self.network.state_dict())
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
@@ -179,8 +187,13 @@ class Trainer:
         if self.checkpoint_path.exists():
             self.restore()
 
+    def _build(self) -> nn.Module:
+        network: nn.Module = build(self.config, self.topology)
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @property
     def checkpoint_path(self) -> Path:
+        """Where checkpoints are written, whether there is one or not."""
         return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
@@ -190,6 +203,7 @@ class Trainer:
             "graph": self.topology.sha256,
             "step": self.step,
             "images_seen": self.images_seen,
+            "pose_regressor_fixed": self._pose_regressor_is_fixed,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -199,26 +213,35 @@ class Trainer:
         os.replace(temporary, self.checkpoint_path)
 
     def restore(self) -> None:
-        """Go on from the folder's checkpoint."""
+        """Go on from the folder's checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another network or graph.
+        """
         path = self.checkpoint_path
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
+            same = state["graph"] == self.topology.sha256
+            same = same and from_dict(state["config"]) == self.config
+            if same:
+                self.network.load_state_dict(state["network"])
+                self.average.load_state_dict(state["average"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
+                fixed = bool(state.get("pose_regressor_fixed", True))
+        except Exception as error:  # damaged or foreign bytes make torch raise a dozen types
             raise CheckpointError(
-                f"{path} cannot be read ({error}); delete it to start anew"
+                f"{path} is not a readable checkpoint ({error}); delete it to start anew"
             ) from error
-        if state.get("graph") != self.topology.sha256 or from_dict(state["config"]) != self.config:
+        if not same:
             raise CheckpointError(
                 f"{path} is of another network or graph; use another folder, or delete it"
             )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.images_seen = state["step"], state["images_seen"]
-        self._adopt_pose_regressor()
+        if fixed:
+            self._adopt_pose_regressor()
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, constant, then a decay to nothing (1 - sqrt, Hägele et al. 2024)."""
+        """Of one step: linear warm-up, constant, then 1 - sqrt to nothing (Hägele et al. 2024)."""
         s = self.settings
         rate = s.learning_rate * min(1.0, (step + 1) / max(s.warmup, 1))
         left = s.steps - step
@@ -226,8 +249,16 @@ class Trainer:
             rate *= 1 - math.sqrt(1 - left / s.decay)
         return rate
 
+    @property
+    def _pose_regressor_is_fixed(self) -> bool:
+        regressor: Any = self.network.pose_regressor
+        return regressor.collapsed_weight is not None
+
     def fit_pose_regressor(self, steps: int = 1200, batch: int = 64) -> float:
         """Train the pose regressor alone on true meshes, then freeze and collapse it.
+
+        Args:
+            steps: batches. batch: meshes in each.
 
         Returns:
             Its mean joint error on unseen meshes, in mm.
@@ -262,26 +293,27 @@ class Trainer:
         return float(miss.norm(dim=-1).mean()) * BONE_MM
 
     def _adopt_pose_regressor(self) -> None:
-        """The averaged network uses the same fixed regressor."""
-        for network in (self.network, self.average):
-            regressor: Any = network.pose_regressor
-            if network is self.average:
-                regressor.load_state_dict(self.network.pose_regressor.state_dict())  # type: ignore[union-attr]
-            regressor.freeze()
+        """Fix the regressor; the averaged network uses the same one."""
+        regressor: Any = self.network.pose_regressor
+        averaged: Any = self.average.pose_regressor
+        averaged.load_state_dict(regressor.state_dict())
+        regressor.freeze()
+        averaged.freeze()
 
     def run(self, minutes: float = math.inf) -> None:
         """Train until `steps`, or for so many minutes; a checkpoint is written either way.
 
         Raises:
-            DivergedError: the loss stopped being a finite number; the last checkpoint is kept.
+            DivergedError: loss or gradient stopped being finite numbers; the last checkpoint is
+                kept.
         """
-        regressor: Any = self.network.pose_regressor
-        if regressor.collapsed_weight is None:
+        if not self._pose_regressor_is_fixed:
             self._log({"step": 0, "pose_regressor_mm": self.fit_pose_regressor()})
         began = last_save = time.monotonic()
         stream = CropStream(self.settings.stream, self.settings.seed, start=self.step)
         batches = iter(loader(stream, self.settings.workers))
         sums: dict[str, float] = {}
+        first = self.step
         with tqdm(total=self.settings.steps, initial=self.step, unit="batch") as bar:
             while self.step < self.settings.steps and time.monotonic() - began < 60 * minutes:
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(batches).items()}
@@ -289,10 +321,10 @@ class Trainer:
                     sums[name] = sums.get(name, 0.0) + value
                 bar.update()
                 if self.step % self.settings.report == 0:
-                    row = {k: v / self.settings.report for k, v in sums.items()}
+                    row = {k: v / (self.step - first) for k, v in sums.items()}
                     bar.set_postfix(loss=f"{row['loss']:.3f}")
                     self._log({"step": self.step, "images": self.images_seen, **row})
-                    sums = {}
+                    sums, first = {}, self.step
                 if self.step % self.settings.evaluate == 0:
                     self._log({"step": self.step, "images": self.images_seen, **self.evaluate()})
                 if time.monotonic() - last_save > self.settings.checkpoint_seconds:
@@ -310,25 +342,29 @@ class Trainer:
             output = self.network(images)
         loss, terms = objective(output, batch, self.surface, self.settings.extra)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss is {value} at batch {self.step}; the last checkpoint is whole: "
-                "resume from it with a lower learning rate"
-            )
+        self._check_finite("loss", value)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trained = [p for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(trained, self.settings.clip)
+        norm = float(nn.utils.clip_grad_norm_(trained, self.settings.clip))
+        self._check_finite("norm of the gradient", norm)  # or a step would spoil the weights
         self.optimizer.step()
         self.step += 1
         self.images_seen += len(images)
         self._update_average()
         return {
             "loss": value,
-            "gradient": float(norm),
+            "gradient": norm,
             "rate": rate,
             **{k: float(v.detach()) for k, v in terms.items()},
         }
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the {name} is {value} at batch {self.step}; the last checkpoint is whole: "
+                "resume from it with a lower learning rate"
+            )
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -345,8 +381,8 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Errors of the averaged weights on the validation sets.
 
-        ``<set>_2d``: mean joint error over the side of the hand's box. For sets with depth also, in mm
-        for a hand of 47 mm first bone and with weak perspective: ``_joints`` and ``_mesh``
+        ``<set>_2d``: mean joint error over the side of the hand's box. For sets with depth also, in
+        mm for a hand of 47 mm first bone and with weak perspective: ``_joints`` and ``_mesh``
         root-aligned, ``_joints_pa`` after Procrustes alignment.
         """
         figures: dict[str, float] = {}
@@ -372,12 +408,9 @@ class Trainer:
             found = metric(joints)
             figures[f"{name}_joints"] = float(root_aligned_error(found, true_joints).mean())
             figures[f"{name}_joints_pa"] = float(procrustes_error(found, true_joints).mean())
-            offset = true_joints[:, :1], found[:, :1]
-            mesh = metric(vertices) - offset[1]
-            true_mesh = metric(torch.from_numpy(crops.vertices)) - offset[0]
-            figures[f"{name}_mesh"] = float(
-                np.linalg.norm(mesh - true_mesh, axis=-1).mean()
-            )
+            mesh = metric(vertices) - found[:, :1]
+            true_mesh = metric(torch.from_numpy(crops.vertices)) - true_joints[:, :1]
+            figures[f"{name}_mesh"] = float(np.linalg.norm(mesh - true_mesh, axis=-1).mean())
         return figures
 
     def _log(self, row: dict[str, Any]) -> None:

