@@ -23,7 +23,7 @@ PACKAGE_ROOTS = {
 
 BASE = [
     "numpy>=2,<2.4",
-    "opencv-python-headless>=4.10",
+    "opencv-python-headless>=4.11",
     "onnxruntime>=1.20",
 ]
 # One extra for each runtime. `onnx` comes with the base; the extra is there so that every backend
