@@ -33,9 +33,15 @@ HEATMAP_CELLS_PER_SIGMA = 16  # the paper's 4 px of 64
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the terms of Eq. (6); the defaults suit reduction "mean" and points in bones."""
+    """Factors of the terms of Eq. (6); the defaults suit reduction "mean" and points in bones.
 
-    heatmap: float = 10.0
+    The heat-map's default is twenty times the paper's share of it. The paper trains its hourglass
+    on heat-maps alone first; trained together from nothing, the mesh terms drown them: after 3,200
+    crops the held-out heat-map error of `light` was still that of empty maps with a factor of 10,
+    and 13 % below it with 200, with better (u, v) of the mesh too.
+    """
+
+    heatmap: float = 200.0
     vertex: float = 1.0
     normal: float = 1.0
     edge: float = 1.0
