@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from handmesh.geometry import upright_angle
 from numpy.typing import NDArray
 
 from .samples import Crops
@@ -30,7 +31,9 @@ class Augmentation:
         margin_spread: standard deviation of its logarithm.
         wide: share of crops drawn much wider (up to wide_margin), as a search over a photo sees
             hands.
-        rotation: standard deviation of in-plane turns, radians.
+        upright: share of crops turned so that the hand points up, as the SDK does once it has seen
+            the hand; upright_spread: standard deviation about that, radians.
+        rotation: standard deviation of in-plane turns of the others, radians.
         anyhow: share of crops turned by any angle.
         shift: standard deviation of the centre's offset, as a share of the crop.
         left: share of crops shown mirrored, as left hands.
@@ -44,7 +47,9 @@ class Augmentation:
     margin_spread: float = 0.13
     wide: float = 0.08
     wide_margin: float = 4.0
-    rotation: float = 0.45
+    upright: float = 0.65
+    upright_spread: float = 0.25
+    rotation: float = 0.3
     anyhow: float = 0.12
     shift: float = 0.045
     left: float = 0.15
@@ -79,6 +84,17 @@ class Augmentation:
         if rng.random() < self.anyhow:
             turn = rng.uniform(-np.pi, np.pi)
         margin = self.margin * np.exp(rng.normal(0, self.margin_spread))
+        centre, side = np.full(2, 0.5), 1 / self.stored_margin
+        if out.has_joints[i]:
+            upright = upright_angle(out.joints[i])
+            if upright is not None and rng.random() < self.upright:
+                turn = rng.normal(0, self.upright_spread) - upright
+            # The tight box in the turned frame, as the SDK takes it for its next look.
+            c, s = np.cos(turn), np.sin(turn)
+            turned = out.joints[i, :, :2] @ np.array([[c, s], [-s, c]])
+            low, high = turned.min(axis=0), turned.max(axis=0)
+            centre = np.array([[c, s], [-s, c]]) @ (0.5 * (low + high))
+            side = float((high - low).max())
         shift = rng.normal(0, self.shift, 2)
         kind = rng.random()
         if kind < self.wide:
@@ -91,10 +107,10 @@ class Augmentation:
                 shift = rng.uniform(0.75, 1.0) * np.array([np.cos(away), np.sin(away)])
             else:
                 margin = rng.uniform(0.2, 0.45)
-        zoom = self.stored_margin / margin
+        zoom = 1 / (side * margin)
         c, s = zoom * np.cos(turn), zoom * np.sin(turn)
         linear = np.array([[c, -s], [s, c]])
-        return np.concatenate([linear, (0.5 + shift - linear @ [0.5, 0.5])[:, None]], axis=1)
+        return np.concatenate([linear, (0.5 + shift - linear @ centre)[:, None]], axis=1)
 
     def _warp(self, rng: np.random.Generator, image: Image, matrix: NDArray[np.float64]) -> Image:
         stored, wanted = image.shape[0], self.input_size

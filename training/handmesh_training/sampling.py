@@ -160,14 +160,14 @@ def self_collides(joints: Tensor) -> Tensor:
 
 
 def sample_orientations(rng: np.random.Generator, count: int) -> Array:
-    """Rotations (count, 3, 3): half uniform over all, half as people hold hands up to a camera."""
+    """Rotations (count, 3, 3): four in ten uniform over all, the others as held up to a camera."""
     quaternion = rng.normal(0, 1, (count, 4))
     quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
     anyhow = _quaternion_matrix(quaternion)
     # Palm or back towards the camera, then pitched, yawed and rolled.
     yaw = rng.normal(0, 0.55, count) + np.pi * (rng.random(count) < 0.4)
     held = _turn(2, rng.normal(0, 0.7, count)) @ _turn(0, rng.normal(0, 0.5, count)) @ _turn(1, yaw)
-    return np.where((rng.random(count) < 0.5)[:, None, None], anyhow, held)
+    return np.where((rng.random(count) < 0.4)[:, None, None], anyhow, held)
 
 
 def _quaternion_matrix(q: Array) -> Array:
