@@ -35,6 +35,7 @@ __all__ = [
     "lift",
     "place",
     "solve_root_depth",
+    "upright_angle",
     "vertex_normals",
 ]
 

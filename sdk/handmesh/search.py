@@ -1,8 +1,9 @@
 """Finding hands in a whole photo with nothing but the mesh network.
 
 Windows of decreasing size are shown to the network, in batches; the most promising are followed:
-the joints found in a crop say where the next, better crop is. A window that held a hand ends up on
-it, whatever its first position, and its `presence` says whether there was one.
+the joints found in a crop say where the next, better crop is, and how to turn it so that the hand
+points up, as the network knows hands best. A window that held a hand ends up on it, whatever its
+first position, and its `presence` says whether there was one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .geometry import upright_angle
 from .types import CROP_MARGIN, Box
 
 __all__ = ["Look", "Sighting", "View", "find", "follow", "windows"]
@@ -25,8 +27,9 @@ _SHRINK, _STRIDE = 1.4, 0.35
 _MAX_WINDOWS = 256
 # How many windows of each round are followed, for each hand that is wanted.
 _FOLLOWED = 4
-# Rounds of following, and the change of a box (as a share of its size) below which it has settled.
-_REFINEMENTS, _SETTLED = 2, 0.06
+# Rounds of following, and the changes of a box below which it has settled: of place and size, as a
+# share of its size, and of its angle, in radians.
+_REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
 # A presence at which smaller windows are not looked at any more.
 _CONFIDENT = 0.8
 # Where the handedness head is not believed: the crop is shown both ways.
@@ -157,13 +160,7 @@ def _centres(side: int, size: float, count: int) -> list[float]:
 
 
 def _next_views(sighting: Sighting, mirrored: bool | None) -> list[View]:
-    box = sighting.view.box
-    points = sighting.joints_px()
-    low, high = points.min(axis=0), points.max(axis=0)
-    # A wild guess may not throw the view out of all proportion.
-    size = np.clip(CROP_MARGIN * (high - low).max(), box.size / 2, box.size * 2)
-    centre = (low + high) / 2
-    following = Box(float(centre[0]), float(centre[1]), float(size), box.angle)
+    following = _next_box(sighting)
     if mirrored is not None:
         sides = [mirrored]
     elif _DOUBT[0] < sighting.looks_right < _DOUBT[1]:
@@ -173,10 +170,25 @@ def _next_views(sighting: Sighting, mirrored: bool | None) -> list[View]:
     return [View(following, side) for side in sides]
 
 
+def _next_box(sighting: Sighting) -> Box:
+    """The box around the joints that were seen, turned so that the hand points up in it."""
+    old, points = sighting.view.box, sighting.joints_px()
+    angle = upright_angle(points)
+    frame = Box(0, 0, 1, old.angle if angle is None else angle)
+    along = frame.to_crop(points)  # (21, 2), along the new box's axes
+    low, high = along.min(axis=0), along.max(axis=0)
+    cx, cy = frame.to_image((low + high) / 2)
+    # A wild guess may not throw the view out of all proportion.
+    size = np.clip(CROP_MARGIN * (high - low).max(), old.size / 2, old.size * 2)
+    return Box(float(cx), float(cy), float(size), frame.angle)
+
+
 def _has_settled(sighting: Sighting, views: list[View]) -> bool:
     """Whether the only next view is nearly the one that was shown already."""
     old, new = sighting.view, views[0]
     if len(views) > 1 or old.mirrored != new.mirrored:
+        return False
+    if abs(math.remainder(new.box.angle - old.box.angle, math.tau)) > _SETTLED_ANGLE:
         return False
     moved = math.hypot(new.box.cx - old.box.cx, new.box.cy - old.box.cy)
     return max(moved, abs(new.box.size - old.box.size)) < _SETTLED * old.box.size

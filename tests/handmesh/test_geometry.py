@@ -5,9 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from handmesh.errors import InputError
-from handmesh.geometry import ADULT_BONE_LENGTH_M, lift, place, solve_root_depth, vertex_normals
+from handmesh.geometry import (
+    ADULT_BONE_LENGTH_M,
+    lift,
+    place,
+    solve_root_depth,
+    upright_angle,
+    vertex_normals,
+)
 from handmesh.graph import Topology
-from handmesh.types import BONES, JOINT_PARENTS, Camera
+from handmesh.types import BONES, JOINT_PARENTS, Box, Camera
 
 Array = NDArray[np.float64]
 
@@ -215,6 +222,28 @@ def test_assumed_hand_is_that_of_the_template(topology: Topology) -> None:
     np.testing.assert_allclose(
         topology.bone_ratios, np.array(lengths) / lengths[9], rtol=0.05, atol=0.02
     )
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, -1.2, 3.0])
+def test_upright_angle_is_that_of_the_box_in_which_the_hand_points_up(
+    ratios: Array, angle: float
+) -> None:
+    points = np.zeros((21, 2))
+    points[1:] = np.random.default_rng(9).normal((0, -80), (20, 20), (20, 2))
+    points[[5, 9, 13, 17]] = [(-30, -90), (-10, -90), (10, -90), (30, -90)]
+    turned = Box(0, 0, 1, angle).to_image(points + 0.5)  # turned by the angle about the wrist
+    assert upright_angle(turned) == pytest.approx(angle)
+    upright = Box.from_points(turned, angle=angle).to_crop(turned)
+    knuckles = upright[[5, 9, 13, 17]].mean(axis=0) - upright[0]
+    assert knuckles[0] == pytest.approx(0, abs=1e-9)
+    assert knuckles[1] < 0
+
+
+def test_a_hand_that_points_at_the_camera_has_no_upright_angle() -> None:
+    points = np.random.default_rng(10).normal(0, 50, (21, 2))
+    points[0] = points[[5, 9, 13, 17]].mean(axis=0)
+    assert upright_angle(points) is None
+    assert upright_angle(np.zeros((21, 2))) is None
 
 
 def test_normals_point_outward() -> None:

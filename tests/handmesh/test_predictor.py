@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,26 @@ def test_turned_box_gives_the_same_hand(predict: Make, make_hand: Make) -> None:
         truth = make_hand(left=left)
         points = CAMERA.project(truth.joints_m)
         (hand,) = predict(truth, box=Box.from_points(points, angle=0.5))
-        assert hand.box.angle == 0.5
+        assert abs(hand.box.angle) < 0.3  # and it was turned upright
         assert _worst(hand.joints_px, points) < 0.02 * hand.box.size
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("degrees", [-150, -60, 80, 180])
+def test_hands_that_do_not_point_up_are_turned(
+    bundle: Bundle, make_hand: Make, paint: Make, reading_backend: Make, degrees: int, left: bool
+) -> None:
+    upright = make_hand((0, 0, 0), left=left)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    roll = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    truth = replace(upright, joints_m=upright.joints_m @ roll.T + (0.02, 0, 0.6))
+    backend = reading_backend(truth)
+    (hand,) = Predictor(bundle, backend).predict(paint(CAMERA, truth))
+    assert _worst(hand.joints_px, CAMERA.project(truth.joints_m)) < 0.02 * hand.box.size
+    assert hand.handedness == ("left" if left else "right")
+    seen = hand.box.to_crop(hand.joints_px)
+    knuckles = seen[[5, 9, 13, 17]].mean(axis=0) - seen[0]
+    assert abs(np.degrees(np.arctan2(knuckles[0], -knuckles[1]))) < 20
 
 
 def test_rectangle_around_the_hand_will_do(predict: Make, make_hand: Make) -> None:

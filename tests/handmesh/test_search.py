@@ -8,8 +8,10 @@ import pytest
 from handmesh.search import Sighting, View, find, follow, windows
 from handmesh.types import Box
 
-# Joints of the hand that is to be found, in pixels of the photo: a square of points.
-TRUTH = np.stack([np.tile(np.arange(5) * 25.0, 5), np.repeat(np.arange(5) * 25.0, 5)], axis=1)[:21]
+# Joints of the hand that is to be found, in pixels: it points up and fills 100 x 100.
+TRUTH = np.array(
+    [(62.5, 100.0), *((25.0 * finger, 75.0 - 25 * k) for finger in range(5) for k in range(4))]
+)
 
 
 class Watcher:
