@@ -1,0 +1,140 @@
+"""The bundle that ships with the package, on real photos: what a user gets after `pip install`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import handmesh as sdk
+from handmesh.cli import main
+from handmesh.graph import Topology
+from handmesh.verification import read_reference, verify
+
+NAMES = ["open", "open_turned", "pointing", "hooked", "fist"]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> sdk.Bundle:
+    return sdk.Bundle.load()
+
+
+@pytest.fixture(scope="module")
+def predictor(shipped: sdk.Bundle) -> sdk.Predictor:
+    return sdk.load(shipped, threads=1)
+
+
+def test_bundle_is_whole_and_of_the_shipped_graph(shipped: sdk.Bundle) -> None:
+    shipped.check()
+    assert shipped.name == "light"
+    assert {"onnx", "torch"} <= set(shipped.artifacts)
+    assert shipped.topology.sha256 == Topology.default().sha256
+    assert set(shipped.manifest["licences"]) >= {"code", "weights", "data"}
+    assert shipped.manifest["provenance"]
+
+
+def test_one_flipped_byte_in_any_file_is_found(shipped: sdk.Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped.folder, folder)
+    for name in shipped.manifest["files"]:
+        path = folder / name
+        original = path.read_bytes()
+        damaged = bytearray(original)
+        damaged[len(damaged) // 3] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(sdk.IntegrityError, match=path.name):
+            sdk.Bundle.load(folder).check()
+        path.write_bytes(original)
+
+
+def test_every_runtime_computes_what_the_network_computed(shipped: sdk.Bundle) -> None:
+    differences = {d.backend.split()[0]: d for d in verify(shipped)}
+    assert {"onnxruntime", "torch"} <= set(differences)
+    for difference in differences.values():
+        assert difference.crops >= 16
+        assert difference.tensor < 1e-4
+        assert difference.mm < 0.05
+        assert difference.passed
+
+
+def test_reference_shows_hands_that_the_network_sees(shipped: sdk.Bundle) -> None:
+    images, reference = read_reference(shipped)
+    assert images.shape[1:] == (shipped.image_size, shipped.image_size, 3)
+    assert np.median(reference.presence) > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_hand_of_each_example_is_found(
+    predictor: sdk.Predictor, example_photos: dict[str, Path], name: str
+) -> None:
+    (hand,) = predictor.predict(example_photos[name])
+    height, width = cv2.imread(str(example_photos[name])).shape[:2]
+    assert hand.presence > 0.5
+    assert hand.backend.startswith("onnxruntime")
+    # All five are left hands, near the middle, of at least a quarter of the photo's shorter side.
+    assert hand.handedness == "left"
+    assert np.ptp(hand.joints_px, axis=0).max() > 0.25 * min(width, height)
+    inside = (hand.joints_px > -0.05 * width) & (hand.joints_px < (1.05 * width, 1.05 * height))
+    assert inside.all()
+
+
+def test_both_runtimes_give_the_same_hand(
+    shipped: sdk.Bundle, example_photos: dict[str, Path]
+) -> None:
+    hands = []
+    for backend in ("onnx", "torch"):
+        with sdk.load(shipped, backend, threads=1) as predictor:
+            hands += predictor.predict(example_photos["pointing"])
+    # Both searches end within the tolerance of one crop; the crops may differ in their last bits.
+    assert np.abs(hands[0].joints_px - hands[1].joints_px).max() < 0.5
+
+
+def test_an_open_hand_is_straighter_than_a_fist(
+    predictor: sdk.Predictor, example_photos: dict[str, Path]
+) -> None:
+    def reach(name: str) -> float:
+        """Mean distance of the four fingertips from the wrist, in bone lengths."""
+        (hand,) = predictor.predict(example_photos[name])
+        bone = np.linalg.norm(hand.joints_m[10] - hand.joints_m[9])
+        tips = hand.joints_m[[8, 12, 16, 20]] - hand.joints_m[0]
+        return float(np.linalg.norm(tips, axis=1).mean() / bone)
+
+    assert reach("open") > 1.3 * reach("fist")
+
+
+def test_no_hand_in_plain_pictures(predictor: sdk.Predictor) -> None:
+    rows, columns = np.mgrid[:480, :640]
+    ramp = np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=-1)
+    for picture in (np.full((480, 640, 3), 128), ramp):
+        assert predictor.predict(picture.astype(np.uint8)) == []
+
+
+def test_a_hundred_megapixels_are_no_obstacle(
+    predictor: sdk.Predictor, example_photos: dict[str, Path]
+) -> None:
+    small = cv2.imread(str(example_photos["pointing"]))[..., ::-1]
+    large = cv2.resize(small, (8660, 11547), interpolation=cv2.INTER_LINEAR)
+    assert large.shape[0] * large.shape[1] > 99e6
+    (expected,), (found,) = predictor.predict(np.ascontiguousarray(small)), predictor.predict(large)
+    scale = 8660 / small.shape[1]
+    difference = np.abs(found.joints_px / scale - expected.joints_px).max()
+    assert difference < 0.05 * expected.box.size
+
+
+def test_the_command_on_a_real_photo(
+    example_photos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(example_photos["open"]), "--out", str(tmp_path)]) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".glb", ".json", ".png", ".png"]
+    hand = json.loads((tmp_path / "open_hand.json").read_text())
+    assert hand["depth"] == "assumed"
+    assert "onnxruntime" in capsys.readouterr().out
+
+
+def test_verify_command_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify"]) == 0
+    assert "FAIL" not in capsys.readouterr().out
