@@ -52,7 +52,7 @@ class Augmentation:
     rotation: float = 0.3
     anyhow: float = 0.12
     shift: float = 0.045
-    left: float = 0.15
+    left: float = 0.25
     misses: float = 0.05
     occluders: float = 0.2
 

@@ -47,7 +47,8 @@ def _add_train(commands: Any) -> None:
         "train",
         help="train a network on rendered hands and photos",
         description="Train until --steps or for --minutes. Run it again to go on from the last "
-        "checkpoint in --out.",
+        "checkpoint in --out. With several GPUs, or a process for each core: torchrun "
+        "--nproc-per-node N -m handmesh.cli train ...",
     )
     _add_data(parser)
     parser.add_argument("--network", choices=("light", "paper"), default="light")
@@ -87,6 +88,7 @@ def _train(options: argparse.Namespace) -> int:
     from handmesh.nn import LightConfig, NetworkConfig, PaperConfig
 
     from .augment import Augmentation
+    from .parallel import process_group
     from .rendered import HandRenderer, RenderSettings
     from .stream import StreamSettings
     from .train import Trainer, TrainSettings
@@ -114,8 +116,8 @@ def _train(options: argparse.Namespace) -> int:
         options.skins, options.environments, options.backgrounds, side, margin=1.5, empty=0.0
     )
     validation = {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, 512)}
-    trainer = Trainer(config, settings, options.out, validation, options.device)
-    trainer.run(options.minutes)
+    with process_group(options.device):
+        Trainer(config, settings, options.out, validation, options.device).run(options.minutes)
     return 0
 
 

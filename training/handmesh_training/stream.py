@@ -63,22 +63,28 @@ class StreamSettings:
 class CropStream(IterableDataset[Batch]):
     """Batches as tensors named like the fields of `Crops`; endless; each worker its own seeds."""
 
-    def __init__(self, settings: StreamSettings, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, settings: StreamSettings, seed: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         """
         Args:
             settings: what is in a batch. seed: of the whole stream.
             start: batches already consumed by an earlier run; the stream goes on with hands that
                 run has not seen, but for a chunk or two that it had just begun to draw from.
+            rank, world: number of this process and of all that train together; each has its own.
         """
         super().__init__()
         self.settings = settings
         self.seed = seed
         self.start = start
+        self.rank = rank
+        self.world = world
 
     def __iter__(self) -> Iterator[Batch]:
         settings = self.settings
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
+        worker, workers = self.rank * workers + worker, self.world * workers
         torch.set_num_threads(1)
         cv2.setNumThreads(0)
         renderer = HandRenderer(settings.render, self.seed)

@@ -26,7 +26,7 @@ from handmesh.errors import CheckpointError, DivergedError
 from handmesh.graph import Topology
 from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, to_dict
 
-from . import losses
+from . import losses, parallel
 from .hand import HandModel
 from .metrics import box_normalised_error, procrustes_error, root_aligned_error
 from .samples import Crops
@@ -36,6 +36,8 @@ from .stream import Batch, CropStream, StreamSettings, loader
 # Middle finger's MCP to PIP of the template: what one "bone" is when errors are told in mm.
 BONE_MM = 47.0
 USUAL_CROP_IN_BONES = 6.5
+# Batches between looks at the clock, which all processes must agree on.
+STOP_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ class ExtraWeights:
     """
 
     huber: float = 0.2
-    heatmap: float = 90.0
+    heatmap: float = 190.0
     heatmap_uv: float = 20.0
     pose: float = 1.0
     image: float = 40.0
-    confidence: float = 0.02
-    presence: float = 0.05
-    handedness: float = 0.05
+    confidence: float = 0.05
+    presence: float = 0.1
+    handedness: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class Trainer:
             lr=settings.learning_rate,
             betas=(0.9, 0.98),
         )
+        self._parallel = self.network
         self.step = 0
         self.images_seen = 0
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -310,16 +313,26 @@ class Trainer:
         if not self._pose_regressor_is_fixed:
             self._log({"step": 0, "pose_regressor_mm": self.fit_pose_regressor()})
         began = last_save = time.monotonic()
-        stream = CropStream(self.settings.stream, self.settings.seed, start=self.step)
+        rank, world = parallel.rank(), parallel.world_size()
+        self._parallel = parallel.synchronized(self.network, self.device)
+        stream = CropStream(
+            self.settings.stream, self.settings.seed, start=self.step, rank=rank, world=world
+        )
         batches = iter(loader(stream, self.settings.workers))
         sums: dict[str, float] = {}
         first = self.step
-        with tqdm(total=self.settings.steps, initial=self.step, unit="batch") as bar:
-            while self.step < self.settings.steps and time.monotonic() - began < 60 * minutes:
+        lead = rank == 0
+        with tqdm(total=self.settings.steps, initial=self.step, unit="batch", disable=not lead) as bar:
+            while self.step < self.settings.steps:
+                late = time.monotonic() - began > 60 * minutes
+                if self.step % STOP_EVERY == 0 and parallel.agreed(late, self.device):
+                    break
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(batches).items()}
                 for name, value in self._train_step(batch).items():
                     sums[name] = sums.get(name, 0.0) + value
                 bar.update()
+                if not lead:
+                    continue
                 if self.step % self.settings.report == 0:
                     row = {k: v / (self.step - first) for k, v in sums.items()}
                     bar.set_postfix(loss=f"{row['loss']:.3f}")
@@ -330,7 +343,8 @@ class Trainer:
                 if time.monotonic() - last_save > self.settings.checkpoint_seconds:
                     self.save()
                     last_save = time.monotonic()
-        self.save()
+        if lead:
+            self.save()
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         self.network.train()
@@ -339,7 +353,7 @@ class Trainer:
             group["lr"] = rate
         images = to_input(batch["images"])
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            output = self.network(images)
+            output = self._parallel(images)
         loss, terms = objective(output, batch, self.surface, self.settings.extra)
         value = float(loss.detach())
         self._check_finite("loss", value)
@@ -350,7 +364,7 @@ class Trainer:
         self._check_finite("norm of the gradient", norm)  # or a step would spoil the weights
         self.optimizer.step()
         self.step += 1
-        self.images_seen += len(images)
+        self.images_seen += len(images) * parallel.world_size()
         self._update_average()
         return {
             "loss": value,
