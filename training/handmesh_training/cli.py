@@ -1,4 +1,4 @@
-"""The sub-commands `handmesh train` and `handmesh evaluate`."""
+"""The sub-commands `handmesh train`, `handmesh evaluate` and `handmesh reference`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ EVALUATION_SEED = 987_654
 
 
 def add_commands(commands: Any) -> None:
-    """Add both to argparse's sub-parsers."""
+    """Add them to argparse's sub-parsers."""
     _add_train(commands)
     _add_evaluate(commands)
+    _add_reference(commands)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +82,21 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--search", action="store_true", help="also find hands without a box")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
     parser.set_defaults(run=_evaluate)
+
+
+def _add_reference(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reference",
+        help="make the reference crops of a bundle",
+        description="Crops of rendered hands and of photos that may be shipped, for "
+        "`handmesh export`: each bundle carries them with the outputs expected of it.",
+    )
+    parser.add_argument(
+        "--photos", type=Path, required=True, metavar="DIR", help="photos with a boxes.json"
+    )
+    parser.add_argument("--side", type=int, default=128, metavar="PX")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
+    parser.set_defaults(run=_reference)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -152,4 +168,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.out is not None:
         figures = {name: asdict(report) for name, report in reports.items()}
         write_atomic(options.out, (json.dumps(figures, indent=2) + "\n").encode())
+    return 0
+
+
+def _reference(options: argparse.Namespace) -> int:
+    import io
+
+    import numpy as np
+
+    from .reference import reference_crops
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=reference_crops(options.photos, options.side))
+    write_atomic(options.out, buffer.getvalue())
     return 0

@@ -1,0 +1,51 @@
+"""Reference crops: what a bundle carries to prove itself anywhere, and to calibrate quantisation.
+
+Half are rendered hands, half are cut from real photos that may be shipped, each at a few places,
+scales and turns around the hand and mirrored, as the network meets them in a search.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from handmesh import Box
+from handmesh.errors import InputError
+from handmesh.imaging import crop, decode
+from numpy.typing import NDArray
+
+from .rendered import HandRenderer, RenderSettings
+
+BOXES = "boxes.json"
+
+
+def reference_crops(
+    photos: Path | str, side: int, rendered: int = 24, views: int = 4, seed: int = 2026
+) -> NDArray[np.uint8]:
+    """Crops (N, side, side, 3) RGB: ``rendered`` rendered ones, then ``views`` of each photo.
+
+    Args:
+        photos: folder with photos and a ``boxes.json`` of ``{file: [x0, y0, x1, y1]}``.
+        side: side of the crops in pixels. seed: of everything random.
+
+    Raises:
+        InputError: no readable ``boxes.json``; ImageError: an unreadable photo.
+    """
+    folder = Path(photos)
+    try:
+        boxes: dict[str, list[float]] = json.loads((folder / BOXES).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no readable {BOXES} ({error})") from error
+    rng = np.random.default_rng(seed)
+    look = RenderSettings(crop_px=side, margin=1.5, empty=0.1)
+    crops = [HandRenderer(look, seed).chunk(0, rendered).images] if rendered else []
+    for name, (x0, y0, x1, y1) in sorted(boxes.items()):
+        image = decode(folder / name)
+        for view in range(views):
+            size = 1.4 * max(x1 - x0, y1 - y0) * np.exp(rng.normal(0, 0.12))
+            centre = np.array([x0 + x1, y0 + y1]) / 2 + rng.normal(0, 0.05 * size, 2)
+            box = Box(float(centre[0]), float(centre[1]), float(size), rng.uniform(-np.pi, np.pi))
+            picture = crop(image, box, side)
+            crops.append((picture[:, ::-1] if view % 2 else picture)[None])
+    return np.ascontiguousarray(np.concatenate(crops))
