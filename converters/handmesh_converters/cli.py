@@ -1,0 +1,150 @@
+"""The sub-command `handmesh export`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handmesh.errors import InputError, MissingExtra, ParityError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .export import Written
+    from .fold import Network
+
+CHECK_FAILED = 1
+
+
+def add_commands(commands: Any) -> None:
+    """Add `export` to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "export",
+        help="make artifacts for other runtimes, each proven against the network",
+        description="From a bundle: add formats to it, or write a new bundle to --out. From a "
+        "training checkpoint: write a bundle. An artifact that is off by more than the tolerance "
+        "is refused, and an older bundle stays as it was.",
+    )
+    parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="folder or name of a bundle")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="of a training run")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="with --checkpoint: .npz with `images`, crops (N, S, S, 3) uint8 RGB, to prove it on",
+    )
+    parser.add_argument(
+        "--card",
+        type=Path,
+        metavar="FILE",
+        help="with --checkpoint: JSON with `provenance` and `licences` (code, weights, data)",
+    )
+    parser.add_argument("--format", default="onnx", metavar="A,B", help="default onnx")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: the bundle itself")
+    parser.add_argument(
+        "--explain", action="store_true", help="print the form of the export and what it costs"
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    try:
+        import torch  # noqa: F401
+    except ImportError as cause:
+        raise MissingExtra("torch", "converters") from cause
+    if (args.bundle is None) == (args.checkpoint is None):
+        raise InputError("give either a BUNDLE or --checkpoint FILE")
+    chosen = [name.strip() for name in args.format.split(",")]
+    try:
+        written = _from_bundle(args, chosen) if args.bundle else _from_checkpoint(args, chosen)
+    except ParityError as error:
+        print(f"handmesh: {error}", file=sys.stderr)
+        return CHECK_FAILED
+    for name in chosen:
+        entry = written.bundle.artifacts[name]
+        size = written.bundle.manifest["files"][entry["path"]]["bytes"] / 1e6
+        nodes = f", {entry['nodes']} nodes" if "nodes" in entry else ""
+        print(f"{written.bundle.folder / entry['path']}: {size:.2f} MB{nodes}")
+        print(f"  {written.parity[name].render()}")
+    return 0
+
+
+def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
+    from handmesh.bundle import Bundle
+
+    from .export import add_formats, load_bundle
+
+    for option in ("reference", "card"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option} goes with --checkpoint; a bundle holds its own")
+    bundle = Bundle.load(args.bundle)
+    if args.explain:
+        _explain(load_bundle(bundle))
+    return add_formats(bundle, chosen, args.out)
+
+
+def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
+    from handmesh.graph import Topology
+
+    from .export import LICENCES, load_checkpoint, write_bundle
+
+    for option in ("reference", "out"):
+        if getattr(args, option) is None:
+            raise InputError(f"--checkpoint needs --{option}")
+    card = _read_card(args.card) if args.card else {}
+    crops = _read_crops(args.reference)
+    topology = Topology.default()
+    network, run = load_checkpoint(args.checkpoint, topology)
+    if args.explain:
+        _explain(network)
+    return write_bundle(
+        network,
+        topology,
+        args.out,
+        crops,
+        provenance={**run, **card.get("provenance", {})},
+        licences={**LICENCES, **card.get("licences", {})},
+        export=chosen,
+    )
+
+
+def _explain(network: Network) -> None:
+    from .explain import explain
+    from .fold import fold
+
+    print(explain(fold(network)).render())
+
+
+def _read_crops(path: Path) -> NDArray[np.uint8]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images: NDArray[np.uint8] = file["images"]
+            return images
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as cause:
+        raise InputError(
+            f"{path} is not an .npz file with an array `images` ({type(cause).__name__}: {cause})"
+        ) from cause
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise InputError(f"cannot read {path} as JSON: {cause}") from cause
+    known = {"provenance", "licences"}
+    if (
+        not isinstance(card, dict)
+        or set(card) - known
+        or not all(isinstance(value, dict) for value in card.values())
+    ):
+        raise InputError(
+            f"{path} must hold an object with objects under `provenance` and `licences` only"
+        )
+    return card

@@ -1,0 +1,119 @@
+"""What an export twin holds and what it costs, counted by running it once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .fold import ExportTwin
+
+__all__ = ["Explanation", "PartCost", "explain"]
+
+_HEAD = "network.head"
+
+
+@dataclass(frozen=True)
+class PartCost:
+    """One part of an export twin.
+
+    Attributes:
+        name: what it does.
+        macs: multiply-accumulates of convolutions and matrix products, for one crop, with those
+            on filler entries. Gathers, activations and additions are not counted.
+        constant_bytes: weights and other constants; what several parts share counts in the first.
+    """
+
+    name: str
+    macs: int
+    constant_bytes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The form of an export twin and its cost.
+
+    Attributes:
+        network: "light" or "paper".
+        image_size: side of its crops in pixels.
+        form: of the graph convolutions, in words.
+        parts: in order of execution.
+    """
+
+    network: str
+    image_size: int
+    form: str
+    parts: tuple[PartCost, ...]
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates of one crop."""
+        return sum(part.macs for part in self.parts)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(part.constant_bytes for part in self.parts)
+
+    def render(self) -> str:
+        """A table as text."""
+        total = PartCost("total", self.macs, self.constant_bytes)
+        lines = [f"{'part':40}{'M MAC':>10}{'KB':>12}"]
+        lines += [
+            f"{part.name:40}{part.macs / 1e6:10.3f}{part.constant_bytes / 1024:12.1f}"
+            for part in (*self.parts, total)
+        ]
+        title = f"{self.network}, {self.image_size} x {self.image_size} crops; graph: {self.form}"
+        return "\n".join([title, *lines])
+
+
+def explain(twin: ExportTwin) -> Explanation:
+    """Count the cost of every part of a twin; runs it once on a blank crop."""
+    size = twin.image_size
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        twin(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    counts = counter.get_flop_counts()
+
+    def macs(module: str) -> int:
+        return sum(counts.get(f"{type(twin).__name__}.{module}", {}).values()) // 2
+
+    seen: set[bytes] = set()
+
+    def constants(module: nn.Module) -> int:
+        # By content: a runtime's file holds equal constants once.
+        fresh = {_content(tensor): tensor.nbytes for tensor in _tensors(module)}
+        total = sum(size for content, size in fresh.items() if content not in seen)
+        seen.update(fresh)
+        return total
+
+    head = twin.head
+    whole = macs("network")
+    inside = {
+        "latent vector to coarse nodes": ("expand", head.expand),
+        **{
+            f"graph convolution {i + 1}": (f"convolutions.{i}", module)
+            for i, module in enumerate(head.convolutions)
+        },
+        "vertices to joints": ("joints", head.joints),
+    }
+    parts = [
+        PartCost(name, macs(f"{_HEAD}.{path}"), constants(module))
+        for name, (path, module) in inside.items()
+    ]
+    rest = macs(_HEAD) - sum(part.macs for part in parts)
+    parts.insert(-1, PartCost("anchors and vertex order", rest, constants(head)))
+    trunk = PartCost("trunk", whole - macs(_HEAD), constants(twin.network))
+    form = twin.form.describe()
+    return Explanation(twin.network.config.name, size, form, (trunk, *parts))
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _content(tensor: torch.Tensor) -> bytes:
+    return hashlib.sha256(repr(tensor.shape).encode() + tensor.numpy().tobytes()).digest()

@@ -1,0 +1,327 @@
+"""Writing bundles: from a trained network to a folder that the SDK opens, proven before it exists.
+
+A bundle is built in a hidden folder beside its place and renamed into it when everything in it has
+been checked. Whatever fails before leaves the old bundle as it was and nothing new behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handmesh import __version__, backends
+from handmesh.backends import RawOutput
+from handmesh.bundle import Bundle, io_specs, write_manifest
+from handmesh.errors import (
+    CheckpointError,
+    ExportError,
+    GraphMismatchError,
+    InputError,
+)
+from handmesh.graph import Topology
+from handmesh.nn import build, from_dict, load_weights, read_config, save_weights, to_dict
+from handmesh.verification import read_reference
+
+from . import formats
+from .fold import ExportTwin, Network, fold
+from .forms import GraphForm
+from .parity import FP32, Parity, Tolerance, measure, network_outputs
+
+__all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
+
+TOPOLOGY, WEIGHTS, REFERENCE = "topology.npz", "weights.safetensors", "reference.npz"
+# Crops kept in a bundle, evenly chosen out of those that it was proven on.
+REFERENCE_CROPS = 48
+LICENCES = {"code": "Apache-2.0", "weights": "not stated", "data": "not stated"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A bundle that was written.
+
+    Attributes:
+        bundle: opened where it lies now.
+        parity: by format, what was measured on every crop that was given.
+    """
+
+    bundle: Bundle
+    parity: Mapping[str, Parity]
+
+
+def write_bundle(
+    network: Network,
+    topology: Topology,
+    folder: str | os.PathLike[str],
+    reference_crops: NDArray[np.uint8],
+    *,
+    provenance: Mapping[str, Any],
+    licences: Mapping[str, str] = LICENCES,
+    name: str | None = None,
+    export: Sequence[str] = ("onnx",),
+    form: GraphForm | None = None,
+    tolerance: Tolerance = FP32,
+) -> Written:
+    """Write a network as a bundle, with its artifacts; replaces an older one whole.
+
+    Args:
+        network: trained; left as it is.
+        topology: the graph that it was built on.
+        folder: of the bundle; its parent must exist.
+        reference_crops: (N, S, S, 3) uint8 RGB at the network's input size. Every artifact is
+            proven on all of them; `REFERENCE_CROPS` of them are kept in the bundle.
+        provenance: where the weights came from; JSON-compatible.
+        licences: of code, weights and data.
+        name: of the bundle; by default the folder's.
+        export: formats, see `handmesh_converters.formats`.
+        form: of the graph convolutions in the artifacts; by default the recurrence.
+        tolerance: that every artifact must keep.
+
+    Raises:
+        InputError, MissingExtra: an unknown format, or one whose packages are not installed.
+        GraphMismatchError: the network was not built on this topology.
+        ParityError: an artifact is off by more than the tolerance.
+        ExportError: a converter failed, the crops do not fit the network, or the disk is full.
+    """
+    for each in export:
+        formats.load(each)
+    _check_graph(network, topology)
+    target = Path(folder)
+    config = network.config
+    expected = network_outputs(network, reference_crops)
+    manifest = {
+        "name": target.resolve().name if name is None else name,
+        "network": config.name,
+        "config": to_dict(config),
+        **io_specs(config.input_size, topology.vertex_count),
+        "artifacts": {
+            "torch": {
+                "path": WEIGHTS,
+                "precision": "fp32",
+                "tools": {"handmesh": __version__, "torch": version("torch")},
+            }
+        },
+        "licences": dict(licences),
+        "provenance": dict(provenance),
+    }
+    with _replacing(target) as temporary:
+        topology.save(temporary / TOPOLOGY)
+        save_weights(network, temporary / WEIGHTS, config, topology)
+        kept = np.unique(
+            np.linspace(0, len(reference_crops) - 1, REFERENCE_CROPS).round().astype(np.int64)
+        )
+        named = {key: value[kept] for key, value in expected._asdict().items()}
+        _write_npz(temporary / REFERENCE, {"images": reference_crops[kept], **named})
+        proof = _Proof(reference_crops, expected, topology, tolerance)
+        parity = _add(temporary, manifest, fold(network, form), export, proof)
+    return Written(Bundle.load(target), parity)
+
+
+def add_formats(
+    bundle: Bundle,
+    export: Sequence[str],
+    out: str | os.PathLike[str] | None = None,
+    form: GraphForm | None = None,
+    tolerance: Tolerance = FP32,
+) -> Written:
+    """Export the network of a bundle again or to further formats, proven on its own crops.
+
+    Args:
+        bundle: its weights are exported; every file of it is verified first.
+        export: formats; artifacts that the bundle has in others are kept.
+        out: folder of the new bundle; by default the bundle is replaced.
+        form, tolerance: as in `write_bundle`.
+
+    Raises:
+        BundleError, IntegrityError, GraphMismatchError: the bundle is damaged.
+        InputError, MissingExtra, ParityError, ExportError: as `write_bundle`.
+    """
+    for each in export:
+        formats.load(each)
+    bundle.check()
+    network = load_bundle(bundle)
+    images, _ = read_reference(bundle)
+    proof = _Proof(images, network_outputs(network, images), bundle.topology, tolerance)
+    manifest = json.loads(json.dumps(bundle.manifest))
+    target = bundle.folder if out is None else Path(out)
+    with _replacing(target) as temporary:
+        for path in bundle.manifest["files"]:
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.folder / path, temporary / path)
+        parity = _add(temporary, manifest, fold(network, form), export, proof)
+    return Written(Bundle.load(target), parity)
+
+
+def load_bundle(bundle: Bundle) -> Network:
+    """The network of a bundle, with its weights.
+
+    Raises:
+        BundleError, IntegrityError, GraphMismatchError: the bundle is damaged.
+    """
+    path = bundle.artifact("torch")
+    config = read_config(path)
+    network = build(config, bundle.topology)
+    load_weights(network, path, config, bundle.topology)
+    return network.eval()
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], topology: Topology
+) -> tuple[Network, dict[str, Any]]:
+    """The averaged weights of a training checkpoint, and what it says of the run.
+
+    Returns:
+        The network, and {"step", "images_seen"}.
+
+    Raises:
+        CheckpointError: missing, unreadable, or not a training checkpoint.
+        GraphMismatchError: trained on another graph.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        graph, config = state["graph"], from_dict(state["config"])
+        run = {"step": int(state["step"]), "images_seen": int(state["images_seen"])}
+        weights = state["average"]
+    except Exception as cause:  # torch raises whatever its archive reader or unpickler raises
+        raise CheckpointError(
+            f"{path} is not a checkpoint of a training run ({type(cause).__name__}: {cause}); "
+            "give the checkpoint.pt of its folder"
+        ) from cause
+    topology.check_sha256(graph, str(path))
+    network = build(config, topology)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as cause:
+        raise CheckpointError(
+            f"the weights in {path} do not fit their own network ({cause}); it was written by "
+            "another version"
+        ) from cause
+    return network.eval(), run
+
+
+@dataclass(frozen=True, eq=False)
+class _Proof:
+    """What an artifact has to stand up to."""
+
+    images: NDArray[np.uint8]
+    expected: RawOutput
+    topology: Topology
+    tolerance: Tolerance
+
+
+def _add(
+    folder: Path, manifest: dict[str, Any], twin: ExportTwin, export: Sequence[str], proof: _Proof
+) -> dict[str, Parity]:
+    """Export into a folder, run each artifact as the SDK will, and write the manifest."""
+    inside = {
+        "name": str(manifest["name"]),
+        "network": str(manifest["network"]),
+        "handmesh_version": __version__,
+        "graph_sha256": proof.topology.sha256,
+        "input": json.dumps(manifest["input"]),
+        "outputs": json.dumps(manifest["outputs"]),
+        "licences": json.dumps(manifest["licences"]),
+    }
+    parity = {}
+    for name in export:
+        format_ = formats.load(name)
+        facts = format_.export(twin, folder / format_.FILE, inside)
+        allowed = proof.tolerance
+        entry = {
+            "path": format_.FILE,
+            "precision": "fp32",
+            "graph_form": twin.form.name,
+            **facts,
+            "tolerance": {"tensor": allowed.tensor, "px": allowed.px, "mm": allowed.mm},
+        }
+        manifest["artifacts"][name] = entry
+        # Proven through the backend that apps will use, which wants a bundle.
+        write_manifest(folder, manifest)
+        backend = backends.create(name, Bundle.load(folder), threads=1)
+        ratios = proof.topology.bone_ratios
+        found = measure(backend.run, backend.description, proof.images, proof.expected, ratios)
+        found.check(allowed)
+        entry["parity"] = found.to_dict()
+        parity[name] = found
+    write_manifest(folder, manifest)
+    return parity
+
+
+def _check_graph(network: Network, topology: Topology) -> None:
+    """Raise `GraphMismatchError` unless the network was built on this graph."""
+    fresh = build(network.config, topology).head.decoder.named_buffers()
+    own = dict(network.head.decoder.named_buffers())
+    for name, buffer in fresh:
+        if "norm" not in name and not torch.equal(own[name].cpu(), buffer):
+            raise GraphMismatchError(
+                f"the network was built on another graph than {topology.sha256[:12]}... "
+                f"({name} differs); give the topology that it was built on"
+            )
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place at the end, if nothing is raised.
+
+    Raises:
+        InputError: the parent does not exist, or `target` is a file.
+        ExportError: the folder cannot be written, as on a full disk.
+    """
+    target = target.resolve()
+    if not target.parent.is_dir():
+        raise InputError(f"cannot write {target}: the folder {target.parent} does not exist")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"cannot write a bundle to {target}: it is a file, not a folder")
+    try:
+        place = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        temporary = Path(place)
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's own is for one user
+            _swap(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as cause:
+        raise ExportError(f"cannot write {target}: {cause}; what was there is whole") from cause
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put a folder in the place of another; `new` holds the old one afterwards, if there was one.
+
+    Folders cannot be exchanged in one step everywhere, so there is a moment between two renames.
+    """
+    if not target.exists():
+        os.rename(new, target)
+        return
+    old = new.with_suffix(".old")
+    os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    os.rename(old, new)
+
+
+def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Compressed, and the same bytes for the same arrays."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, buffer.getvalue())

@@ -1,0 +1,208 @@
+"""The export twin: from a trained network an equivalent one made for running.
+
+What differs from the network that was trained:
+
+- uint8 RGB crops in; normalisation and sigmoids inside; the outputs of the artifact contract;
+- batch norm folded (in float64) into the convolution before it, in the trunk and on the graph;
+- graph convolutions as constants, in the form that was asked for (see `forms`);
+- the linear pose regressor as one affine map of the vertices, which also gives the wrist's depth
+  that is subtracted from all others;
+- vertices in the template's order, without padding nodes or a permutation of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from handmesh.errors import ExportError
+from handmesh.nn import LightNetwork, PaperNetwork
+from handmesh.nn.config import JOINT_COUNT
+from handmesh.nn.graph_head import GraphHead
+from handmesh.nn.graph_layers import ChebConv, NodeLevel
+
+from .forms import ConvSpec, GraphForm, Recurrence
+
+__all__ = ["INPUT", "OUTPUTS", "ExportTwin", "FoldedHead", "Network", "fold"]
+
+INPUT = "image"
+OUTPUTS = ("vertices", "joints", "confidence", "presence", "handedness")
+
+Network = LightNetwork | PaperNetwork
+
+_WRIST_DEPTH = 2  # row of coordinate d of joint 0 in the pose regressor's output
+# Added to (u, v, d) where vertices are not anchored to joints: the crop's middle.
+_MIDDLE = (0.5, 0.5, 0.0)
+
+
+class FoldedHead(nn.Module):
+    """`handmesh.nn.graph_layers.GraphHead` for running, with the same signature.
+
+    Args:
+        head: trained; only read.
+        form: of the graph convolutions.
+        anchored: whether `forward` will be given joints, as the network's own head is.
+    """
+
+    row_of_vertex: Tensor
+    blend: Tensor
+
+    def __init__(self, head: GraphHead, form: GraphForm, anchored: bool) -> None:
+        super().__init__()
+        decoder = head.decoder
+        self.nodes, self.features = decoder.coarse_count, decoder.coarse_features
+        self.expand = copy.deepcopy(decoder.expand)
+        specs = [
+            _spec(decoder.block1.conv, decoder.middle, decoder.block1.norm, unpool=True),
+            _spec(decoder.block2.conv, decoder.middle, decoder.block2.norm),
+            _spec(decoder.block3.conv, decoder.fine, decoder.block3.norm, unpool=True),
+            _spec(decoder.out, decoder.fine, offset=None if anchored else _MIDDLE),
+        ]
+        self.convolutions = nn.ModuleList(form.convolution(spec) for spec in specs)
+        self.register_buffer("row_of_vertex", decoder.row_of_vertex.clone(), persistent=False)
+        self.register_buffer("blend", head.blend.clone(), persistent=False)
+        self.joints = _joint_map(head)
+
+    def forward(self, latent: Tensor, joints_uv: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent (B, F) and joints (B, 21, 2) to vertices (B, V, 3) and joints (B, 21, 3)."""
+        x = self.expand(latent).unflatten(1, (self.nodes, self.features))  # (B, 80, 64)
+        *hidden, last = self.convolutions
+        for convolution in hidden:
+            x = F.relu(convolution(x))  # (B, 291, 64), (B, 291, 32), (B, 1036, 32)
+        vertices = last(x).index_select(1, self.row_of_vertex)  # (B, V, 3)
+        if joints_uv is not None:
+            vertices = vertices + self.blend @ F.pad(joints_uv, (0, 1))
+        mapped = self.joints(vertices.flatten(1)).unflatten(1, (JOINT_COUNT + 1, 3))
+        return vertices - mapped[:, JOINT_COUNT:], mapped[:, :JOINT_COUNT]
+
+
+class ExportTwin(nn.Module):
+    """A network in its running form. Made by `fold`.
+
+    Attributes:
+        network: the folded network; its forward is the trained one's.
+        form: of its graph convolutions.
+    """
+
+    def __init__(self, network: Network, form: GraphForm) -> None:
+        super().__init__()
+        self.network = network
+        self.form = form
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crops in pixels."""
+        return self.network.config.input_size
+
+    @property
+    def head(self) -> FoldedHead:
+        """The folded graph head."""
+        return cast(FoldedHead, self.network.head)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """RGB crops (N, S, S, 3) uint8 to what `OUTPUTS` names, all float32.
+
+        vertices (N, V, 3) and joints (N, 21, 3), (u, v, d); confidence (N, 21), presence (N,) and
+        handedness (N,) in 0..1. Handedness is 1 where the network has no such head.
+        """
+        x = image.permute(0, 3, 1, 2).float() / 255.0 - 0.5  # (N, 3, S, S)
+        output = self.network(x)
+        presence = output.presence_logit.sigmoid()
+        right = output.handedness_logit
+        return (
+            output.vertices,
+            output.joints,
+            output.confidence_logits.sigmoid(),
+            presence,
+            torch.ones_like(presence) if right is None else right.sigmoid(),
+        )
+
+
+def fold(network: Network, form: GraphForm | None = None) -> ExportTwin:
+    """The export twin of a network, which is left as it is.
+
+    Args:
+        network: trained, in any mode.
+        form: of the graph convolutions; by default the recurrence.
+
+    Raises:
+        ExportError: not a network that this knows, or one with weights that are not finite.
+    """
+    if not isinstance(network, LightNetwork | PaperNetwork):
+        raise ExportError(
+            f"expected a LightNetwork or PaperNetwork, got {type(network).__name__}; build one "
+            "with handmesh.nn.build"
+        )
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ExportError(f"weight {name!r} is not finite; export an earlier checkpoint")
+    form = Recurrence() if form is None else form
+    twin = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    anchored = isinstance(network, LightNetwork) and network.config.anchor_to_heatmaps
+    head = FoldedHead(twin.head, form, anchored)
+    twin.head = cast(GraphHead, head)  # the same signature
+    _fold_norms(twin)
+    return ExportTwin(twin, form).eval().requires_grad_(False)
+
+
+def _fold_norms(network: nn.Module) -> None:
+    """Fold each batch norm that directly follows a convolution into it, in float64."""
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for i in range(len(module) - 1):
+            conv, norm = module[i], module[i + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                fused = fuse_conv_bn_eval(conv.double().eval(), norm.double().eval())
+                module[i], module[i + 1] = fused.float(), nn.Identity()
+
+
+def _spec(
+    conv: ChebConv,
+    level: NodeLevel,
+    norm: nn.BatchNorm1d | None = None,
+    unpool: bool = False,
+    offset: tuple[float, ...] | None = None,
+) -> ConvSpec:
+    """A convolution's numbers, with the norm after it and a constant offset folded in."""
+    weight = conv.weight.detach().double().view(conv.channels_out, conv.order, conv.channels_in)
+    theta = _array(weight.permute(1, 2, 0))  # (K, C_in, C_out)
+    bias = np.zeros(conv.channels_out) if conv.bias is None else _array(conv.bias)
+    if norm is not None:
+        mean, variance = (
+            _array(cast(Tensor, norm.running_mean)),
+            _array(cast(Tensor, norm.running_var)),
+        )
+        scale = _array(norm.weight) / np.sqrt(variance + norm.eps)
+        theta, bias = theta * scale, _array(norm.bias) + (bias - mean) * scale
+    if offset is not None:
+        bias = bias + np.array(offset)
+    laplacian = _array(level.laplacian().to_dense())
+    parents = level.parents.cpu().numpy().astype(np.int64) if unpool else None
+    return ConvSpec(laplacian, theta, bias, parents)
+
+
+def _joint_map(head: GraphHead) -> nn.Linear:
+    """Vertices (B, V * 3) to joints with the wrist's depth at 0, and the vector to subtract from
+    every point, (0, 0, wrist depth): (B, 66)."""
+    regressor = copy.deepcopy(head.pose_regressor).cpu().double()
+    weight, bias = regressor.affine()  # (63, V * 3), (63,)
+    joined = torch.cat([weight, bias[:, None]], dim=1)
+    wrist = torch.zeros_like(joined[:3])
+    wrist[2] = joined[_WRIST_DEPTH]
+    centred = joined - wrist.repeat(JOINT_COUNT, 1)
+    both = torch.cat([centred, wrist])  # (66, V * 3 + 1)
+    linear = nn.Linear(both.shape[1] - 1, both.shape[0])
+    linear.weight.data, linear.bias.data = both[:, :-1].float(), both[:, -1].float()
+    return linear
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().double().numpy()

@@ -1,0 +1,98 @@
+"""ONNX through torch's exporter: one file, its batch size open, simplified, checked, described."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handmesh import __version__
+from handmesh.errors import ExportError
+
+from ..fold import INPUT, OUTPUTS, ExportTwin
+
+REQUIRES = ("onnx", "onnxscript", "onnxsim", "onnxruntime")
+EXTRA = "converters"
+FILE = "model.onnx"
+
+# What the exporter writes itself, without converting between versions; any ONNX Runtime since 1.14
+# reads it.
+OPSET = 18
+
+
+def export(twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """See `handmesh_converters.formats.Format`. The same weights give the same bytes."""
+    import onnx
+    import onnxsim
+
+    # Two crops, or the exporter would take the batch size for a constant.
+    example = torch.zeros(2, twin.image_size, twin.image_size, 3, dtype=torch.uint8)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                twin,
+                (example,),
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        if program is None:
+            raise ExportError("torch's exporter returned nothing; install the pinned torch")
+        model, _ = onnxsim.simplify(program.model_proto)
+        _describe(model, metadata)
+        onnx.checker.check_model(model, full_check=True)
+    except ExportError:
+        raise
+    except Exception as cause:  # torch, onnxsim and onnx share no base class of errors
+        raise ExportError(
+            f"the network does not convert to ONNX opset {OPSET} "
+            f"({type(cause).__name__}: {cause}); install the versions of constraints.txt"
+        ) from cause
+    data = model.SerializeToString(deterministic=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+    return {
+        "opset": OPSET,
+        "nodes": len(model.graph.node),
+        "tools": {package: version(package) for package in ("torch", *REQUIRES)},
+    }
+
+
+def _describe(model: Any, metadata: Mapping[str, str]) -> None:
+    """Replace what the exporter says of itself, stack traces with local paths included."""
+    graph = model.graph
+    described = [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for item in (model, graph, *described):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    graph.name = "handmesh"
+    model.producer_name, model.producer_version = "handmesh", __version__
+    for key, value in sorted(metadata.items()):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings about packages of others and its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

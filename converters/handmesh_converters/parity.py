@@ -1,0 +1,230 @@
+"""Proof that an artifact computes what the network computes, in units that mean something.
+
+Three views of the same difference: of the outputs (normalised coordinates), of pixels, and of
+millimetres in camera space. For the latter two a crop stands for a hand of usual size in a usual
+photo: it fills half of the width of a 640-pixel image, in its middle, of a camera with default
+intrinsics, and the hand is an adult's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handmesh.backends import RawOutput
+from handmesh.errors import ExportError, ParityError
+from handmesh.geometry import ADULT_BONE_LENGTH_M, lift, place, solve_root_depth
+from handmesh.types import Box, Camera
+
+from .fold import Network
+
+__all__ = ["FP32", "Deviation", "Parity", "Tolerance", "measure", "network_outputs"]
+
+_PHOTO_PX = (640, 480)
+_CROP = Box(cx=319.5, cy=239.5, size=320.0)
+# Sizes in which crops are given to an artifact, in turn: its batch size is open, and proven so.
+_BATCHES = (1, 3, 8)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What an artifact may be off by, at worst.
+
+    Attributes:
+        tensor: of the points' (u, v, d).
+        scores: of confidence, presence and handedness.
+        px: in pixels of the crop.
+        mm: in millimetres.
+    """
+
+    tensor: float
+    scores: float
+    px: float
+    mm: float
+
+
+FP32 = Tolerance(tensor=1e-4, scores=1e-4, px=0.05, mm=0.05)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Largest and 99th percentile of a difference."""
+
+    worst: float
+    p99: float
+
+    @classmethod
+    def of(cls, differences: NDArray[np.floating]) -> Deviation:
+        """Of absolute values of any shape."""
+        return cls(float(differences.max()), float(np.percentile(differences, 99)))
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact is from its network.
+
+    Attributes:
+        runtime: what ran, as `Backend.description`.
+        crops: number of crops compared.
+        tensor: of the (u, v, d) of vertices and joints, coordinate by coordinate.
+        scores: of confidence, presence and handedness.
+        crop_px: distance of vertices and joints, in pixels of the crop.
+        photo_px: the same in pixels of a 640-pixel photo, half of whose width the crop fills.
+        mm: distance in camera space with the wrists aligned, of an adult's hand there.
+    """
+
+    runtime: str
+    crops: int
+    tensor: Deviation
+    scores: Deviation
+    crop_px: Deviation
+    photo_px: Deviation
+    mm: Deviation
+
+    def check(self, tolerance: Tolerance) -> None:
+        """Raise `ParityError` unless every worst difference is within the tolerance."""
+        found = {
+            "tensor": (self.tensor.worst, tolerance.tensor),
+            "scores": (self.scores.worst, tolerance.scores),
+            "px": (self.crop_px.worst, tolerance.px),
+            "mm": (self.mm.worst, tolerance.mm),
+        }
+        # Not `>`: a difference that is not a number must fail.
+        failed = [
+            f"{name} {worst:.3g} (allowed {allowed:g})"
+            for name, (worst, allowed) in found.items()
+            if not worst <= allowed
+        ]
+        if failed:
+            raise ParityError(
+                f"{self.runtime} differs from the network on {self.crops} crops by "
+                f"{', '.join(failed)}; the artifact was not kept: export with the versions of "
+                "constraints.txt, or in a higher precision"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
+
+    def render(self) -> str:
+        """One line for a reader."""
+        return (
+            f"{self.runtime}, {self.crops} crops, worst (p99): "
+            f"{self.tensor.worst:.1e} ({self.tensor.p99:.1e}) of (u, v, d), "
+            f"{self.crop_px.worst:.1e} ({self.crop_px.p99:.1e}) px of the crop, "
+            f"{self.photo_px.worst:.1e} ({self.photo_px.p99:.1e}) px of a 640 px photo, "
+            f"{self.mm.worst:.1e} ({self.mm.p99:.1e}) mm, "
+            f"{self.scores.worst:.1e} ({self.scores.p99:.1e}) of the scores"
+        )
+
+
+def network_outputs(network: Network, images: NDArray[np.uint8]) -> RawOutput:
+    """What the network itself says of crops (N, S, S, 3) uint8 RGB, in float32 on the CPU.
+
+    The network is left as it was.
+
+    Raises:
+        ExportError: the crops are not of the network's size and type, or too few.
+    """
+    size = network.config.input_size
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+        raise ExportError(
+            f"reference crops must be (N, {size}, {size}, 3) uint8 RGB, "
+            f"not {images.shape} {images.dtype}"
+        )
+    if len(images) == 0:
+        raise ExportError("an export needs reference crops to prove itself on; got none")
+    training = network.training
+    parts = []
+    try:
+        network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(images), 16):
+                batch = torch.from_numpy(images[start : start + 16].copy())
+                # (N, 3, S, S)
+                output = network(batch.permute(0, 3, 1, 2).float() / 255 - 0.5)
+                right = output.handedness_logit
+                presence = output.presence_logit.sigmoid()
+                named = (
+                    output.vertices,
+                    output.joints,
+                    output.confidence_logits.sigmoid(),
+                    presence,
+                    # A network without that head takes every hand for a right one.
+                    torch.ones_like(presence) if right is None else right.sigmoid(),
+                )
+                parts.append([tensor.numpy() for tensor in named])
+    finally:
+        network.train(training)
+    return RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def measure(
+    run: Callable[[NDArray[np.uint8]], RawOutput],
+    runtime: str,
+    images: NDArray[np.uint8],
+    expected: RawOutput,
+    bone_ratios: NDArray[np.float32],
+) -> Parity:
+    """Run an artifact on crops and compare.
+
+    Args:
+        run: the artifact, as `handmesh.backends.Backend.run`.
+        runtime: its description.
+        images: (N, S, S, 3) uint8 RGB.
+        expected: what `network_outputs` gave for them.
+        bone_ratios: (20,), see `handmesh.graph.Topology`.
+
+    Raises:
+        BackendError: the runtime failed, or its outputs have other shapes than they should.
+    """
+    parts: list[RawOutput] = []
+    start = 0
+    while start < len(images):
+        count = _BATCHES[min(len(parts), len(_BATCHES) - 1)]
+        parts.append(run(images[start : start + count]))
+        start += count
+    found = RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    points, expected_points = _points(found), _points(expected)
+    offsets = np.linalg.norm((points - expected_points)[..., :2], axis=-1)  # (N, V + 21)
+    placed, expected_placed = (
+        np.stack([_place(each, bone_ratios) for each in side]) for side in (points, expected_points)
+    )
+    return Parity(
+        runtime=runtime,
+        crops=len(images),
+        tensor=Deviation.of(np.abs(points - expected_points)),
+        scores=Deviation.of(np.abs(_scores(found) - _scores(expected))),
+        crop_px=Deviation.of(offsets * images.shape[1]),
+        photo_px=Deviation.of(offsets * _CROP.size),
+        mm=Deviation.of(np.linalg.norm(placed - expected_placed, axis=-1) * 1e3),
+    )
+
+
+def _points(output: RawOutput) -> NDArray[np.float64]:
+    """Vertices, then joints: (N, V + 21, 3)."""
+    return np.concatenate([output.vertices, output.joints], axis=1).astype(np.float64)
+
+
+def _scores(output: RawOutput) -> NDArray[np.float64]:
+    """Confidence, presence, handedness: (N, 23)."""
+    scores: Sequence[NDArray[np.float32]] = (
+        output.confidence,
+        output.presence[:, None],
+        output.handedness[:, None],
+    )
+    return np.concatenate(scores, axis=1).astype(np.float64)
+
+
+def _place(points: NDArray[np.float64], bone_ratios: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(u, v, d) of vertices and joints to camera space, metres from the wrist: (V + 21, 3)."""
+    camera = Camera.default(*_PHOTO_PX)
+    pixels, depth = _CROP.to_image(points[:, :2]), points[:, 2]
+    root = solve_root_depth(pixels[-21:], depth[-21:], camera, bone_ratios)
+    placed = lift(pixels, depth, camera, place(root, ADULT_BONE_LENGTH_M))
+    return placed - placed[-21]
