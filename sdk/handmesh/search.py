@@ -32,8 +32,9 @@ _FOLLOWED = 4
 _REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
 # A presence at which smaller windows are not looked at any more.
 _CONFIDENT = 0.8
-# Where the handedness head is not believed: the crop is shown both ways.
-_DOUBT = (0.2, 0.8)
+# Where the handedness head is not believed: the crop is shown both ways. Trained on more right than
+# left hands, a head in doubt says "right"; the comparison has no such leaning.
+_DOUBT = (0.05, 0.95)
 # Two sightings are of one hand when their joints lie closer than this share of a box, on average.
 _SAME_HAND = 0.15
 
@@ -112,13 +113,14 @@ def find(
 def follow(look: Look, sightings: list[Sighting], mirrored: bool | None = None) -> list[Sighting]:
     """Move each view to where its joints are, and look again, until it settles.
 
-    The handedness head decides which way round a crop is shown next; where it is in doubt the crop
-    is shown both ways and the stronger sighting stays. ``mirrored`` decides instead, unless None.
+    The handedness head decides which way round a crop is shown next. Where it is in doubt the crop
+    is shown both ways, once, and the stronger sighting stays. ``mirrored`` decides instead, unless
+    None.
     """
     settled: list[Sighting] = []
     moving = sightings
-    for _ in range(_REFINEMENTS):
-        next_views = [_next_views(sighting, mirrored) for sighting in moving]
+    for round_ in range(_REFINEMENTS):
+        next_views = [_next_views(s, mirrored, compared=round_ > 0) for s in moving]
         still = [_has_settled(s, views) for s, views in zip(moving, next_views, strict=True)]
         settled += [s for s, stays in zip(moving, still, strict=True) if stays]
         next_views = [views for views, stays in zip(next_views, still, strict=True) if not stays]
@@ -159,14 +161,14 @@ def _centres(side: int, size: float, count: int) -> list[float]:
     )
 
 
-def _next_views(sighting: Sighting, mirrored: bool | None) -> list[View]:
+def _next_views(sighting: Sighting, mirrored: bool | None, compared: bool) -> list[View]:
     following = _next_box(sighting)
     if mirrored is not None:
         sides = [mirrored]
-    elif _DOUBT[0] < sighting.looks_right < _DOUBT[1]:
-        sides = [False, True]
-    else:
+    elif sighting.looks_right <= _DOUBT[0] or sighting.looks_right >= _DOUBT[1]:
         sides = [sighting.looks_right < 0.5]
+    else:
+        sides = [sighting.view.mirrored] if compared else [False, True]
     return [View(following, side) for side in sides]
 
 
