@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handmesh import Bundle, backends
-from handmesh.errors import BackendUnavailable, HandMeshError
+from handmesh.errors import BackendUnavailable, ExportError, MissingExtra
 from handmesh.files import write_atomic
 from handmesh.imaging import decode
 
@@ -70,7 +70,7 @@ def _bench(args: argparse.Namespace) -> int:
             bundles += paper
         candidates, unavailable = _candidates(args, bundles, names)
         measured = measure(candidates, _protocol(args))
-    device |= {"peak_memory_mib": round(peak_memory_mib())}
+    device |= {"process_peak_memory_mib": round(peak_memory_mib())}
     print(to_text(measured, device))
     for reason in dict.fromkeys([*unavailable, *missing]):
         print(f"not measured: {reason}")
@@ -109,10 +109,15 @@ def _candidates(
 
 def _paper(folder: Path, bundle: Bundle, names: list[str]) -> tuple[list[Bundle], list[str]]:
     """The paper's network with random weights, and why not if it cannot be had."""
-    try:
-        return [random_bundle(folder, bundle.topology)], []
-    except HandMeshError as error:
-        return [], [f"the network paper: {error}"]
+    formats = [name for name in names if name != "torch"]
+    reasons = []
+    # Without the packages of an export there is still torch to measure.
+    for export in (formats, []):
+        try:
+            return [random_bundle(folder / "paper", bundle.topology, export=export)], reasons
+        except (MissingExtra, ExportError) as error:
+            reasons.append(f"network 'paper' in {', '.join([*export, 'torch'])}: {error}")
+    return [], reasons
 
 
 def _protocol(args: argparse.Namespace) -> Protocol:

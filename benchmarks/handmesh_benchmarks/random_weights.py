@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from handmesh import Bundle
-from handmesh.bundle import io_specs, write_manifest
 from handmesh.errors import MissingExtra
 from handmesh.graph import Topology
 
 SEED = 0
 
 
-def random_bundle(folder: Path, topology: Topology, network: str = "paper") -> Bundle:
-    """Write a bundle that the torch backend can run.
+def random_bundle(
+    folder: Path,
+    topology: Topology,
+    network: Literal["paper", "light"] = "paper",
+    export: Sequence[str] = ("onnx",),
+) -> Bundle:
+    """Write a bundle that torch and the formats given can run, exported as any other.
 
     Args:
-        folder: an empty folder.
+        folder: of the bundle; its parent must exist.
         topology: the mesh graph, that of the network it is compared with.
-        network: "paper" or "light", with their default hyper-parameters; also the bundle's name.
+        network: which, with its default hyper-parameters; also the bundle's name.
+        export: formats besides torch.
 
     Raises:
-        MissingExtra: torch or safetensors is not installed.
+        MissingExtra: a package that makes or exports the network is not installed.
+        ExportError: the export failed, or computes something else than torch.
     """
     try:
         import torch
 
-        from handmesh.nn import build, from_dict, save_weights, to_dict
+        from handmesh.nn import build, from_dict
+        from handmesh_converters.export import write_bundle
     except ImportError as cause:
-        raise MissingExtra("torch", "torch") from cause
-    config = from_dict({"network": network})
-    torch_artifact = {"path": "weights.safetensors", "precision": "float32"}
+        raise MissingExtra(cause.name or "torch", "converters") from cause
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        module = build(config, topology)
-    topology.save(folder / "topology.npz")
-    save_weights(module, folder / "weights.safetensors", config, topology)
-    write_manifest(
+        module = build(from_dict({"network": network}), topology)
+    size = module.config.input_size
+    crops = np.random.default_rng(SEED).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    written = write_bundle(
+        module.eval(),
+        topology,
         folder,
-        {
-            "name": network,
-            "network": network,
-            "config": to_dict(config),
-            **io_specs(config.input_size, topology.vertex_count),
-            "artifacts": {"torch": torch_artifact},
-            "licences": {"code": "Apache-2.0", "weights": "none: random", "data": "none"},
-            "provenance": {"weights": f"random, seed {SEED}; for measuring latency only"},
-        },
+        crops,
+        name=network,
+        export=export,
+        provenance={"weights": f"random, seed {SEED}; for measuring latency only"},
+        licences={"code": "Apache-2.0", "weights": "none: random", "data": "none"},
     )
-    return Bundle.load(folder)
+    return written.bundle

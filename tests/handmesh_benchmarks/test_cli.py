@@ -16,8 +16,8 @@ BOX = "140,80,410,560"
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("light")
-    return random_bundle(folder, Topology.default(), "light").folder
+    folder = tmp_path_factory.mktemp("bundles") / "light"
+    return random_bundle(folder, Topology.default(), "light", export=()).folder
 
 
 def test_measures_what_can_run_and_says_what_cannot(
@@ -66,8 +66,10 @@ def test_nothing_to_run_is_an_error(
 def test_the_paper_s_network_is_made_on_the_same_graph(tmp_path: Path) -> None:
     topology = Topology.default()
 
-    paper = random_bundle(tmp_path, topology, "paper")
+    paper = random_bundle(tmp_path / "paper", topology, "paper", export=())
 
     assert paper.topology.sha256 == topology.sha256
     assert paper.image_size == 256
+    assert paper.name == "paper"
+    assert set(paper.artifacts) == {"torch"}
     assert "random" in paper.manifest["provenance"]["weights"]
