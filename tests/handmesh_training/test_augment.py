@@ -1,0 +1,241 @@
+"""Augmentation: labels move with the pixels, flags tell the truth, and seeds repeat."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from handmesh.geometry import upright_angle
+from handmesh_training import augment
+from handmesh_training.augment import Augmentation, develop
+from handmesh_training.hand import HandModel
+from handmesh_training.samples import Crops
+from handmesh_training.sampling import sample_views
+
+STORED, INPUT = 160, 128
+# Nothing but the view of the stored crop: each test adds what it is about.
+PLAIN = {
+    "margin": 1.9,
+    "margin_spread": 0.0,
+    "wide": 0.0,
+    "upright": 0.0,
+    "rotation": 0.0,
+    "anyhow": 0.0,
+    "shift": 0.0,
+    "left": 0.0,
+    "misses": 0.0,
+    "occluders": 0.0,
+}
+
+
+def painted_joint(crops: Crops, i: int) -> int:
+    return i % crops.joints.shape[1]
+
+
+@pytest.fixture(scope="module")
+def crops(hand_model: HandModel) -> Crops:
+    """42 labelled hands; each picture is black but for a soft dot at one of the joints."""
+    views = sample_views(np.random.default_rng(0), hand_model, 42, STORED, 1.9)
+    made = Crops.empty(42, STORED, views.vertices.shape[1])
+    for name in ("joints", "vertices", "crop_in_bones"):
+        getattr(made, name)[:] = getattr(views, name)
+    for name in ("has_hand", "has_joints", "has_depth", "is_right"):
+        getattr(made, name)[:] = True
+    rows, columns = np.mgrid[:STORED, :STORED]
+    for i in range(len(made)):
+        u, v = made.joints[i, painted_joint(made, i), :2]
+        # A pixel's centre is half a pixel inside: column c lies at fraction (c + 0.5) / side.
+        squared = (columns + 0.5 - u * STORED) ** 2 + (rows + 0.5 - v * STORED) ** 2
+        made.images[i] = np.round(250 * np.exp(-squared / (2 * 2.5**2)))[..., None]
+    return made
+
+
+@pytest.fixture
+def geometry_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No change of colours, and black around the stored crop instead of its reflection."""
+    monkeypatch.setattr(augment, "develop", lambda _, image, __: image)
+    for border in ("BORDER_REFLECT_101", "BORDER_REPLICATE"):
+        monkeypatch.setattr(cv2, border, cv2.BORDER_CONSTANT)
+
+
+def found_dot(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Crop fraction (2,) of the brightness's centre."""
+    grey = image[..., 0].astype(np.float64)
+    grey[grey < 3] = 0
+    rows, columns = np.indices(grey.shape)
+    centre = np.array([(grey * (columns + 0.5)).sum(), (grey * (rows + 0.5)).sum()]) / grey.sum()
+    return centre / len(grey)
+
+
+def check_dots(out: Crops, tolerance_px: float = 0.5) -> int:
+    """Compare every dot well inside the picture with its label; returns how many there were."""
+    side, seen = out.images.shape[1], 0
+    for i in range(len(out)):
+        expected = out.joints[i, painted_joint(out, i), :2]
+        if abs(expected - 0.5).max() < 0.42:
+            np.testing.assert_allclose(
+                found_dot(out.images[i]), expected, atol=tolerance_px / side, err_msg=str(i)
+            )
+            seen += 1
+    return seen
+
+
+def test_the_stored_view_comes_back_unchanged(crops: Crops, geometry_alone: None) -> None:
+    out = Augmentation(input_size=STORED, **PLAIN)(np.random.default_rng(0), crops)
+
+    np.testing.assert_array_equal(out.images, crops.images)
+    for name in ("joints", "vertices", "crop_in_bones"):
+        np.testing.assert_allclose(getattr(out, name), getattr(crops, name), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "strength",
+    [
+        {},
+        {"shift": 0.06},
+        {"rotation": 0.5},
+        {"anyhow": 1.0},
+        {"upright": 1.0},
+        {"margin": 1.4, "margin_spread": 0.15},
+        {"wide": 1.0},
+        {"left": 1.0},
+        {"left": 0.5, "anyhow": 0.5, "wide": 0.3, "shift": 0.05, "margin": 1.5},
+    ],
+)
+@pytest.mark.parametrize("side", [64, INPUT])
+def test_labels_move_with_the_pixels(
+    crops: Crops, geometry_alone: None, strength: dict[str, float], side: int
+) -> None:
+    out = Augmentation(input_size=side, **(PLAIN | strength))(np.random.default_rng(1), crops)
+
+    assert check_dots(out) > 30
+
+
+def test_one_similarity_moves_joints_vertices_and_scale(crops: Crops, geometry_alone: None) -> None:
+    mixed = PLAIN | {"anyhow": 1.0, "margin": 1.5, "margin_spread": 0.2, "shift": 0.05}
+    out = Augmentation(INPUT, **mixed)(np.random.default_rng(2), crops)
+
+    for i in range(len(crops)):
+        known = np.column_stack([crops.joints[i, :, :2], np.ones(21)])
+        matrix = np.linalg.lstsq(known, out.joints[i, :, :2], rcond=None)[0].T  # (2, 3)
+        np.testing.assert_allclose(matrix[0, 0], matrix[1, 1], atol=1e-3)
+        np.testing.assert_allclose(matrix[0, 1], -matrix[1, 0], atol=1e-3)
+        zoom = np.sqrt(np.linalg.det(matrix[:, :2]))
+        assert out.crop_in_bones[i] == pytest.approx(crops.crop_in_bones[i] / zoom, rel=1e-3)
+        moved = crops.vertices[i, :, :2] @ matrix[:, :2].T + matrix[:, 2]
+        np.testing.assert_allclose(out.vertices[i, :, :2], moved, atol=2e-3)
+        np.testing.assert_array_equal(out.vertices[i, :, 2], crops.vertices[i, :, 2])
+        np.testing.assert_array_equal(out.joints[i, :, 2], crops.joints[i, :, 2])
+
+
+def test_upright_crops_show_hands_pointing_up(crops: Crops, geometry_alone: None) -> None:
+    strength = PLAIN | {"upright": 1.0, "upright_spread": 0.0, "margin": 1.5}
+    out = Augmentation(INPUT, **strength)(np.random.default_rng(3), crops)
+
+    turns = [upright_angle(joints) for joints in out.joints]
+    known = [turn for turn in turns if turn is not None]
+    assert len(known) > 20
+    np.testing.assert_allclose(known, 0, atol=1e-4)
+    # And as the SDK would cut them: the tight box in the middle, at the margin.
+    low, high = out.joints[..., :2].min(axis=1), out.joints[..., :2].max(axis=1)
+    np.testing.assert_allclose(0.5 * (low + high), 0.5, atol=1e-4)
+    np.testing.assert_allclose((high - low).max(axis=1), 1 / 1.5, atol=1e-4)
+
+
+def test_mirrored_hands_are_left_and_lose_their_depth(crops: Crops, geometry_alone: None) -> None:
+    plain = Augmentation(INPUT, **PLAIN)(np.random.default_rng(4), crops)
+    mirrored = Augmentation(INPUT, **(PLAIN | {"left": 1.0}))(np.random.default_rng(4), crops)
+
+    assert not mirrored.is_right.any()
+    assert not mirrored.has_depth.any()
+    assert mirrored.has_joints.all()
+    assert mirrored.has_hand.all()
+    np.testing.assert_array_equal(mirrored.images, plain.images[:, :, ::-1])
+    np.testing.assert_allclose(mirrored.joints[..., 0], 1 - plain.joints[..., 0], atol=1e-6)
+    np.testing.assert_array_equal(mirrored.joints[..., 1], plain.joints[..., 1])
+
+
+def test_misses_show_no_hand_and_carry_no_labels(crops: Crops, geometry_alone: None) -> None:
+    out = Augmentation(INPUT, **(PLAIN | {"misses": 1.0}))(np.random.default_rng(5), crops)
+
+    for name in ("has_hand", "has_joints", "has_depth"):
+        assert not getattr(out, name).any()
+    low, high = out.joints[..., :2].min(axis=1), out.joints[..., :2].max(axis=1)
+    beside = abs(0.5 * (low + high) - 0.5).max(axis=1) > 0.5
+    too_close = (high - low).max(axis=1) > 2
+    assert (beside | too_close).all()
+    assert beside.any()
+    assert too_close.any()
+
+
+def test_pictures_without_a_hand_stay_without(crops: Crops) -> None:
+    nothing = crops.take(slice(0, 10))
+    nothing = Crops.concatenate([nothing])  # a copy: these are changed
+    for name in ("has_hand", "has_joints", "has_depth"):
+        getattr(nothing, name)[:] = False
+
+    out = Augmentation(INPUT)(np.random.default_rng(6), nothing)
+
+    for name in ("has_hand", "has_joints", "has_depth"):
+        assert not getattr(out, name).any()
+
+
+def test_something_covers_a_part_of_the_picture(crops: Crops, geometry_alone: None) -> None:
+    shares = []
+    for i in range(16):
+        one = crops.take(slice(i, i + 1))
+        free, covered = (
+            Augmentation(INPUT, **(PLAIN | {"occluders": share}))(np.random.default_rng(i), one)
+            for share in (0.0, 1.0)
+        )
+        shares.append((free.images != covered.images).any(axis=-1).mean())
+        np.testing.assert_array_equal(free.joints, covered.joints)
+    assert max(shares) < 0.25
+    assert np.mean(np.array(shares) > 0.005) > 0.5
+
+
+@pytest.mark.parametrize("side", [64, INPUT, 256])
+def test_shapes_types_and_seeds(crops: Crops, side: int) -> None:
+    some = crops.take(slice(0, 12))
+    before = [getattr(some, field.name).copy() for field in fields(Crops)]
+    draw = Augmentation(input_size=side)
+
+    one, two, other = (draw(np.random.default_rng(seed), some) for seed in (7, 7, 8))
+
+    assert one.images.shape == (12, side, side, 3)
+    assert not np.array_equal(one.images, other.images)
+    for field, old in zip(fields(Crops), before, strict=True):
+        a, b = getattr(one, field.name), getattr(two, field.name)
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == old.dtype
+        if field.name != "images":
+            assert a.shape == old.shape
+        np.testing.assert_array_equal(getattr(some, field.name), old, "input is left alone")
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_development_keeps_type_and_looks_like_the_picture(level: int) -> None:
+    rng = np.random.default_rng(9)
+    noise = rng.normal(0, 1, (256, 256, 3)).astype(np.float32)
+    image = np.full((64, 64, 3), level, dtype=np.uint8)
+    image[16:48, 16:48] = np.clip(level + 90, 0, 255) if level < 200 else level - 90
+    before = image.copy()
+
+    results = [develop(rng, image, noise) for _ in range(200)]
+
+    np.testing.assert_array_equal(image, before)
+    brighter = 0
+    for result in results:
+        assert result.dtype == np.uint8
+        assert result.shape == image.shape
+        inner, outer = result[20:44, 20:44].mean(), result[:8].mean()
+        brighter += (inner > outer) == (image[32, 32, 0] > level)
+    assert brighter > 190, "the order of bright and dark survives but for rare extremes"
+    assert len({result.tobytes() for result in results}) == 200
+    means = np.array([result.mean() for result in results])
+    assert abs(means.mean() - image.mean()) < 25
+    assert means.std() > 3

@@ -1,0 +1,165 @@
+"""Photo sets: which hands are read, how they are cut out and mirrored, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from handmesh.errors import ImageError, InputError
+from handmesh_training.photos import LABELS, load_crops, read_labels
+
+WIDTH, HEIGHT = 120, 90
+
+
+def painted_hand(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A dark picture (RGB) with a bright dot on the wrist, and joints (21, 2) from its corner."""
+    rng = np.random.default_rng(seed)
+    joints = rng.uniform([30, 20], [90, 70], (21, 2))
+    picture = np.full((HEIGHT, WIDTH, 3), 20, dtype=np.uint8)
+    rows, columns = np.indices((HEIGHT, WIDTH))
+    # The teacher counts from the image's corner: column c spans c to c + 1.
+    squared = (columns + 0.5 - joints[0, 0]) ** 2 + (rows + 0.5 - joints[0, 1]) ** 2
+    picture[..., 0] = np.round(20 + 220 * np.exp(-squared / 8))
+    return picture, joints
+
+
+def entry(joints: NDArray[np.float64], handedness: str = "Left", **more: Any) -> dict[str, Any]:
+    world = np.arange(63).reshape(21, 3) / 1000
+    hand = {
+        "uv": joints.tolist(),
+        "world_m": world.tolist(),
+        "handedness_as_reported": handedness,
+        **more,
+    }
+    return {"hands": [hand]}
+
+
+@pytest.fixture
+def photo_set(tmp_path: Path) -> Path:
+    """Two right hands, one left, one that is doubtful, one picture with two hands, one without."""
+    labels: dict[str, Any] = {}
+    for seed, (name, handedness, more) in enumerate(
+        [
+            ("right.png", "Left", {"ok": True}),
+            ("left.png", "Right", {"ok": True}),
+            ("unmarked.png", "Left", {}),
+            ("doubtful.png", "Left", {"ok": False}),
+            ("two.png", "Left", {"ok": True}),
+        ]
+    ):
+        picture, joints = painted_hand(seed)
+        cv2.imwrite(str(tmp_path / name), picture[..., ::-1])
+        labels[name] = entry(joints, handedness, **more)
+    labels["two.png"]["hands"] *= 2
+    labels["none.png"] = {"hands": []}
+    (tmp_path / LABELS).write_text(json.dumps(labels))
+    return tmp_path
+
+
+def test_single_trusted_hands_are_read_in_order(photo_set: Path) -> None:
+    hands = list(read_labels(photo_set))
+
+    assert [hand.path.name for hand in hands] == ["right.png", "left.png", "unmarked.png"]
+    assert [hand.is_right for hand in hands] == [True, False, True], "the teacher looks in a mirror"
+    np.testing.assert_allclose(hands[0].joints_px, painted_hand(0)[1] - 0.5)
+    np.testing.assert_allclose(hands[0].joints_m[20], [0.060, 0.061, 0.062])
+
+
+def test_a_folder_may_be_a_string(photo_set: Path) -> None:
+    assert len(list(read_labels(str(photo_set)))) == 3
+
+
+def found_dot(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
+    red = crop[..., 0].astype(np.float64) - crop[..., 1]
+    red[red < 5] = 0
+    rows, columns = np.indices(red.shape)
+    return np.array([(red * (columns + 0.5)).sum(), (red * (rows + 0.5)).sum()]) / (
+        red.sum() * len(crop)
+    )
+
+
+def test_crops_are_of_right_hands_with_joints_where_the_pixels_are(photo_set: Path) -> None:
+    crops = load_crops([photo_set], side=96, margin=1.9, vertex_count=7)
+
+    assert crops.images.shape == (3, 96, 96, 3)
+    assert crops.vertices.shape == (3, 7, 3)
+    for i in range(3):
+        np.testing.assert_allclose(
+            found_dot(crops.images[i]), crops.joints[i, 0, :2], atol=0.5 / 96
+        )
+    for name in ("has_hand", "has_joints", "is_right"):
+        assert getattr(crops, name).all()
+    assert not crops.has_depth.any()
+    assert not crops.joints[..., 2].any()
+    # The side is the tight box's larger one times the margin, the hand in the middle.
+    low, high = crops.joints[..., :2].min(axis=1), crops.joints[..., :2].max(axis=1)
+    np.testing.assert_allclose((high - low).max(axis=1), 1 / 1.9, atol=1e-5)
+    np.testing.assert_allclose(0.5 * (low + high), 0.5, atol=1e-5)
+
+
+def test_a_left_hand_is_mirrored(photo_set: Path) -> None:
+    """The same photo read as either hand: pictures and labels are mirror images."""
+    as_left = load_crops([photo_set], 64, 1.5, 3).take(np.array([1]))
+    labels = json.loads((photo_set / LABELS).read_text())
+    labels["left.png"]["hands"][0]["handedness_as_reported"] = "Left"
+    (photo_set / LABELS).write_text(json.dumps(labels))
+    as_right = load_crops([photo_set], 64, 1.5, 3).take(np.array([1]))
+
+    np.testing.assert_array_equal(as_left.images, as_right.images[:, :, ::-1])
+    np.testing.assert_allclose(as_left.joints[..., 0], 1 - as_right.joints[..., 0], atol=1e-6)
+    np.testing.assert_array_equal(as_left.joints[..., 1], as_right.joints[..., 1])
+
+
+def test_several_sets_follow_each_other_and_none_is_empty(photo_set: Path) -> None:
+    assert len(load_crops([photo_set, photo_set], 32, 1.5, 3)) == 6
+    assert len(load_crops([], 32, 1.5, 3)) == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "null"])
+def test_label_files_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / LABELS).write_text(text)
+    with pytest.raises(InputError, match="pseudo_labels"):
+        list(read_labels(tmp_path))
+
+
+def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a photo set is a folder of images"):
+        list(read_labels(tmp_path))
+
+
+GOOD = entry(painted_hand(0)[1])["hands"][0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"hands": 3},
+        {"hands": [3]},
+        [],
+        {"hands": [{}]},
+        {"hands": [GOOD | {"uv": GOOD["uv"][:20]}]},
+        {"hands": [GOOD | {"uv": "here"}]},
+        {"hands": [GOOD | {"world_m": [[0, 0]] * 21}]},
+        {"hands": [GOOD | {"handedness_as_reported": "both"}]},
+    ],
+)
+def test_entries_that_are_no_hands_are_refused_by_name(tmp_path: Path, bad: Any) -> None:
+    (tmp_path / LABELS).write_text(json.dumps({"photo.jpg": bad}))
+    with pytest.raises(InputError, match=r"photo\.jpg"):
+        list(read_labels(tmp_path))
+
+
+def test_photos_that_cannot_be_used_are_told(photo_set: Path) -> None:
+    (photo_set / "left.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"left\.png"):
+        load_crops([photo_set], 32, 1.5, 3)
+    (photo_set / LABELS).write_text(json.dumps({"right.png": entry(np.full((21, 2), 5.0))}))
+    with pytest.raises(InputError):
+        load_crops([photo_set], 32, 1.5, 3)
