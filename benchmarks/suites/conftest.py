@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from handmesh import Box, Bundle, Camera
 from handmesh.imaging import decode
+from handmesh.types import CROP_MARGIN
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 
@@ -22,8 +24,9 @@ def photo() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def box() -> Box:
-    """The hand in `photo`, by eye."""
-    return Box.from_xyxy(140, 80, 410, 560, margin=1.4)
+    """The hand in `photo`."""
+    boxes = json.loads((PHOTOS / "boxes.json").read_text())
+    return Box.from_xyxy(*boxes["pointing.jpg"], margin=CROP_MARGIN)
 
 
 @pytest.fixture(scope="session")
