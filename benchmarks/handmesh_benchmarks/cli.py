@@ -110,7 +110,7 @@ def _candidates(
 def _paper(folder: Path, bundle: Bundle, names: list[str]) -> tuple[list[Bundle], list[str]]:
     """The paper's network with random weights, and why not if it cannot be had."""
     formats = [name for name in names if name != "torch"]
-    reasons = []
+    reasons: list[str] = []
     # Without the packages of an export there is still torch to measure.
     for export in (formats, []):
         try:
