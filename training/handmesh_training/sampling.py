@@ -166,6 +166,9 @@ def sample_orientations(rng: np.random.Generator, count: int) -> Array:
     anyhow = _quaternion_matrix(quaternion)
     # Palm or back towards the camera, then pitched, yawed and rolled.
     yaw = rng.normal(0, 0.55, count) + np.pi * (rng.random(count) < 0.4)
+    # Thumb-side and edge views are the hard ones: a good share of them.
+    around = rng.random(count) < 0.4
+    yaw[around] = rng.uniform(-np.pi, np.pi, int(around.sum()))
     held = _turn(2, rng.normal(0, 0.7, count)) @ _turn(0, rng.normal(0, 0.5, count)) @ _turn(1, yaw)
     return np.where((rng.random(count) < 0.4)[:, None, None], anyhow, held)
 
