@@ -12,8 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from handmesh.geometry import upright_angle
 from numpy.typing import NDArray
+
+from handmesh.geometry import upright_angle
 
 from .samples import Crops
 

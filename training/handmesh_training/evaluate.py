@@ -10,17 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from handmesh import Box, Camera, Predictor
-from handmesh.errors import InputError
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from handmesh import Box, Camera, Predictor
+from handmesh.errors import InputError
 
 from . import metrics
 from .photos import read_labels
 from .rendered import HandRenderer, RenderSettings
 
 MM = 1000.0
-# What a detector that knows nothing of joints would give: the tight box of the joints, half as large again.
+# What a detector would give: the joints' tight box, half as large again.
 BOX_MARGIN = 1.5
 
 
@@ -31,9 +32,10 @@ class RenderedReport:
     Attributes:
         count: hands.
         image_share: mean 2D joint error over the side of the joints' box.
-        joints_mm, mesh_mm: mean 3D error with camera, root depth and scale given, as in the paper (5.1).
+        joints_mm, mesh_mm: mean 3D error with camera, root depth and scale given, as in the
+            paper (section 5.1).
         joints_pa_mm, mesh_pa_mm: after Procrustes alignment with scale.
-        auc_20_50: area under the PCK of the joints between 20 and 50 mm, root depth and scale given.
+        auc_20_50: area under the PCK of the joints between 20 and 50 mm, same protocol.
     """
 
     count: int
@@ -51,7 +53,8 @@ class PhotoReport:
 
     Attributes:
         count: photos.
-        image_share: mean 2D joint error over the side of the joints' box. image_share_median: median.
+        image_share: mean 2D joint error over the side of the joints' box.
+        image_share_median: the median of it.
         joints_pa_mm: mean 3D joint error after Procrustes alignment to the teacher's joints.
         handedness: share of hands whose side agrees with the teacher's (it is not given).
         presence: share of photos in which the network is more sure than not that a hand is there.
@@ -128,7 +131,8 @@ def evaluate_photos(
     """Compare with the teacher's labels of photo sets.
 
     Args:
-        limit: evaluate at most so many photos, evenly spread. search: also look for the hand without a box.
+        limit: evaluate at most so many photos, evenly spread.
+        search: also look for the hand without a box.
 
     Raises:
         InputError: a folder without labels, or no labelled photo at all.
@@ -144,9 +148,7 @@ def evaluate_photos(
         hand = predictor.predict(label.path, box=box)[0]
         truth_px = label.joints_px[None]
         share.append(metrics.box_normalised_error(hand.joints_px[None], truth_px)[0])
-        aligned.append(
-            metrics.procrustes_error(hand.joints_m[None], label.joints_m[None])[0] * MM
-        )
+        aligned.append(metrics.procrustes_error(hand.joints_m[None], label.joints_m[None])[0] * MM)
         sides.append((hand.handedness == "right") == label.is_right)
         sure.append(hand.presence > 0.5)
         if search:

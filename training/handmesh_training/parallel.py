@@ -1,4 +1,4 @@
-"""Data-parallel training with ``torchrun``: each process has its own crops, gradients are averaged."""
+"""Data-parallel training under ``torchrun``: own crops for each process, gradients averaged."""
 
 from __future__ import annotations
 

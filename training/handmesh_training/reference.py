@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from handmesh import Box
 from handmesh.errors import InputError
 from handmesh.imaging import crop, decode
-from numpy.typing import NDArray
 
 from .rendered import HandRenderer, RenderSettings
 

@@ -322,7 +322,9 @@ class Trainer:
         sums: dict[str, float] = {}
         first = self.step
         lead = rank == 0
-        with tqdm(total=self.settings.steps, initial=self.step, unit="batch", disable=not lead) as bar:
+        with tqdm(
+            total=self.settings.steps, initial=self.step, unit="batch", disable=not lead
+        ) as bar:
             while self.step < self.settings.steps:
                 late = time.monotonic() - began > 60 * minutes
                 if self.step % STOP_EVERY == 0 and parallel.agreed(late, self.device):
