@@ -1,0 +1,72 @@
+"""Several processes average their gradients and stop together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import multiprocessing, nn
+
+from handmesh_training import parallel
+
+
+def test_alone_there_is_nothing_to_synchronise() -> None:
+    network = nn.Linear(2, 1)
+    assert parallel.rank() == 0
+    assert parallel.world_size() == 1
+    assert parallel.synchronized(network, torch.device("cpu")) is network
+    assert parallel.agreed(True, torch.device("cpu"))
+    assert not parallel.agreed(False, torch.device("cpu"))
+
+
+def _gradient(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    network.zero_grad()
+    network(inputs).square().mean().backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+
+def _work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": (Path(folder) / "port").read_text(),
+    }
+    cpu = torch.device("cpu")
+    with parallel.process_group("cpu"):
+        torch.manual_seed(rank)  # different starts: process 0's is taken over
+        network = nn.Linear(3, 2)
+        both = parallel.synchronized(network, cpu)
+        inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(10 + rank))
+        result = {
+            "gradient": _gradient(both, inputs),
+            "weight": network.weight.detach(),
+            "stop": parallel.agreed(rank == 0, cpu),
+            "rank": parallel.rank(),
+            "world": parallel.world_size(),
+        }
+        torch.save(result, Path(folder) / f"{rank}.pt")
+
+
+def test_two_processes_give_the_gradient_of_the_joint_batch(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(probe.getsockname()[1]))
+    multiprocessing.spawn(_work, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
+    assert (first["rank"], second["rank"], first["world"]) == (0, 1, 2)
+    torch.testing.assert_close(first["weight"], second["weight"])
+    torch.testing.assert_close(first["gradient"], second["gradient"])
+    assert first["stop"]
+    assert second["stop"]  # process 0 said so
+
+    torch.manual_seed(0)
+    alone = nn.Linear(3, 2)
+    joint = torch.cat(
+        [torch.randn(4, 3, generator=torch.Generator().manual_seed(10 + r)) for r in (0, 1)]
+    )
+    torch.testing.assert_close(first["gradient"], _gradient(alone, joint))
