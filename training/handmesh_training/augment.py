@@ -123,13 +123,15 @@ class Augmentation:
         scale = np.diag([1 / image.shape[1], 1 / image.shape[0]])
         linear = wanted * matrix[:, :2] @ scale
         offset = wanted * (matrix[:, :2] @ scale @ [0.5, 0.5] + matrix[:, 2]) - 0.5
-        border = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)
+        # A reflection must not show the hand twice: only where the stored crop nearly covers.
+        border = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
+        choices = 3 if zoom * stored > 0.8 * wanted else 2
         return cv2.warpAffine(
             image,
             np.concatenate([linear, offset[:, None]], axis=1),
             (wanted, wanted),
             flags=cv2.INTER_LINEAR,
-            borderMode=border[int(rng.integers(3))],
+            borderMode=border[int(rng.integers(choices))],
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from handmesh.errors import InputError
+from handmesh.errors import InputError, MissingExtra
 from handmesh.files import write_atomic
 
 # Seeds of rendered hands: training counts up from zero, evaluation stands far off.
@@ -21,6 +22,22 @@ def add_commands(commands: Any) -> None:
     _add_train(commands)
     _add_evaluate(commands)
     _add_reference(commands)
+
+
+def _needing_the_extra(
+    command: Callable[[argparse.Namespace], int],
+) -> Callable[[argparse.Namespace], int]:
+    """The command, with a missing package told as such."""
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return command(options)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("handmesh"):
+                raise
+            raise MissingExtra(error.name, "training") from error
+
+    return run
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +81,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="loader processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.set_defaults(run=_train)
+    parser.set_defaults(run=_needing_the_extra(_train))
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -81,7 +98,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="photos at most")
     parser.add_argument("--search", action="store_true", help="also find hands without a box")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_needing_the_extra(_evaluate))
 
 
 def _add_reference(commands: Any) -> None:
@@ -96,7 +113,7 @@ def _add_reference(commands: Any) -> None:
     )
     parser.add_argument("--side", type=int, default=128, metavar="PX")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
-    parser.set_defaults(run=_reference)
+    parser.set_defaults(run=_needing_the_extra(_reference))
 
 
 def _train(options: argparse.Namespace) -> int:
