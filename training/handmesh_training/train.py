@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -432,7 +432,3 @@ class Trainer:
     def _log(self, row: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-
-    def describe(self) -> dict[str, Any]:
-        """Settings of the run, for the bundle's provenance."""
-        return {"network": to_dict(self.config), "training": asdict(self.settings)}

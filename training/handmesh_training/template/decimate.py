@@ -141,8 +141,11 @@ class Decimator:
             return False
         shared = self._around[gone] & self._around[stays]
         # Link condition: common neighbours are exactly the tips of the shared faces.
-        if len(self._neighbours(gone) & self._neighbours(stays)) != len(shared):
+        near_gone, near_stays = self._neighbours(gone), self._neighbours(stays)
+        if len(near_gone & near_stays) != len(shared):
             return False
+        if len(shared) == 2 and len(near_gone | near_stays) == 4:
+            return False  # a tetrahedron would fall flat
         for k in self._around[gone] - shared:
             face = self._faces[k]
             before = [self._points[v] for v in face]
