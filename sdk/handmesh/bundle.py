@@ -18,7 +18,8 @@ A bundle's `manifest.json`:
     sha256      of the manifest itself, without this entry
 
 Beside it lie `topology.npz` (the mesh graph), `weights.safetensors`, `reference.npz` (crops with
-the outputs that the torch network gave for them) and the artifacts. Paths have forward slashes.
+the outputs that the torch network gave for them) and the artifacts. Paths have forward slashes and
+lead to nothing outside the folder.
 A file is hashed when first asked for, and never again.
 """
 
@@ -30,7 +31,7 @@ import os
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from .errors import BundleError, IntegrityError
@@ -127,7 +128,7 @@ class Bundle:
                 f"bundle {self.name!r} has no {name!r} artifact (it has: {has}); "
                 f"make it with `handmesh export --format {name}`"
             )
-        path = str(entry["path"])
+        path: str = entry["path"]
         inside = [file for file in self.manifest["files"] if file.startswith(path + "/")]
         for file in inside or [path]:
             self.file(file)
@@ -197,7 +198,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Parse and check a manifest; the files that it names are not touched.
 
     Raises:
-        BundleError: it is missing, not JSON, of a newer schema, or lacks an entry.
+        BundleError: it is missing, not JSON, of a newer schema, lacks an entry, has one of another
+            form than the module's docstring says, or names a path outside the folder.
         IntegrityError: it was changed after `write_manifest` wrote it.
     """
     path = folder / MANIFEST
@@ -230,7 +232,7 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) 
         manifest: all entries but ``schema``, ``files`` and ``sha256``, which are made here.
 
     Raises:
-        BundleError: an entry is missing or of the wrong type, or an artifact's path does not exist.
+        BundleError: an entry is missing or of another form, or an artifact's path does not exist.
     """
     root = Path(folder)
     files = {
@@ -245,8 +247,8 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) 
     made["sha256"] = _manifest_hash(made)
     _check_entries(made, str(root / MANIFEST))
     for name, entry in made["artifacts"].items():
-        if not (root / str(entry.get("path"))).exists():
-            raise BundleError(f"artifact {name!r} has no file {entry.get('path')!r} in {root}")
+        if not (root / entry["path"]).exists():
+            raise BundleError(f"artifact {name!r} has no file {entry['path']!r} in {root}")
     text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)
     return write_atomic(root / MANIFEST, (text + "\n").encode())
 
@@ -263,6 +265,47 @@ def _check_entries(manifest: Mapping[str, Any], where: str) -> None:
             raise BundleError(
                 f"{where}: entry {name!r} must be of type {kind.__name__}, not {found}"
             )
+    shape = manifest["input"].get("shape")
+    if not (
+        isinstance(shape, list)
+        and len(shape) == 4
+        and [shape[0], shape[3]] == ["N", 3]
+        and all(_is_count(side) and side == shape[1] > 0 for side in shape[1:3])
+    ):
+        raise BundleError(f"{where}: input.shape must be ['N', S, S, 3], not {shape!r}")
+    for path, described in manifest["files"].items():
+        _check_path(path, f"{where}: files")
+        if not (
+            isinstance(described, dict)
+            and _is_count(described.get("bytes"))
+            and isinstance(described.get("sha256"), str)
+        ):
+            raise BundleError(
+                f"{where}: files[{path!r}] must hold 'sha256', a string, and 'bytes', a whole "
+                f"number, not {described!r}"
+            )
+    for name, entry in manifest["artifacts"].items():
+        if not isinstance(entry, dict):
+            raise BundleError(f"{where}: artifacts[{name!r}] must be an object, not {entry!r}")
+        _check_path(entry.get("path"), f"{where}: artifacts[{name!r}].path")
+
+
+def _check_path(path: object, where: str) -> None:
+    """Refuse what could lead out of the bundle, on any system; the file need not exist."""
+    if (
+        not isinstance(path, str)
+        or not {"", ".", ".."}.isdisjoint(path.split("/"))  # "" also where it begins with a slash
+        or "\\" in path
+        or PureWindowsPath(path).drive
+    ):
+        raise BundleError(
+            f"{where}: expected a path inside the bundle, with forward slashes and without '..', "
+            f"not {path!r}: do not use this bundle"
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:

@@ -195,3 +195,52 @@ def test_a_graph_that_is_not_one_is_refused(bundle_folder: Path, manifest: dict[
     write_manifest(bundle_folder, manifest)  # as it should be, by its hash
     with pytest.raises(BundleError, match="topology"):
         _ = Bundle.load(bundle_folder).topology
+
+
+def _rehashed(folder: Path, entries: dict[str, Any]) -> None:
+    """Write a manifest that is what its own hash says, whatever else it is."""
+    entries = {name: value for name, value in entries.items() if name != "sha256"}
+    entries["sha256"] = bundle_module._manifest_hash(entries)
+    (folder / "manifest.json").write_text(json.dumps(entries))
+
+
+OUTSIDE = ["/etc/passwd", "../secret", "a/../../secret", "a\\b", "C:/x", "c:x", "", ".", "a//b"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_paths_that_leave_the_bundle_are_refused(full_folder: Path, path: str) -> None:
+    (full_folder.parent / "secret").write_bytes(b"secret")
+    described = {"sha256": bundle_module._hash(full_folder.parent / "secret"), "bytes": 6}
+    original = read_manifest(full_folder)
+    _rehashed(full_folder, original | {"files": original["files"] | {path: described}})
+    with pytest.raises(BundleError, match="inside the bundle"):
+        Bundle.load(full_folder)
+    _rehashed(full_folder, original | {"artifacts": {"onnx": {"path": path}}})
+    with pytest.raises(BundleError, match="inside the bundle"):
+        Bundle.load(full_folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {"model.onnx": {}}},
+        {"files": {"model.onnx": "ab12"}},
+        {"files": {"model.onnx": {"sha256": "ab12", "bytes": "13"}}},
+        {"files": {"model.onnx": {"sha256": "ab12", "bytes": -1}}},
+        {"files": {"model.onnx": {"sha256": 12, "bytes": 13}}},
+        {"artifacts": {"onnx": "model.onnx"}},
+        {"artifacts": {"onnx": {}}},
+        {"artifacts": {"onnx": {"path": ["model.onnx"]}}},
+        {"input": {}},
+        {"input": {"shape": "N128"}},
+        {"input": {"shape": ["N"]}},
+        {"input": {"shape": ["N", "128", "128", 3]}},
+        {"input": {"shape": ["N", 128, 64, 3]}},
+        {"input": {"shape": ["N", 0, 0, 3]}},
+        {"input": {"shape": ["N", True, True, 3]}},
+    ],
+)
+def test_manifests_of_another_form_are_refused(full_folder: Path, changes: dict[str, Any]) -> None:
+    _rehashed(full_folder, read_manifest(full_folder) | changes)
+    with pytest.raises(BundleError, match=next(iter(changes))):
+        Bundle.load(full_folder)
