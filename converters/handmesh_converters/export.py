@@ -43,6 +43,7 @@ from .parity import FP32, Parity, Tolerance, measure, network_outputs
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
 
+MANIFEST = "manifest.json"
 TOPOLOGY, WEIGHTS, REFERENCE = "topology.npz", "weights.safetensors", "reference.npz"
 # Crops kept in a bundle, evenly chosen out of those that it was proven on.
 REFERENCE_CROPS = 48
@@ -195,10 +196,13 @@ def load_checkpoint(
         graph, config = state["graph"], from_dict(state["config"])
         run = {"step": int(state["step"]), "images_seen": int(state["images_seen"])}
         weights = state["average"]
+    except OSError as cause:
+        raise CheckpointError(f"cannot read {path}: {cause.strerror or cause}") from cause
     except Exception as cause:  # torch raises whatever its archive reader or unpickler raises
+        # Not its text: torch advises to load the file unsafely.
         raise CheckpointError(
-            f"{path} is not a checkpoint of a training run ({type(cause).__name__}: {cause}); "
-            "give the checkpoint.pt of its folder"
+            f"{path} is not a checkpoint of a training run ({type(cause).__name__}); give the "
+            "checkpoint.pt of its folder"
         ) from cause
     topology.check_sha256(graph, str(path))
     network = build(config, topology)
@@ -285,6 +289,7 @@ def _replacing(target: Path) -> Iterator[Path]:
         raise InputError(f"cannot write {target}: the folder {target.parent} does not exist")
     if target.exists() and not target.is_dir():
         raise InputError(f"cannot write a bundle to {target}: it is a file, not a folder")
+    _refuse_other_folders(target)
     try:
         place = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         temporary = Path(place)
@@ -296,6 +301,25 @@ def _replacing(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as cause:
         raise ExportError(f"cannot write {target}: {cause}; what was there is whole") from cause
+
+
+def _refuse_other_folders(target: Path) -> None:
+    """Only a bundle may be replaced: a folder with anything else in it is somebody's work."""
+    if not target.exists():
+        return
+    present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    if not present:
+        return
+    try:
+        known = set(json.loads((target / MANIFEST).read_text())["files"]) | {MANIFEST}
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    foreign = sorted(present - known)
+    if foreign:
+        raise InputError(
+            f"{target} holds {foreign[0]}, which is not of a bundle: writing a bundle replaces the "
+            "whole folder; choose a new one"
+        )
 
 
 def _swap(new: Path, target: Path) -> None:

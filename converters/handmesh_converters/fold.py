@@ -125,6 +125,7 @@ class ExportTwin(nn.Module):
         )
 
 
+@torch.inference_mode(False)  # the pose regressor's map is found by differentiating it
 def fold(network: Network, form: GraphForm | None = None) -> ExportTwin:
     """The export twin of a network, which is left as it is.
 

@@ -1,0 +1,144 @@
+"""The sub-command `handmesh export`, through argparse."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from handmesh.bundle import Bundle
+from handmesh.errors import InputError, ParityError
+from handmesh.graph import Topology
+from handmesh.nn import LightNetwork, to_dict
+from handmesh_converters.cli import add_commands
+from handmesh_converters.fold import ExportTwin
+from handmesh_converters.formats import onnx as onnx_format
+
+
+def _run(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    args = parser.parse_args(["export", *map(str, arguments)])
+    code: int = args.run(args)
+    return code
+
+
+@pytest.fixture
+def _prepared(light_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = light_bundle.artifact("onnx")
+
+    def export(twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+        shutil.copyfile(artifact, path)
+        return {"nodes": 156}
+
+    monkeypatch.setattr(onnx_format, "export", export)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, light: LightNetwork, topology: Topology) -> Path:
+    path = tmp_path / "checkpoint.pt"
+    state = {
+        "config": to_dict(light.config),
+        "graph": topology.sha256,
+        "step": 12,
+        "images_seen": 345,
+        "average": light.state_dict(),
+    }
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def reference(tmp_path: Path, random_crops: Callable[..., NDArray[np.uint8]]) -> Path:
+    np.savez(tmp_path / "crops.npz", images=random_crops(5))
+    return tmp_path / "crops.npz"
+
+
+@pytest.mark.usefixtures("_prepared")
+def test_export_of_a_bundle(
+    light_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new"
+
+    assert _run(light_bundle.folder, "--format", "onnx", "--out", out, "--explain") == 0
+
+    printed = capsys.readouterr().out
+    assert "graph: recurrence in L" in printed
+    assert "M MAC" in printed
+    assert f"{out / 'model.onnx'}: " in printed
+    assert "156 nodes" in printed
+    assert "6 crops, worst (p99)" in printed
+    Bundle.load(out).check()
+
+
+@pytest.mark.usefixtures("_prepared")
+def test_export_of_a_checkpoint(
+    checkpoint: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = {"provenance": {"hardware": "a test"}, "licences": {"weights": "CC0-1.0"}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    out = tmp_path / "light"
+
+    code = _run(
+        *("--checkpoint", checkpoint, "--reference", reference),
+        *("--card", tmp_path / "card.json", "--out", out),
+    )
+
+    assert code == 0
+    bundle = Bundle.load(out)
+    bundle.check()
+    assert bundle.manifest["provenance"] == {"step": 12, "images_seen": 345, "hardware": "a test"}
+    assert bundle.manifest["licences"]["weights"] == "CC0-1.0"
+    assert bundle.manifest["licences"]["code"] == "Apache-2.0"
+    assert "5 crops" in capsys.readouterr().out
+
+
+def test_a_failed_proof_is_exit_code_1(
+    light_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def export(twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+        raise ParityError("off by a mile")
+
+    monkeypatch.setattr(onnx_format, "export", export)
+
+    assert _run(light_bundle.folder, "--out", tmp_path / "new") == 1
+
+    assert capsys.readouterr().err == "handmesh: off by a mile\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments(
+    light_bundle: Bundle, checkpoint: Path, reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "text.npz").write_text("no archive")
+    np.savez(tmp_path / "empty.npz", other=np.zeros(1))
+    start = ("--checkpoint", checkpoint, "--out", tmp_path / "b")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((), "either a BUNDLE or --checkpoint"),
+        ((light_bundle.folder, *start), "either a BUNDLE or --checkpoint"),
+        ((light_bundle.folder, "--reference", reference), "--reference goes with --checkpoint"),
+        (("--checkpoint", checkpoint), "--checkpoint needs --reference"),
+        (("--checkpoint", checkpoint, "--reference", reference), "--checkpoint needs --out"),
+        ((*start, "--reference", tmp_path / "text.npz"), "not an .npz file"),
+        ((*start, "--reference", tmp_path / "empty.npz"), "not an .npz file"),
+        ((*start, "--reference", tmp_path / "none.npz"), "not an .npz file"),
+        ((*start, "--reference", reference, "--card", tmp_path / "list.json"), "must hold"),
+        ((*start, "--reference", reference, "--card", tmp_path / "none.json"), "cannot read"),
+        ((*start, "--reference", reference, "--format", "onx"), "did you mean 'onnx'"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(InputError, match=message):
+            _run(*arguments)
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,333 @@
+"""Bundles: what is in them, and that nothing half-made ever takes the place of a whole one."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from handmesh.bundle import Bundle
+from handmesh.errors import (
+    CheckpointError,
+    ExportError,
+    GraphMismatchError,
+    InputError,
+    IntegrityError,
+    MissingExtra,
+    ParityError,
+)
+from handmesh.graph import Topology
+from handmesh.nn import LightNetwork, read_config, to_dict
+from handmesh.verification import verify
+from handmesh_converters import formats
+from handmesh_converters.export import add_formats, load_checkpoint, write_bundle
+from handmesh_converters.fold import ExportTwin
+
+Crops = NDArray[np.uint8]
+
+
+@dataclasses.dataclass
+class _PreparedFormat:
+    """Stands for the ONNX exporter, which takes seconds: copies what it once made, or fails."""
+
+    artifact: Path
+    change: Callable[[Path], None] | None = None
+    REQUIRES: tuple[str, ...] = ()
+    EXTRA: str = "converters"
+    FILE: str = "model.onnx"
+
+    def export(self, twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+        shutil.copyfile(self.artifact, path)
+        if self.change is not None:
+            self.change(path)
+        return {"nodes": 1}
+
+
+@pytest.fixture
+def prepared(light_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> _PreparedFormat:
+    stand_in = _PreparedFormat(light_bundle.artifact("onnx"))
+    monkeypatch.setattr(formats, "load", lambda name: stand_in)
+    return stand_in
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _perturb(path: Path) -> None:
+    """Move the middle fingertip's u by a thousandth of the crop."""
+    model = onnx.load(path)
+    bias = next(i for i in model.graph.initializer if i.name.endswith("joints.bias"))
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[12 * 3] += 1e-3
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(model, path)
+
+
+def _interrupt(path: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def _fill_the_disk(path: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_bundle_is_whole_and_verifies(
+    light_bundle: Bundle, light: LightNetwork, topology: Topology, crops: Crops
+) -> None:
+    names = {"manifest.json", "topology.npz", "weights.safetensors", "reference.npz", "model.onnx"}
+    assert {path.name for path in light_bundle.folder.iterdir()} == names
+    assert light_bundle.name == "small"
+    assert light_bundle.topology.sha256 == topology.sha256
+    assert read_config(light_bundle.file("weights.safetensors")) == light.config
+    assert light_bundle.manifest["provenance"] == {"made": "in a test"}
+    with np.load(light_bundle.file("reference.npz")) as reference:
+        np.testing.assert_array_equal(reference["images"], crops)
+    entry = light_bundle.artifacts["onnx"]
+    assert entry["graph_form"] == "recurrence"
+    assert entry["parity"]["tensor"]["worst"] < entry["tolerance"]["tensor"]
+    assert entry["tools"]["onnx"] == onnx.__version__
+
+    differences = verify(light_bundle)
+
+    assert sorted(d.backend.split()[0] for d in differences) == ["onnxruntime", "torch"]
+    assert all(difference.passed for difference in differences)
+
+
+def test_same_network_gives_the_same_bundle(
+    prepared: _PreparedFormat,
+    light: LightNetwork,
+    topology: Topology,
+    crops: Crops,
+    tmp_path: Path,
+) -> None:
+    for parent in ("one", "other"):
+        (tmp_path / parent).mkdir()
+        write_bundle(light, topology, tmp_path / parent / "b", crops, provenance={})
+
+    one, other = (_contents(tmp_path / parent) for parent in ("one", "other"))
+    assert one.keys() == other.keys()
+    # safetensors writes its metadata in an order of its own; the manifest holds that file's hash.
+    assert {name for name in one if one[name] != other[name]} <= {
+        "b/manifest.json",
+        "b/weights.safetensors",
+    }
+
+
+def test_few_dozen_crops_are_kept(
+    prepared: _PreparedFormat,
+    light: LightNetwork,
+    topology: Topology,
+    random_crops: Callable[..., Crops],
+    tmp_path: Path,
+) -> None:
+    images = random_crops(120)
+    written = write_bundle(light, topology, tmp_path / "b", images, provenance={})
+
+    assert written.parity["onnx"].crops == 120
+    with np.load(written.bundle.file("reference.npz")) as reference:
+        kept = reference["images"]
+    assert len(kept) == 48
+    np.testing.assert_array_equal(kept[[0, -1]], images[[0, -1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (_perturb, ParityError),
+        (_interrupt, KeyboardInterrupt),
+        (_fill_the_disk, ExportError),
+    ],
+)
+def test_a_failed_export_leaves_nothing_behind(
+    prepared: _PreparedFormat,
+    light: LightNetwork,
+    topology: Topology,
+    crops: Crops,
+    light_bundle: Bundle,
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    error: type[BaseException],
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(light_bundle.folder, old)
+    before = _contents(tmp_path)
+    prepared.change = change
+
+    with pytest.raises(error):
+        write_bundle(light, topology, tmp_path / "new", crops, provenance={})
+    with pytest.raises(error):
+        write_bundle(light, topology, old, crops, provenance={"made": "again"})
+    with pytest.raises(error):
+        add_formats(Bundle.load(old), ["onnx"])
+
+    assert _contents(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_failed_swap_puts_the_old_bundle_back(
+    prepared: _PreparedFormat,
+    light: LightNetwork,
+    topology: Topology,
+    crops: Crops,
+    light_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = tmp_path / "b"
+    shutil.copytree(light_bundle.folder, old)
+    before = _contents(tmp_path)
+    import os
+
+    rename, calls = os.rename, []
+
+    def second_fails(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr("handmesh_converters.export.os.rename", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(light, topology, old, crops, provenance={"made": "again"})
+
+    assert _contents(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_new_bundle_replaces_the_old_one_whole(
+    prepared: _PreparedFormat,
+    light: LightNetwork,
+    topology: Topology,
+    crops: Crops,
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "b"
+    target.mkdir()
+    (target / "stale.bin").write_bytes(b"of an older bundle")
+
+    written = write_bundle(light, topology, target, crops, provenance={})
+
+    assert not (target / "stale.bin").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    written.bundle.check()
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_adding_a_format_keeps_the_others(
+    prepared: _PreparedFormat, light_bundle: Bundle, tmp_path: Path
+) -> None:
+    written = add_formats(light_bundle, ["onnx"], tmp_path / "copy")
+
+    assert set(written.bundle.artifacts) == {"torch", "onnx"}
+    assert written.bundle.manifest["provenance"] == light_bundle.manifest["provenance"]
+    old, new = _contents(light_bundle.folder), _contents(tmp_path / "copy")
+    assert {name for name in old if old[name] != new.get(name)} == {"manifest.json"}
+    written.bundle.check()
+
+
+def test_a_damaged_bundle_is_not_exported(light_bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    shutil.copytree(light_bundle.folder, folder)
+    weights = folder / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+
+    with pytest.raises(IntegrityError):
+        add_formats(Bundle.load(folder), ["onnx"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_graph_is_refused(
+    light: LightNetwork, topology: Topology, crops: Crops, tmp_path: Path
+) -> None:
+    finest = topology.levels[0]
+    weights = finest.weights * np.float32(0.5)
+    levels = (dataclasses.replace(finest, weights=weights), *topology.levels[1:])
+    other = dataclasses.replace(topology, levels=levels)
+
+    with pytest.raises(GraphMismatchError, match="built on another graph"):
+        write_bundle(light, other, tmp_path / "b", crops, provenance={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments_are_named_before_any_work(
+    light: LightNetwork,
+    topology: Topology,
+    crops: Crops,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(folder: Path, images: Crops = crops, export: tuple[str, ...] = ("onnx",)) -> None:
+        write_bundle(light, topology, folder, images, provenance={}, export=export)
+
+    with pytest.raises(InputError, match="did you mean 'onnx'"):
+        write(tmp_path / "b", export=("onxx",))
+    with pytest.raises(ExportError, match="got none"):
+        write(tmp_path / "b", images=crops[:0])
+    with pytest.raises(InputError, match="does not exist"):
+        write(tmp_path / "missing" / "b")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="it is a file"):
+        write(tmp_path / "file")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"handmesh\[converters\]"):
+        write(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _save_checkpoint(path: Path, network: LightNetwork, topology: Topology, **changes: Any) -> Path:
+    state = {
+        "config": to_dict(network.config),
+        "graph": topology.sha256,
+        "step": 12,
+        "images_seen": 345,
+        "network": {},
+        "average": network.state_dict(),
+        "optimizer": {},
+    }
+    torch.save({**state, **changes}, path)
+    return path
+
+
+def test_a_checkpoint_gives_its_averaged_weights(
+    light: LightNetwork, topology: Topology, tmp_path: Path
+) -> None:
+    path = _save_checkpoint(tmp_path / "c.pt", light, topology)
+
+    network, run = load_checkpoint(path, topology)
+
+    assert run == {"step": 12, "images_seen": 345}
+    assert network.config == light.config
+    expected = light.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+
+
+def test_bad_checkpoints(light: LightNetwork, topology: Topology, tmp_path: Path) -> None:
+    other = _save_checkpoint(tmp_path / "other.pt", light, topology, graph="0" * 64)
+    with pytest.raises(GraphMismatchError, match=r"other\.pt was made for graph 000000000000"):
+        load_checkpoint(other, topology)
+    partial = _save_checkpoint(tmp_path / "partial.pt", light, topology, average={})
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_checkpoint(partial, topology)
+    (tmp_path / "text.pt").write_text(json.dumps({"step": 1}))
+    with pytest.raises(CheckpointError, match=r"not a checkpoint .*give the checkpoint\.pt"):
+        load_checkpoint(tmp_path / "text.pt", topology)
+    with pytest.raises(CheckpointError, match=r"cannot read .*No such file"):
+        load_checkpoint(tmp_path / "missing.pt", topology)

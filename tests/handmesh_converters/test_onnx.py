@@ -1,0 +1,117 @@
+"""The ONNX artifact: its contract, its numbers, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from handmesh.backends import RawOutput
+from handmesh.bundle import Bundle
+from handmesh.graph import Topology
+from handmesh.nn import LightNetwork, PaperNetwork
+from handmesh_converters.export import write_bundle
+from handmesh_converters.fold import fold
+from handmesh_converters.formats import onnx as onnx_format
+from handmesh_converters.parity import network_outputs
+
+Crops = Callable[..., NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="module")
+def model(light_bundle: Bundle) -> onnx.ModelProto:
+    return onnx.load(light_bundle.artifact("onnx"))
+
+
+def _run(path: Path, images: NDArray[np.uint8]) -> RawOutput:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return RawOutput(*session.run(list(RawOutput._fields), {"image": images}))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_equals_the_network(
+    light_bundle: Bundle, light: LightNetwork, random_crops: Crops, batch: int
+) -> None:
+    images = random_crops(batch)
+
+    found = _run(light_bundle.artifact("onnx"), images)
+
+    for got, wanted in zip(found, network_outputs(light, images), strict=True):
+        assert got.dtype == np.float32
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+def test_inputs_and_outputs_are_those_of_the_contract(model: onnx.ModelProto) -> None:
+    def shapes(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, list[str | int]]]:
+        return {
+            value.name: (
+                value.type.tensor_type.elem_type,
+                [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
+            )
+            for value in values
+        }
+
+    float32 = onnx.TensorProto.FLOAT
+    assert shapes(model.graph.input) == {"image": (onnx.TensorProto.UINT8, ["N", 32, 32, 3])}
+    assert list(shapes(model.graph.output).items()) == [
+        ("vertices", (float32, ["N", 1036, 3])),
+        ("joints", (float32, ["N", 21, 3])),
+        ("confidence", (float32, ["N", 21])),
+        ("presence", (float32, ["N"])),
+        ("handedness", (float32, ["N"])),
+    ]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
+
+
+def test_metadata_says_what_it_is(
+    model: onnx.ModelProto, light_bundle: Bundle, topology: Topology
+) -> None:
+    said = {entry.key: entry.value for entry in model.metadata_props}
+
+    assert said["network"] == "light"
+    assert said["graph_sha256"] == topology.sha256
+    assert json.loads(said["outputs"])["vertices"]["unit"].startswith("u, v: fraction")
+    assert json.loads(said["input"])["color"] == "RGB"
+    assert json.loads(said["licences"])["code"] == "Apache-2.0"
+    assert model.producer_name == "handmesh"
+    # The exporter's stack traces would tell where this machine keeps its files.
+    assert str(Path(onnx_format.__file__).parents[2]).encode() not in model.SerializeToString()
+
+
+def test_shapes_are_constants_and_products_are_shared(model: onnx.ModelProto) -> None:
+    kinds = {node.op_type for node in model.graph.node}
+
+    assert kinds.isdisjoint({"Shape", "ConstantOfShape", "Expand", "BatchNormalization", "Loop"})
+    blocks = [i for i in model.graph.initializer if len(i.dims) == 3 and i.dims[1] == 7]
+    # Two levels, each with its Laplacian and its Laplacian after unpooling.
+    assert len(blocks) == 4
+
+
+def test_same_weights_give_the_same_bytes(
+    light_bundle: Bundle, light: LightNetwork, tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+
+    onnx_format.export(fold(light), tmp_path / "again.onnx", metadata)
+
+    again = (tmp_path / "again.onnx").read_bytes()
+    assert again == light_bundle.artifact("onnx").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.onnx"]
+
+
+def test_paper_equals_the_network(
+    paper: PaperNetwork, topology: Topology, random_crops: Crops, tmp_path: Path
+) -> None:
+    images = random_crops(3)
+    written = write_bundle(paper, topology, tmp_path / "paper", images, provenance={})
+
+    assert written.parity["onnx"].tensor.worst < 1e-5
+    found = _run(written.bundle.artifact("onnx"), images)
+    np.testing.assert_array_equal(found.handedness, np.ones(3))

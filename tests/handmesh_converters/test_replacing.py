@@ -1,0 +1,51 @@
+"""Writing a bundle replaces a folder: only ever a bundle's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from handmesh.errors import InputError
+from handmesh_converters.export import _replacing
+
+
+def _bundle(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"old")
+    (folder / "manifest.json").write_text(json.dumps({"files": {"model.onnx": {}}}))
+    return folder
+
+
+def _replace(target: Path) -> None:
+    with _replacing(target) as temporary:
+        (temporary / "model.onnx").write_bytes(b"new")
+
+
+def test_a_bundle_is_replaced_whole(tmp_path: Path) -> None:
+    target = _bundle(tmp_path / "bundle")
+    _replace(target)
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
+    assert (target / "model.onnx").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_other_peoples_folders_are_refused(tmp_path: Path, with_manifest: bool) -> None:
+    target = _bundle(tmp_path / "bundle")
+    if not with_manifest:
+        (target / "manifest.json").unlink()
+    (target / "notes").mkdir()
+    (target / "notes" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="choose a new one"):
+        _replace(target)
+    assert (target / "notes" / "thesis.txt").read_text() == "years of work"
+    assert (target / "model.onnx").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    _replace(tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "model.onnx").read_bytes() == b"new"
