@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
-from .types import BONES, Camera
+from .types import BONES, Camera, finite
 
 __all__ = [
     "ADULT_BONE_LENGTH_M",
@@ -131,7 +131,7 @@ def place(
         ("bone_length_m", bone_length_m, "0.047 for an average adult"),
         ("root_depth_m", root_depth_m, "0.5 for a hand at half a metre"),
     ):
-        if value is not None and not (np.isfinite(value) and value > 0):
+        if value is not None and finite(value, name, InputError) <= 0:
             raise InputError(f"{name} must be a positive number of metres ({example}), not {value}")
     if bone_length_m is None:
         if root_depth_m is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 import time
@@ -19,15 +20,13 @@ from .errors import BackendError, BoxError, CameraError, InputError
 from .geometry import lift, place, solve_root_depth
 from .imaging import ImageLike, Pyramid, decode
 from .search import Sighting, View
-from .types import CROP_MARGIN, Box, Camera, Hand, Handedness
+from .types import Box, Camera, Hand, Handedness, finite
 
 __all__ = ["BoxLike", "Predictor", "load", "predict"]
 
 # A Box, or (x0, y0, x1, y1) in pixels around the visible hand.
 BoxLike = Any
 
-# A box around a visible hand is a little larger than one around its joints, which lie inside it.
-_RECTANGLE_MARGIN = CROP_MARGIN / 1.1
 # Crops shown to the network at once: it bounds the memory of a search.
 _BATCH = 16
 
@@ -89,8 +88,8 @@ class Predictor:
             image: a path, an image file's bytes, or an (H, W, 3) uint8 RGB array; see
                 `handmesh.imaging.decode`.
             box: where the hand is: a `Box` (1.5 times as large as the tight square around its
-                joints), or (x0, y0, x1, y1) in pixels around the visible hand. With it, that one
-                hand is returned whatever its presence; without it, hands are searched for.
+                joints), or (x0, y0, x1, y1) in pixels around the visible hand, of which
+                `Box.from_xyxy` makes one. With it, that one hand is returned whatever its presence; without it, hands are searched for.
             camera: intrinsics of this photo; by default `Camera.default` of its size.
             handedness: the person's own hand, when known; by default the network decides.
             bone_length_m: length of the middle finger from knuckle (MCP) to next joint (PIP), in
@@ -113,8 +112,9 @@ class Predictor:
             BackendError: the runtime failed.
         """
         looks_left = _looks_left(handedness, mirrored)
-        if max_hands < 1:
-            raise InputError(f"max_hands must be at least 1, not {max_hands}")
+        max_hands = _checked_count(max_hands)
+        if not 0 <= finite(min_presence, "min_presence", InputError) <= 1:
+            raise InputError(f"min_presence is a probability, in 0..1, not {min_presence}")
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
         clock = _Stopwatch()
         with clock("decode"):
@@ -151,6 +151,7 @@ class Predictor:
     def _look(self, pyramid: Pyramid, views: Sequence[View], clock: _Stopwatch) -> list[Sighting]:
         """Preprocess, run, postprocess."""
         size, backend = self.bundle.image_size, self.backend
+        vertex_count = self._topology.vertex_count
         sightings: list[Sighting] = []
         for start in range(0, len(views), _BATCH):
             batch = views[start : start + _BATCH]
@@ -162,6 +163,8 @@ class Predictor:
                 )  # (N, S, S, 3)
             with clock("network"):
                 raw = backend.run(images)
+            # Not every backend is one of ours: what is wrong with its outputs is not the photo's.
+            raw = backends.raw_output(raw._asdict(), len(batch), vertex_count, backend.description)
             sightings += [_sighting(view, raw, n) for n, view in enumerate(batch)]
         clock.milliseconds["crops"] += len(views)
         return sightings
@@ -276,6 +279,16 @@ def _looks_left(handedness: Handedness | None, mirrored: bool) -> bool | None:
     return (handedness == "left") != mirrored
 
 
+def _checked_count(max_hands: int) -> int:
+    try:
+        count = operator.index(max_hands)
+    except TypeError as cause:
+        raise InputError(f"max_hands must be a whole number, not {max_hands!r}") from cause
+    if count < 1:
+        raise InputError(f"max_hands must be at least 1, not {count}")
+    return count
+
+
 def _checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
     if camera is None:
         return Camera.default(width, height)
@@ -300,7 +313,7 @@ def _checked_box(box: BoxLike, width: int, height: int) -> Box:
             raise BoxError(
                 f"box must be a handmesh.Box, or (x0, y0, x1, y1) in pixels, not {box!r}"
             ) from cause
-        box = Box.from_xyxy(x0, y0, x1, y1, margin=_RECTANGLE_MARGIN)
+        box = Box.from_xyxy(x0, y0, x1, y1)
     if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):
         raise BoxError(
             f"the centre of the box, ({box.cx:g}, {box.cy:g}), lies outside the image of "

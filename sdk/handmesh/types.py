@@ -26,6 +26,7 @@ __all__ = [
     "FINGERS",
     "JOINT_NAMES",
     "JOINT_PARENTS",
+    "RECTANGLE_MARGIN",
     "ROOT_JOINT",
     "UNIT_BONE",
     "Box",
@@ -33,6 +34,7 @@ __all__ = [
     "Depth",
     "Hand",
     "Handedness",
+    "finite",
 ]
 
 Handedness = Literal["left", "right"]
@@ -64,6 +66,8 @@ ROOT_JOINT = 0
 UNIT_BONE: tuple[int, int] = (9, 10)
 # Side of a crop over the larger side of the tight box around the joints in it.
 CROP_MARGIN = 1.5
+# The same over a detector's rectangle. That holds the visible hand, a little more than its joints.
+RECTANGLE_MARGIN = CROP_MARGIN / 1.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,9 @@ class Box:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _finite(self, field.name, BoxError))
+            object.__setattr__(
+                self, field.name, finite(getattr(self, field.name), f"Box.{field.name}", BoxError)
+            )
         if self.size <= 0:
             raise BoxError(f"Box.size must be a positive number of pixels, not {self.size:g}")
 
@@ -106,12 +112,14 @@ class Box:
         Raises:
             BoxError: no points, points that are not finite or all the same, or a margin below 1.
         """
-        points = np.asarray(points_px, dtype=np.float64)
+        points = _numbers(points_px, "points_px", BoxError)
+        margin = finite(margin, "margin", BoxError)
+        angle = finite(angle, "angle", BoxError)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
             raise BoxError(f"points_px must have shape (N, 2) with N > 0, not {points.shape}")
         if not np.isfinite(points).all():
             raise BoxError("points_px must be finite; it holds NaN or infinity")
-        if not (math.isfinite(margin) and margin >= 1):
+        if margin < 1:
             raise BoxError(f"margin must be at least 1 (the network expects 1.5), not {margin}")
         turned = points @ _rotation(angle)  # (N, 2), coordinates along the box's own axes
         low, high = turned.min(axis=0), turned.max(axis=0)
@@ -122,13 +130,23 @@ class Box:
         return cls(float(centre[0]), float(centre[1]), side * margin, angle)
 
     @classmethod
-    def from_xyxy(cls, x0: float, y0: float, x1: float, y1: float, margin: float = 1.0) -> Box:
+    def from_xyxy(
+        cls, x0: float, y0: float, x1: float, y1: float, margin: float = RECTANGLE_MARGIN
+    ) -> Box:
         """The upright square around the rectangle from (x0, y0) to (x1, y1), in pixels.
 
+        By default it is as much larger as the network expects of a crop around a visible hand:
+        what ``predict(box=(x0, y0, x1, y1))`` uses.
+
+        Args:
+            x0, y0, x1, y1: the rectangle, as a detector gives it.
+            margin: side of the result over the rectangle's longer side; at least 1.
+
         Raises:
-            BoxError: a value is not finite, or the rectangle is empty or turned inside out.
+            BoxError: a value is not a finite number, the rectangle is empty or turned inside out,
+                or the margin is below 1.
         """
-        corners = np.array([[x0, y0], [x1, y1]], dtype=np.float64)
+        corners = _numbers([[x0, y0], [x1, y1]], "a box (x0, y0, x1, y1)", BoxError)
         if not np.isfinite(corners).all() or x1 <= x0 or y1 <= y0:
             raise BoxError(
                 "a box is (x0, y0, x1, y1) in pixels with x0 < x1 and y0 < y1, "
@@ -194,7 +212,9 @@ class Camera:
 
     def __post_init__(self) -> None:
         for name in ("fx", "fy", "cx", "cy"):
-            object.__setattr__(self, name, _finite(self, name, CameraError))
+            object.__setattr__(
+                self, name, finite(getattr(self, name), f"Camera.{name}", CameraError)
+            )
         for name in ("fx", "fy"):
             if getattr(self, name) <= 0:
                 raise CameraError(
@@ -202,20 +222,22 @@ class Camera:
                     f"not {getattr(self, name):g}"
                 )
         for name in ("width", "height"):
-            value = getattr(self, name)
-            if int(value) != value or value < 1:
-                raise CameraError(f"Camera.{name} must be a whole number of pixels, not {value!r}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, _pixels(getattr(self, name), name))
 
     @classmethod
     def from_fov(cls, width: int, height: int, fov_deg: float) -> Camera:
         """A centred camera with square pixels and ``fov_deg`` along the *longer* side.
 
         Raises:
-            CameraError: the angle is not between 0 and 180 degrees.
+            CameraError: the angle is not between 0 and 180 degrees, or the size not positive.
         """
-        if not 0 < fov_deg < 180:
-            raise CameraError(f"fov_deg must lie between 0 and 180 degrees, not {fov_deg}")
+        width, height = _pixels(width, "width"), _pixels(height, "height")
+        try:
+            possible = 0 < fov_deg < 180
+        except TypeError:
+            possible = False
+        if not possible:
+            raise CameraError(f"fov_deg must lie between 0 and 180 degrees, not {fov_deg!r}")
         focal = max(width, height) / (2 * math.tan(math.radians(fov_deg) / 2))
         return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
 
@@ -224,9 +246,10 @@ class Camera:
         """From a 3x3 intrinsic matrix in pixels, without skew.
 
         Raises:
-            CameraError: the matrix is not 3x3, or has skew or a last row other than (0, 0, 1).
+            CameraError: the matrix is not 3x3 numbers, or has skew or a last row other than
+                (0, 0, 1).
         """
-        k = np.asarray(matrix, dtype=np.float64)
+        k = _numbers(matrix, "an intrinsic matrix", CameraError)
         if k.shape != (3, 3):
             raise CameraError(f"an intrinsic matrix has shape (3, 3), not {k.shape}")
         fixed = np.array([k[0, 1], k[1, 0], *k[2]])
@@ -279,8 +302,9 @@ class Hand:
         confidence: (21,) float32 in 0..1: how sure the network is of each joint.
         presence: 0..1, how sure the network is that this is a hand.
         handedness: the person's own left or right.
-        depth: "metric" when camera and bone length were given, else "assumed": then the scale and
-            the distance follow from a default camera and an adult's hand.
+        depth: "metric" when a camera and the bone length or the wrist's depth were given, else
+            "assumed": then the scale and the distance follow from a default camera, an adult's
+            hand, or both.
         box: the square region of the photo that the network saw last.
         camera: the intrinsics used.
         backend: what ran, as "onnxruntime 1.32.0, CPU, 2 threads".
@@ -326,7 +350,7 @@ class Hand:
             object.__setattr__(self, name, array)
         if len(self.faces) and (self.faces.min() < 0 or self.faces.max() >= vertex_count):
             raise InputError(f"Hand.faces must hold vertex indices in 0..{vertex_count - 1}")
-        object.__setattr__(self, "presence", _finite(self, "presence", InputError))
+        object.__setattr__(self, "presence", finite(self.presence, "Hand.presence", InputError))
         for name, allowed in (("handedness", get_args(Handedness)), ("depth", get_args(Depth))):
             value = getattr(self, name)
             if value not in allowed:
@@ -361,12 +385,27 @@ def _rotation(angle: float) -> NDArray[np.float64]:
     return np.array([[cos, -sin], [sin, cos]])
 
 
-def _finite(owner: object, name: str, error: type[InputError]) -> float:
-    value = getattr(owner, name)
+def finite(value: Any, name: str, error: type[InputError]) -> float:
+    """A caller's number as a float; the error given if it is none, or NaN, or infinite."""
     try:
         number = float(value)
-    except (TypeError, ValueError) as cause:
-        raise error(f"{type(owner).__name__}.{name} must be a number, not {value!r}") from cause
+    except (TypeError, ValueError, OverflowError) as cause:
+        raise error(f"{name} must be a number, not {value!r}") from cause
     if not math.isfinite(number):
-        raise error(f"{type(owner).__name__}.{name} must be finite, not {value!r}")
+        raise error(f"{name} must be finite, not {value!r}")
     return number
+
+
+def _pixels(value: Any, name: str) -> int:
+    """A side of an image: a positive whole number."""
+    number = finite(value, f"Camera.{name}", CameraError)
+    if number < 1 or number != int(number):
+        raise CameraError(f"Camera.{name} must be a whole number of pixels, not {value!r}")
+    return int(number)
+
+
+def _numbers(values: ArrayLike, name: str, error: type[InputError]) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise error(f"{name} must hold numbers, all rows alike, not {values!r}") from cause

@@ -282,5 +282,16 @@ def test_every_backend_module_states_what_it_needs() -> None:
         assert callable(module.create)
 
 
+@pytest.mark.parametrize("name", RawOutput._fields)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_refused(name: str, value: float) -> None:
+    shapes = [(2, 5, 3), (2, 21, 3), (2, 21), (2,), (2,)]
+    named = dict(zip(RawOutput._fields, map(np.zeros, shapes), strict=True))
+    backends.raw_output(named, 2, 5, "this runtime")
+    named[name].flat[-1] = value
+    with pytest.raises(BackendError, match=f"this runtime: output '{name}' holds NaN or infinity"):
+        backends.raw_output(named, 2, 5, "this runtime")
+
+
 def test_raw_output_names_are_those_of_the_contract(bundle: Bundle) -> None:
     assert list(RawOutput._fields) == list(bundle.manifest["outputs"])

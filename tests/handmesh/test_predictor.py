@@ -206,6 +206,37 @@ def test_rectangle_around_the_hand_will_do(predict: Make, make_hand: Make) -> No
     assert _worst(hand.joints_px, points) < 0.02 * hand.box.size
 
 
+def test_rectangle_is_the_box_that_from_xyxy_makes(predict: Make, make_hand: Make) -> None:
+    points = CAMERA.project(make_hand().joints_m)
+    rectangle = (*(points.min(axis=0) - 10), *(points.max(axis=0) + 10))
+    (given,), (made,) = predict(box=rectangle), predict(box=Box.from_xyxy(*rectangle))
+    assert given.box == made.box
+    np.testing.assert_array_equal(given.vertices_m, made.vertices_m)
+    # And it is close to the box around the joints, which the network was trained on.
+    assert Box.from_xyxy(*rectangle).size == pytest.approx(Box.from_points(points).size, rel=0.1)
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+@pytest.mark.parametrize("output", ["vertices", "joints", "presence"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_blamed_on_the_backend(
+    bundle: Bundle, make_hand: Make, reading_backend: Make, output: str, boxed: bool, value: float
+) -> None:
+    class Broken:
+        name, description, threads = "broken", "a broken runtime", 1
+        works = reading_backend(make_hand())
+
+        def run(self, images: np.ndarray) -> Any:
+            raw = self.works.run(images)
+            array = getattr(raw, output).copy()
+            array.flat[-1] = value
+            return raw._replace(**{output: array})
+
+    photo = np.full((480, 640, 3), 90, dtype=np.uint8)
+    with pytest.raises(BackendError, match=f"a broken runtime: output '{output}'"):
+        Predictor(bundle, Broken()).predict(photo, box=(100, 100, 300, 300) if boxed else None)
+
+
 def test_no_hand_is_an_empty_list(bundle: Bundle, make_hand: Make, reading_backend: Make) -> None:
     backend = reading_backend(make_hand())
     grey = np.full((480, 640, 3), 90, dtype=np.uint8)
@@ -290,6 +321,14 @@ def test_boxes_that_do_not_fit_the_image_are_refused(predict: Make, box: Any) ->
         ({"camera": np.eye(3)}, CameraError, "Camera.from_matrix"),
         ({"handedness": "Left"}, InputError, "handedness"),
         ({"max_hands": 0}, InputError, "max_hands"),
+        ({"max_hands": None}, InputError, "max_hands"),
+        ({"max_hands": float("nan")}, InputError, "max_hands"),
+        ({"min_presence": None}, InputError, "min_presence"),
+        ({"min_presence": float("nan")}, InputError, "min_presence"),
+        ({"min_presence": 50}, InputError, "min_presence"),
+        ({"min_presence": -0.1}, InputError, "min_presence"),
+        ({"bone_length_m": "x"}, InputError, "bone_length_m"),
+        ({"bone_length_m": float("inf")}, InputError, "bone_length_m"),
         ({"bone_length_m": -1}, InputError, "bone_length_m"),
         ({"root_depth_m": 0}, InputError, "root_depth_m"),
     ],

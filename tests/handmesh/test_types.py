@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,23 @@ def test_box_margin_below_one_is_refused() -> None:
         Box.from_points([[0, 0], [1, 1]], margin=0.5)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Box.from_xyxy("a", 0, 1, 1),  # type: ignore[arg-type]
+        lambda: Box.from_xyxy(None, 0, 1, 1),  # type: ignore[arg-type]
+        lambda: Box.from_xyxy(0, 0, 1, 1, margin="wide"),  # type: ignore[arg-type]
+        lambda: Box.from_points("points"),
+        lambda: Box.from_points([[0, 1], [2]]),  # type: ignore[list-item]
+        lambda: Box.from_points([[0, 0], [1, 1]], margin=None),  # type: ignore[arg-type]
+        lambda: Box.from_points([[0, 0], [1, 1]], angle=math.nan),
+    ],
+)
+def test_boxes_of_what_is_no_number_are_refused(make: Callable[[], Box]) -> None:
+    with pytest.raises(BoxError):
+        make()
+
+
 @pytest.mark.parametrize("rectangle", [(5, 0, 5, 9), (9, 0, 5, 9), (0, 0, math.nan, 9)])
 def test_inside_out_rectangles_are_refused(rectangle: tuple[float, ...]) -> None:
     with pytest.raises(BoxError, match="x0 < x1"):
@@ -119,6 +137,9 @@ def test_camera_from_matrix_returns_the_matrix() -> None:
         np.eye(4),
         [[600, 5, 320], [0, 610, 241], [0, 0, 1]],
         [[600, 0, 0], [0, 610, 0], [320, 241, 1]],
+        [["a", 0, 320], [0, 610, 241], [0, 0, 1]],
+        [[600, 0, 320], [0, 610], [0, 0, 1]],
+        None,
     ],
 )
 def test_matrices_that_are_not_intrinsics_are_refused(matrix: Any) -> None:
@@ -128,14 +149,28 @@ def test_matrices_that_are_not_intrinsics_are_refused(matrix: Any) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(0, 1, 0, 0, 4, 4), (1, -1, 0, 0, 4, 4), (1, 1, math.nan, 0, 4, 4), (1, 1, 0, 0, 0, 4)],
+    [
+        (0, 1, 0, 0, 4, 4),
+        (1, -1, 0, 0, 4, 4),
+        (1, 1, math.nan, 0, 4, 4),
+        (1, 1, 0, 0, 0, 4),
+        *((1, 1, 0, 0, width, 4) for width in (None, "x", math.inf, math.nan, 4.5)),
+    ],
 )
 def test_impossible_cameras_are_refused(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(CameraError):
         Camera(*arguments)
 
 
-@pytest.mark.parametrize("angle", [0, 180, -5, math.nan])
+@pytest.mark.parametrize("width", [None, "x", math.inf, math.nan, 0])
+def test_impossible_sizes_are_refused(width: Any) -> None:
+    with pytest.raises(CameraError, match="width"):
+        Camera.from_fov(width, 480, 60)
+    with pytest.raises(CameraError, match="width"):
+        Camera.default(width, 480)
+
+
+@pytest.mark.parametrize("angle", [0, 180, -5, math.nan, "wide"])
 def test_impossible_fields_of_view_are_refused(angle: float) -> None:
     with pytest.raises(CameraError, match="between 0 and 180"):
         Camera.from_fov(640, 480, angle)

@@ -142,10 +142,10 @@ def check_images(images: NDArray[Any], size: int) -> None:
 
 
 def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: str) -> RawOutput:
-    """Named arrays of a runtime as `RawOutput`, shapes checked.
+    """Named arrays of a runtime as `RawOutput`, checked.
 
     Raises:
-        BackendError: an output is missing or has another shape.
+        BackendError: an output is missing, has another shape, or holds NaN or infinity.
     """
     joints = len(JOINT_NAMES)
     shapes = {
@@ -159,7 +159,14 @@ def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: 
         found = np.shape(named[name]) if name in named else None
         if found != shape:
             raise BackendError(f"{source}: output {name!r} must have shape {shape}, not {found}")
-    return RawOutput(*(np.asarray(named[name], dtype=np.float32) for name in shapes))
+    output = RawOutput(*(np.asarray(named[name], dtype=np.float32) for name in shapes))
+    for name, array in output._asdict().items():
+        if not np.isfinite(array).all():
+            raise BackendError(
+                f"{source}: output {name!r} holds NaN or infinity, so this runtime does not compute "
+                "the network: see what `handmesh verify` says of it, or choose another backend"
+            )
+    return output
 
 
 def _module(name: str) -> Any:
