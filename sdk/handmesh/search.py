@@ -67,10 +67,14 @@ class Sighting:
     looks_right: float
 
     @property
+    def expected(self) -> float:
+        """Probability that the network was shown a right hand, as it expects."""
+        return 1 - self.looks_right if self.view.mirrored else self.looks_right
+
+    @property
     def score(self) -> float:
-        """How much speaks for this hand, shown this way round: the network expects right hands."""
-        expected = 1 - self.looks_right if self.view.mirrored else self.looks_right
-        return self.presence * float(self.confidence.mean()) * expected
+        """How much speaks for this hand, shown this way round."""
+        return self.presence * float(self.confidence.mean()) * self.expected
 
     def joints_px(self) -> NDArray[np.float64]:
         """(21, 2) pixels of the photo."""
@@ -114,8 +118,8 @@ def follow(look: Look, sightings: list[Sighting], mirrored: bool | None = None) 
     """Move each view to where its joints are, and look again, until it settles.
 
     The handedness head decides which way round a crop is shown next. Where it is in doubt the crop
-    is shown both ways, once, and the stronger sighting stays. ``mirrored`` decides instead, unless
-    None.
+    is shown both ways, once, and the stronger sighting stays. Where it contradicts the very last
+    view, that crop is shown the other way round, too. ``mirrored`` decides instead, unless None.
     """
     settled: list[Sighting] = []
     moving = sightings
@@ -126,7 +130,18 @@ def follow(look: Look, sightings: list[Sighting], mirrored: bool | None = None) 
         next_views = [views for views, stays in zip(next_views, still, strict=True) if not stays]
         seen = iter(look([view for views in next_views for view in views]) if next_views else [])
         moving = [_by_score([next(seen) for _ in views])[0] for views in next_views]
-    return settled + moving
+    followed = settled + moving
+    return followed if mirrored is not None else _both_ways_where_contradicted(look, followed)
+
+
+def _both_ways_where_contradicted(look: Look, sightings: list[Sighting]) -> list[Sighting]:
+    """At most one look at the crops whose last sighting says that they were shown wrongly."""
+    doubted = [n for n, sighting in enumerate(sightings) if sighting.expected < 0.5]
+    others = [View(s.view.box, not s.view.mirrored) for s in (sightings[n] for n in doubted)]
+    decided = list(sightings)
+    for n, other in zip(doubted, look(others) if others else [], strict=True):
+        decided[n] = _by_score([sightings[n], other])[0]
+    return decided
 
 
 def windows(width: int, height: int) -> Iterator[list[Box]]:

@@ -122,6 +122,47 @@ def test_in_doubt_sides_are_compared_once() -> None:
     assert [view.mirrored for view in watcher.shown] in ([False, True], [False, True, True])
 
 
+class Flipping(Watcher):
+    """A left hand that never stays in place, taken for a right one until the last look."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__((200, 150), looks_right=0.98)
+        self.before = before
+
+    def __call__(self, views: Sequence[View]) -> list[Sighting]:
+        self.points = self.points + (25, 0)
+        self.looks_right = 0.98 if len(self.shown) < self.before else 0.02
+        return super().__call__(views)
+
+
+@pytest.mark.parametrize("known", [None, False])
+def test_a_side_that_the_last_look_contradicts_is_compared_once_more(known: bool | None) -> None:
+    watcher = Flipping(before=2)
+    (found,) = follow(watcher, watcher([View(Box(250, 200, 300))]), known)
+    sides = [view.mirrored for view in watcher.shown]
+    if known is None:
+        assert found.view.mirrored
+        assert sides == [False, False, False, True]
+        assert watcher.shown[2].box == watcher.shown[3].box
+    else:  # whoever states the side is obeyed
+        assert not found.view.mirrored
+        assert sides == [False, False, False]
+
+
+def test_a_contradicted_side_stays_where_the_other_is_weaker() -> None:
+    class Weaker(Flipping):
+        """Hardly a hand at all when it is mirrored."""
+
+        def _sighting(self, view: View) -> Sighting:
+            seen = super()._sighting(view)
+            return replace(seen, presence=0.01) if view.mirrored else seen
+
+    watcher = Weaker(before=2)
+    (found,) = follow(watcher, watcher([View(Box(250, 200, 300))]))
+    assert not found.view.mirrored
+    assert len(watcher.shown) == 4
+
+
 def test_following_converges_on_the_joints() -> None:
     watcher = Watcher((200, 150))
     (found,) = follow(watcher, watcher([View(Box(230, 180, 290))]))
