@@ -8,22 +8,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handmesh import Bundle, Hand, InputError, Predictor, backends
+from handmesh import Box, Bundle, Hand, InputError, Predictor, backends
 from handmesh.imaging import crop
+from handmesh.verification import read_reference
 
 from .protocol import Candidate, Run
 
 Image = NDArray[np.uint8]
 
 
-def locate(image: Image, bundle: Bundle, backend: str, box: Sequence[float] | None = None) -> Hand:
+def reference_photo(bundle: Bundle) -> tuple[Image, Box]:
+    """The surest of a bundle's reference crops, (S, S, 3) uint8, and the box of all of it.
+
+    Raises:
+        BundleError, IntegrityError: the bundle has no such crops, or they are damaged.
+    """
+    images, output = read_reference(bundle)
+    image = images[int(np.argmax(output.presence))]
+    side = len(image)
+    return image, Box((side - 1) / 2, (side - 1) / 2, side)
+
+
+def locate(
+    image: Image, bundle: Bundle, backend: str, box: Box | Sequence[float] | None = None
+) -> Hand:
     """The hand that the measurements look at.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         bundle: the trained model.
         backend: what runs it.
-        box: (x0, y0, x1, y1) in pixels; without it the photo is searched.
+        box: a `Box`, or (x0, y0, x1, y1) in pixels; without it the photo is searched.
 
     Raises:
         InputError: the network sees no hand in the photo.
@@ -43,15 +58,17 @@ def predict_candidate(
 ) -> Candidate:
     """`Predictor.predict` on an array, with box and handedness given: no decoding, no search.
 
-    Its stages are "crop", "network" and "geometry" in milliseconds. "crops" is no time but the
-    number of crops that the network saw: following a hand may take a second look.
+    Its stages are "crop", "network" and "geometry" in milliseconds. Its facts tell, once it ran,
+    how many crops the network saw ("crops_seen"): following a hand may take a second look.
     """
+    facts = _facts("predict", bundle, backend, threads)
 
     def load() -> Run:
         predictor = Predictor(bundle, backend, threads)
 
         def run() -> Mapping[str, float]:
             hands = predictor.predict(image, box=hand.box, handedness=hand.handedness)
+            facts["crops_seen"] = hands[0].crops_seen
             return hands[0].timings_ms
 
         return run
@@ -59,7 +76,7 @@ def predict_candidate(
     return Candidate(
         name=f"predict {bundle.name} {backend} {threads}",
         load=load,
-        facts=_facts("predict", bundle, backend, threads),
+        facts=facts,
     )
 
 

@@ -8,12 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from handmesh import Bundle, backends
-from handmesh.errors import BackendUnavailable, ExportError, MissingExtra
+import numpy as np
+from numpy.typing import NDArray
+
+from handmesh import Box, Bundle, backends
+from handmesh.errors import BackendUnavailable, ExportError, InputError, MissingExtra
 from handmesh.files import write_atomic
 from handmesh.imaging import decode
 
-from .candidates import locate, network_candidate, predict_candidate
+from .candidates import locate, network_candidate, predict_candidate, reference_photo
 from .device import describe, peak_memory_mib
 from .protocol import Candidate, Protocol, measure
 from .random_weights import random_bundle
@@ -31,7 +34,9 @@ def add_commands(commands: Any) -> None:
         "interleaved run: each backend at each number of threads, batch 1, on the CPU.",
     )
     parser.add_argument(
-        "--photo", type=Path, default=DEFAULT_PHOTO, help=f"default {DEFAULT_PHOTO}"
+        "--photo",
+        type=Path,
+        help=f"default: {DEFAULT_PHOTO} in a checkout, else one of the bundle's reference crops",
     )
     parser.add_argument(
         "--box",
@@ -68,9 +73,10 @@ def _bench(args: argparse.Namespace) -> int:
         if not args.no_paper:
             paper, missing = _paper(Path(folder), bundle, names)
             bundles += paper
-        candidates, unavailable = _candidates(args, bundles, names)
+        image, box, photo = _photo(args, bundle)
+        candidates, unavailable = _candidates(args, bundles, names, image, box)
         measured = measure(candidates, _protocol(args))
-    device |= {"process_peak_memory_mib": round(peak_memory_mib())}
+    device |= {"photo": photo, "process_peak_memory_mib": round(peak_memory_mib())}
     print(to_text(measured, device))
     for reason in dict.fromkeys([*unavailable, *missing]):
         print(f"not measured: {reason}")
@@ -80,8 +86,27 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _photo(
+    args: argparse.Namespace, bundle: Bundle
+) -> tuple[NDArray[np.uint8], Box | list[float] | None, str]:
+    """The picture, where the hand is if that is known, and what to call the picture."""
+    if args.photo is not None or DEFAULT_PHOTO.is_file():
+        path = DEFAULT_PHOTO if args.photo is None else args.photo
+        image, box, name = decode(path), args.box, path.name
+    elif args.box is not None:
+        raise InputError(f"a --box needs its --photo: there is no {DEFAULT_PHOTO} here")
+    else:
+        image, box = reference_photo(bundle)
+        name = f"reference crop of {bundle.name}"
+    return image, box, f"{name}, {image.shape[1]} x {image.shape[0]} pixels"
+
+
 def _candidates(
-    args: argparse.Namespace, bundles: list[Bundle], names: list[str]
+    args: argparse.Namespace,
+    bundles: list[Bundle],
+    names: list[str],
+    image: NDArray[np.uint8],
+    box: Box | list[float] | None,
 ) -> tuple[list[Candidate], list[str]]:
     """What can be measured here, and why the rest cannot."""
     pairs = [(bundle, name) for bundle in bundles for name in names]
@@ -90,8 +115,7 @@ def _candidates(
     shipped = [name for bundle, name in usable if bundle is bundles[0]]
     if not shipped:
         raise BackendUnavailable("; ".join(reason for reason in reasons.values() if reason))
-    image = decode(args.photo)
-    hand = locate(image, bundles[0], shipped[0], args.box)
+    hand = locate(image, bundles[0], shipped[0], box)
     found = [
         *(
             predict_candidate(image, hand, bundles[0], name, threads)

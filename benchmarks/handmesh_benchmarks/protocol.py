@@ -25,7 +25,7 @@ from handmesh.errors import InputError
 HEADLINE_RUNS = 1024
 HEADLINE_SECONDS = 60.0
 
-# One run of a candidate. It may return numbers of its own, as the milliseconds of its stages.
+# One run of a candidate. It may return the milliseconds of its stages.
 Run = Callable[[], Mapping[str, float] | None]
 Kind = Literal["headline", "smoke"]
 
@@ -37,7 +37,8 @@ class Candidate:
     Attributes:
         name: what the report calls it.
         load: makes it ready and returns what runs it once.
-        facts: what the report must say beside the figure (runtime, threads, precision, ...).
+        facts: what the report must say beside the figure (runtime, threads, precision, ...). They
+            are read when all runs are done, which may have added to them.
     """
 
     name: str

@@ -125,8 +125,7 @@ def _stage(measurement: Measurement, stage: str) -> str:
 
 
 def _crops(measurement: Measurement) -> str:
-    found = measurement.stages.get("crops")
-    return f"{found.p50:.0f}" if found else "-"
+    return str(measurement.facts.get("crops_seen", "-"))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -218,7 +218,7 @@ def _summary(hand: Hand) -> str:
     return (
         f"{hand.handedness} hand, presence {hand.presence:.2f}, "
         f"wrist at {hand.joints_m[0, 2]:.2f} m ({hand.depth}); {stages} "
-        f"for {hand.timings_ms.get('crops', 0):.0f} crops, {hand.backend}"
+        f"for {hand.crops_seen} crop{'' if hand.crops_seen == 1 else 's'}, {hand.backend}"
     )
 
 
@@ -248,7 +248,8 @@ def _verify(args: argparse.Namespace) -> int:
         print(
             f"{'ok  ' if difference.passed else 'FAIL'} {difference.backend}: "
             f"{difference.crops} crops, off by at most {difference.tensor:.2e} in (u, v, d), "
-            f"{difference.px:.2e} px, {difference.mm:.2e} mm"
+            f"{difference.px:.2e} px, {difference.mm:.2e} mm, "
+            f"{difference.scores:.2e} in confidence, presence and handedness"
         )
     return OK if all(difference.passed for difference in differences) else NEGATIVE
 

@@ -79,6 +79,7 @@ def to_dict(hand: Hand) -> dict[str, Any]:
         "depth": hand.depth,
         "backend": hand.backend,
         "timings_ms": {stage: round(value, 3) for stage, value in hand.timings_ms.items()},
+        "crops_seen": hand.crops_seen,
         "box": {name: getattr(hand.box, name) for name in ("cx", "cy", "size", "angle")},
         "camera": {
             name: getattr(hand.camera, name) for name in ("fx", "fy", "cx", "cy", "width", "height")

@@ -89,7 +89,8 @@ class Predictor:
                 `handmesh.imaging.decode`.
             box: where the hand is: a `Box` (1.5 times as large as the tight square around its
                 joints), or (x0, y0, x1, y1) in pixels around the visible hand, of which
-                `Box.from_xyxy` makes one. With it, that one hand is returned whatever its presence; without it, hands are searched for.
+                `Box.from_xyxy` makes one. With it, that one hand is returned whatever its presence;
+                without it, hands are searched for.
             camera: intrinsics of this photo; by default `Camera.default` of its size.
             handedness: the person's own hand, when known; by default the network decides.
             bone_length_m: length of the middle finger from knuckle (MCP) to next joint (PIP), in
@@ -144,6 +145,7 @@ class Predictor:
                 camera=camera,
                 backend=self.backend.description,
                 timings_ms=clock.milliseconds,
+                crops_seen=clock.crops_seen,
             )
             for field, sighting in zip(fields, found, strict=True)
         ]
@@ -166,7 +168,7 @@ class Predictor:
             # Not every backend is one of ours: what is wrong with its outputs is not the photo's.
             raw = backends.raw_output(raw._asdict(), len(batch), vertex_count, backend.description)
             sightings += [_sighting(view, raw, n) for n, view in enumerate(batch)]
-        clock.milliseconds["crops"] += len(views)
+        clock.crops_seen += len(views)
         return sightings
 
     def _fields(
@@ -328,10 +330,11 @@ def _checked_box(box: BoxLike, width: int, height: int) -> Box:
 
 
 class _Stopwatch:
-    """Milliseconds by stage, summed over all the times that a stage is entered."""
+    """Milliseconds by stage, summed over all the times that a stage is entered; crops counted."""
 
     def __init__(self) -> None:
         self.milliseconds: defaultdict[str, float] = defaultdict(float)
+        self.crops_seen = 0
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -309,7 +309,8 @@ class Hand:
         camera: the intrinsics used.
         backend: what ran, as "onnxruntime 1.32.0, CPU, 2 threads".
         timings_ms: milliseconds spent on this photo by stage ("decode", "crop", "network",
-            "geometry") and "crops", the number of crops that the network saw.
+            "geometry").
+        crops_seen: how many crops of this photo were shown to the network, for all its hands.
 
     Raises:
         InputError: an array has another shape, or holds values that are not finite.
@@ -328,6 +329,7 @@ class Hand:
     camera: Camera
     backend: str = ""
     timings_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    crops_seen: int = 0
 
     def __post_init__(self) -> None:
         vertex_count = len(self.vertices_m)

@@ -25,7 +25,7 @@ from .types import Camera
 __all__ = ["Difference", "compare", "read_reference", "verify"]
 
 # What an artifact may differ by where its manifest entry gives no `tolerance` of its own.
-DEFAULT_TOLERANCE = {"tensor": 1e-4, "px": 0.05, "mm": 0.05}
+DEFAULT_TOLERANCE = {"tensor": 1e-4, "px": 0.05, "mm": 0.05, "scores": 1e-3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Difference:
         outputs: largest absolute difference by output, in tensor units.
         px: largest distance of a vertex or joint, in pixels of the crop.
         mm: largest distance of a vertex or joint from its place, in millimetres, wrists aligned.
-        tolerance: what was allowed: "tensor" of the points' (u, v, d), "px" and "mm".
+        tolerance: what was allowed: "tensor" of the points' (u, v, d), "px", "mm", and "scores" of
+            confidence, presence and handedness.
     """
 
     backend: str
@@ -51,11 +52,20 @@ class Difference:
     @property
     def tensor(self) -> float:
         """Largest absolute difference of a point's normalised coordinates."""
-        return max(self.outputs["vertices"], self.outputs["joints"])
+        return self._worst("vertices", "joints")
+
+    @property
+    def scores(self) -> float:
+        """Largest absolute difference of a confidence, a presence or a handedness."""
+        return self._worst("confidence", "presence", "handedness")
+
+    def _worst(self, *names: str) -> float:
+        # Not Python's max, which may lose what is not a number.
+        return float(np.max([self.outputs[name] for name in names]))
 
     @property
     def passed(self) -> bool:
-        found = {"tensor": self.tensor, "px": self.px, "mm": self.mm}
+        found = {"tensor": self.tensor, "px": self.px, "mm": self.mm, "scores": self.scores}
         # A difference that is not a number must not pass.
         return all(found[unit] <= allowed for unit, allowed in self.tolerance.items())
 
@@ -68,7 +78,7 @@ def verify(bundle: Bundle, names: list[str] | None = None) -> list[Difference]:
         names: backends; by default all that are installed and in the bundle.
 
     Raises:
-        BundleError, IntegrityError: a file is missing or damaged.
+        BundleError, IntegrityError: a file is missing or damaged, or a tolerance is none.
         BackendUnavailable: a backend that was asked for cannot run, or none can.
         BackendError: a runtime failed.
     """
@@ -79,7 +89,7 @@ def verify(bundle: Bundle, names: list[str] | None = None) -> list[Difference]:
     differences = []
     for name in names or ["auto"]:
         backend = backends.create(name, bundle)
-        tolerance = {**DEFAULT_TOLERANCE, **bundle.artifacts[backend.name].get("tolerance", {})}
+        tolerance = _tolerance(bundle, backend.name)
         parts = [backend.run(images[start : start + 8]) for start in range(0, len(images), 8)]
         output = RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         ratios, size = bundle.topology.bone_ratios, bundle.image_size
@@ -140,6 +150,20 @@ def read_reference(bundle: Bundle) -> tuple[NDArray[np.uint8], RawOutput]:
         return arrays["images"], RawOutput(*(arrays[name] for name in RawOutput._fields))
     except (OSError, ValueError, KeyError) as cause:
         raise BundleError(f"{path} is not a reference file ({cause}): make it again") from cause
+
+
+def _tolerance(bundle: Bundle, backend: str) -> dict[str, float]:
+    """What the manifest allows an artifact, and the defaults where it is silent."""
+    stated = bundle.artifacts[backend].get("tolerance", {})
+    if not isinstance(stated, dict) or not all(
+        name in DEFAULT_TOLERANCE and isinstance(value, (int, float))
+        for name, value in stated.items()
+    ):
+        raise BundleError(
+            f"artifacts[{backend!r}].tolerance of bundle {bundle.name!r} must hold numbers under "
+            f"the names {', '.join(DEFAULT_TOLERANCE)}, not {stated!r}"
+        )
+    return {**DEFAULT_TOLERANCE, **stated}
 
 
 def _lifted(

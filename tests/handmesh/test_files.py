@@ -34,6 +34,7 @@ def hand(topology: Topology) -> Hand:
         camera=camera,
         backend="none",
         timings_ms={"network": 1.25},
+        crops_seen=3,
     )
 
 
@@ -115,6 +116,7 @@ def test_json_holds_everything(hand: Hand, tmp_path: Path) -> None:
     assert read["schema"] == 1
     assert read["joint_names"] == list(JOINT_NAMES)
     assert (read["handedness"], read["depth"], read["backend"]) == ("right", "assumed", "none")
+    assert (read["timings_ms"], read["crops_seen"]) == ({"network": 1.25}, 3)
     assert read["box"] == {"cx": 320, "cy": 240, "size": 300, "angle": 0.1}
     assert Camera(**read["camera"]) == hand.camera
     for name in ("vertices_m", "joints_m"):

@@ -149,7 +149,7 @@ def test_in_doubt_both_sides_are_shown(predict: Make, make_hand: Make, left: boo
     box = Box.from_points(CAMERA.project(truth.joints_m))
     (sure,), (unsure,) = predict(truth, box=box), predict(truth, box=box, doubt=0.4)
     assert unsure.handedness == sure.handedness == ("left" if left else "right")
-    assert unsure.timings_ms["crops"] > sure.timings_ms["crops"]
+    assert unsure.crops_seen > sure.crops_seen
 
 
 def test_given_box_is_refined(predict: Make, make_hand: Make) -> None:
@@ -165,7 +165,7 @@ def test_given_box_is_refined(predict: Make, make_hand: Make) -> None:
 def test_good_box_needs_one_run_of_one_crop(predict: Make, make_hand: Make) -> None:
     truth = make_hand()
     (hand,) = predict(truth, box=Box.from_points(CAMERA.project(truth.joints_m)))
-    assert hand.timings_ms["crops"] == 1
+    assert hand.crops_seen == 1
     assert _worst(hand.joints_px, CAMERA.project(truth.joints_m)) < 0.02 * hand.box.size
 
 
@@ -267,7 +267,8 @@ def test_two_hands_are_found_once_each(
 
 def test_timings_tell_stages_apart(predict: Make) -> None:
     (hand,) = predict()
-    assert {"decode", "crop", "network", "geometry", "crops"} == set(hand.timings_ms)
+    assert {"decode", "crop", "network", "geometry"} == set(hand.timings_ms)
+    assert hand.crops_seen > 1
     assert min(hand.timings_ms.values()) > 0
     assert hand.backend == "reads painted joints"
 

@@ -9,6 +9,7 @@ import torch
 from handmesh import backends
 from handmesh.backends import RawOutput
 from handmesh.bundle import Bundle, read_manifest, write_manifest
+from handmesh.cli import main
 from handmesh.errors import BackendUnavailable, BundleError, IntegrityError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, build, save_weights
@@ -62,6 +63,31 @@ def test_a_small_difference_is_found(with_reference: Path, output: str) -> None:
     assert not difference.passed
     assert difference.tensor == pytest.approx(3e-3, rel=0.01)
     assert difference.px == pytest.approx(3e-3 * SIZE, rel=0.01)
+
+
+@pytest.mark.parametrize("output", ["confidence", "presence", "handedness"])
+def test_a_difference_of_scores_is_found(
+    with_reference: Path, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, reference = read_reference(Bundle.load(with_reference))
+    inverted = 1 - getattr(reference, output)
+    inverted.flat[0] = getattr(reference, output).flat[0] + 0.1  # and where it was a half
+    _write_reference(with_reference, images, reference._replace(**{output: inverted}))
+    (difference,) = verify(Bundle.load(with_reference))
+    assert difference.scores >= 0.09
+    assert difference.tensor < 1e-4
+    assert not difference.passed
+    assert main(["verify", str(with_reference)]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stated", [{"colour": 1.0}, {"px": "wide"}, [1.0]])
+def test_a_tolerance_that_is_none_is_refused(with_reference: Path, stated: object) -> None:
+    manifest = read_manifest(with_reference)
+    manifest["artifacts"]["torch"]["tolerance"] = stated
+    write_manifest(with_reference, manifest)
+    with pytest.raises(BundleError, match="tolerance"):
+        verify(Bundle.load(with_reference))
 
 
 def test_a_wider_tolerance_is_the_manifests_to_give(with_reference: Path) -> None:

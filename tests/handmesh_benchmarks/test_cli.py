@@ -46,9 +46,26 @@ def test_measures_what_can_run_and_says_what_cannot(
     stages = predict["stages"]
     inside = sum(stages[name]["p50"] for name in ("crop", "network", "geometry"))
     assert 0 < inside <= predict["total"]["p99"]
-    assert 1 <= stages["crops"]["p50"] <= 3
+    assert set(stages) == {"decode", "crop", "network", "geometry"}
+    assert 1 <= predict["facts"]["crops_seen"] <= 3
     assert network["stages"] == {}
     assert network["facts"]["image_size"] == 128
+
+
+def test_without_a_photo_a_crop_of_the_bundle_is_measured(
+    light: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no examples lie
+    options = ["bench", "--bundle", str(light), "--no-paper", "--backends", "torch"]
+    options += ["--threads", "1", "--runs", "1", "--seconds", "0"]
+
+    assert main(options) == 0
+    assert "reference crop of light, 128 x 128 pixels" in capsys.readouterr().out
+    assert main([*options, "--box", BOX]) == 2
+    assert "--photo" in capsys.readouterr().err
 
 
 def test_nothing_to_run_is_an_error(

@@ -19,10 +19,11 @@ def measurement(
     p50: float = 4.0,
     kind: Kind = "headline",
 ) -> Measurement:
-    stages = {"crop": Percentiles(0.25, 0.5, 1.0), "crops": Percentiles(2, 2, 3)}
+    stages = {"crop": Percentiles(0.25, 0.5, 1.0)}
+    facts = {"task": task, "network": network, "backend": backend, "threads": threads}
     return Measurement(
         name=f"{task} {network} {backend} {threads}",
-        facts={"task": task, "network": network, "backend": backend, "threads": threads},
+        facts=facts | ({"crops_seen": 2} if task == "predict" else {}),
         load_ms=50.0,
         first_ms=9.0,
         total=Percentiles(p50, p50 + 1, p50 + 2),
