@@ -28,6 +28,10 @@ MAX_PIXELS = 2**28
 # Below this a hand is a blot. The network's own crops have 128 pixels or more.
 MIN_SIDE = 16
 
+# Modes of PIL images whose array is what `decode` takes, or ("I", "F") what it refuses with advice:
+# PIL itself would cut their values off at 255.
+_PIL_PLAIN = frozenset({"L", "RGB", "RGBA", "I", "F"})
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # In a JPEG's entropy-coded data a marker is 0xFF and anything but a stuffed zero, a restart marker
@@ -46,7 +50,9 @@ def decode(image: ImageLike) -> NDArray[np.uint8]:
             applied, 16 bits are reduced to 8, grey becomes RGB, transparency is ignored;
             an array in RGB order: (H, W, 3), (H, W, 4) whose alpha is ignored, (H, W) or (H, W, 1)
             grey; uint8 in 0..255, or uint16 in 0..65535;
-            anything that NumPy converts to such an array, as a PIL image.
+            a PIL image of any mode of 8 bits a channel (palettes and CMYK are converted), or 16
+            bits grey; its EXIF orientation is not applied: see `PIL.ImageOps.exif_transpose`;
+            anything else that NumPy converts to such an array.
 
     Returns:
         (H, W, 3) uint8 RGB, contiguous. An array that is this already is returned as it is.
@@ -64,6 +70,8 @@ def decode(image: ImageLike) -> NDArray[np.uint8]:
             raise ImageError(f"cannot read the image file {path}: {reason}") from cause
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decode_bytes(bytes(image), f"{len(image)} bytes")
+    if hasattr(image, "mode") and hasattr(image, "convert"):
+        return _from_array(_pil_pixels(image))
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
         return _from_array(np.asarray(image))
     raise ImageError(
@@ -113,6 +121,18 @@ def _check_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
             size = width, height
         at += max(length, 2)  # after a scan's header follow its data, up to the next marker
     raise ImageError(f"{name} is a truncated JPEG (no end marker): fetch or copy the file again")
+
+
+def _pil_pixels(image: Any) -> NDArray[Any]:
+    """A PIL image as an array: in other modes the bytes are palette indices, inks or luma."""
+    try:
+        if image.mode not in _PIL_PLAIN and not image.mode.startswith("I;16"):
+            image = image.convert("RGB")
+        return np.asarray(image)
+    except (OSError, ValueError) as cause:  # a truncated file is read only now
+        raise ImageError(
+            f"the PIL image of mode {image.mode} cannot be converted to RGB: {cause}"
+        ) from cause
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -112,6 +112,38 @@ def test_what_numpy_can_convert_is_taken(photo: Photo) -> None:
     np.testing.assert_array_equal(decode(Picture()), photo)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr", "RGBX", "L", "LA", "1"])
+def test_pil_images_of_every_mode_are_read_as_their_colours(mode: str) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    color = np.zeros((32, 40, 3), np.uint8)
+    color[:, :20], color[:, 20:] = (255, 0, 51), (0, 204, 51)  # also in the palette
+    image = pil.fromarray(color).convert(mode)
+    expected = np.asarray(image.convert("RGB"))
+    decoded = decode(image)
+    np.testing.assert_array_equal(decoded, expected)
+    if mode not in ("L", "LA", "1"):  # which have no colours
+        assert np.abs(decoded.astype(int) - color).max() <= 8
+
+
+def test_pil_images_of_sixteen_bits_are_reduced_and_others_refused(photo: Photo) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    grey = photo[..., 0].astype(np.uint16) * 257
+    np.testing.assert_array_equal(decode(pil.fromarray(grey))[..., 0], photo[..., 0])
+    with pytest.raises(ImageError, match="int32"):
+        decode(pil.fromarray(grey.astype(np.int32)))
+
+
+def test_pil_images_that_cannot_be_converted_are_refused() -> None:
+    class Truncated:
+        mode = "P"
+
+        def convert(self, mode: str) -> None:
+            raise OSError(f"image file is truncated, no {mode}")
+
+    with pytest.raises(ImageError, match="truncated"):
+        decode(Truncated())
+
+
 def test_text_named_jpg_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_text("These are not the pixels you are looking for.")
