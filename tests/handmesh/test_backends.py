@@ -3,6 +3,7 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,35 @@ def test_every_backend_module_states_what_it_needs() -> None:
         assert isinstance(module.EXTRA, str)
         assert isinstance(module.RANK, int)
         assert callable(module.create)
+
+
+def test_runs_of_several_threads_leave_the_number_of_threads_alone(
+    with_torch: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = [3]  # of a torch whose number is the whole process's
+    monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1])
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    first, second = (backends.create("torch", with_torch, threads) for threads in (1, 2))
+    inside, leave = threading.Event(), threading.Event()
+    network = first._network  # type: ignore[attr-defined]
+
+    def slowly(batch: torch.Tensor) -> Any:
+        inside.set()
+        leave.wait(10)
+        return network(batch)
+
+    first._network = slowly  # type: ignore[attr-defined]
+    one = threading.Thread(target=first.run, args=(_crops(1),))
+    other = threading.Thread(target=second.run, args=(_crops(1),))
+    one.start()
+    assert inside.wait(10)
+    other.start()
+    other.join(0.3)  # it waits, or else it is in the middle of its run
+    assert counts == [3, 1]
+    leave.set()
+    one.join(30)
+    other.join(30)
+    assert counts == [3, 1, 3, 2, 3]
 
 
 @pytest.mark.parametrize("name", RawOutput._fields)

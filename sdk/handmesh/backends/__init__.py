@@ -163,8 +163,8 @@ def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: 
     for name, array in output._asdict().items():
         if not np.isfinite(array).all():
             raise BackendError(
-                f"{source}: output {name!r} holds NaN or infinity, so this runtime does not compute "
-                "the network: see what `handmesh verify` says of it, or choose another backend"
+                f"{source}: output {name!r} holds NaN or infinity, so this runtime does not "
+                "compute the network: choose another backend, or see what `handmesh verify` says"
             )
     return output
 

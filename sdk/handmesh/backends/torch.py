@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 REQUIRES = "torch"
 EXTRA = "torch"
 RANK = 100
+
+_one_run = threading.Lock()
 
 
 def create(bundle: Bundle, threads: int) -> TorchBackend:
@@ -75,12 +78,16 @@ class TorchBackend:
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Torch's number of threads belongs to the process: it is put back."""
+    """Torch's number of threads belongs to the process: one run at a time has it, and puts it back.
+
+    Runs of several threads wait for each other; together they would only share the same cores.
+    """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with _one_run:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
