@@ -43,8 +43,8 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads that wait for the next operator by spinning double the CPU time of two threads,
-        # and take it from whatever else the device does; the network is no slower without.
+        # Threads that wait for the next operator by spinning take CPU time from whatever else the
+        # device does.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, [_PROVIDER])

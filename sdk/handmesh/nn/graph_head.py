@@ -77,7 +77,7 @@ class PoseRegressor(nn.Module):
 
     The whole module is one affine map of the V x 3 coordinates. The paper trains it first, alone,
     on true meshes; `freeze()` then fixes it and collapses it into that one map, which is also
-    what an export uses and costs a fiftieth.
+    what an export uses, and far less work.
     """
 
     collapsed_weight: Tensor | None

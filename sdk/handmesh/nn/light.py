@@ -28,7 +28,7 @@ class InvertedResidual(nn.Module):
     """Expand, filter, project; a skip connection where the shapes allow it.
 
     A block with stride 2 is always of the fused kind: the gradient of a strided depthwise
-    convolution takes ten times as long on a CPU as that of the dense one that replaces it.
+    convolution is slow on a CPU, slower than that of the dense one that replaces it.
     """
 
     def __init__(self, channels_in: int, stage: StageConfig, stride: int) -> None:
