@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from handmesh import __version__, backends
 from handmesh.backends import RawOutput
-from handmesh.bundle import Bundle, io_specs, write_manifest
+from handmesh.bundle import MANIFEST, Bundle, io_specs, write_manifest
 from handmesh.errors import (
     CheckpointError,
     ExportError,
@@ -43,7 +43,6 @@ from .parity import FP32, Parity, Tolerance, measure, network_outputs
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
 
-MANIFEST = "manifest.json"
 TOPOLOGY, WEIGHTS, REFERENCE = "topology.npz", "weights.safetensors", "reference.npz"
 # Crops kept in a bundle, evenly chosen out of those that it was proven on.
 REFERENCE_CROPS = 48
@@ -92,7 +91,8 @@ def write_bundle(
         tolerance: that every artifact must keep.
 
     Raises:
-        InputError, MissingExtra: an unknown format, or one whose packages are not installed.
+        InputError: an unknown format, or a place where no bundle can or should be written.
+        MissingExtra: the packages of a format are not installed.
         GraphMismatchError: the network was not built on this topology.
         ParityError: an artifact is off by more than the tolerance.
         ExportError: a converter failed, the crops do not fit the network, or the disk is full.
@@ -281,7 +281,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place at the end, if nothing is raised.
 
     Raises:
-        InputError: the parent does not exist, or `target` is a file.
+        InputError: the parent does not exist, or `target` is a file or a folder of other things.
         ExportError: the folder cannot be written, as on a full disk.
     """
     target = target.resolve()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from handmesh.bundle import Bundle
+from handmesh.bundle import Bundle, write_manifest
 from handmesh.errors import (
     CheckpointError,
     ExportError,
@@ -215,11 +215,13 @@ def test_a_new_bundle_replaces_the_old_one_whole(
     light: LightNetwork,
     topology: Topology,
     crops: Crops,
+    light_bundle: Bundle,
     tmp_path: Path,
 ) -> None:
     target = tmp_path / "b"
-    target.mkdir()
-    (target / "stale.bin").write_bytes(b"of an older bundle")
+    shutil.copytree(light_bundle.folder, target)
+    (target / "stale.bin").write_bytes(b"of the older bundle")
+    write_manifest(target, light_bundle.manifest)
 
     written = write_bundle(light, topology, target, crops, provenance={})
 
@@ -271,6 +273,7 @@ def test_bad_arguments_are_named_before_any_work(
     light: LightNetwork,
     topology: Topology,
     crops: Crops,
+    light_bundle: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -286,10 +289,15 @@ def test_bad_arguments_are_named_before_any_work(
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="it is a file"):
         write(tmp_path / "file")
+    shutil.copytree(light_bundle.folder, tmp_path / "home")
+    (tmp_path / "home" / "diary.txt").write_text("dear diary")
+    with pytest.raises(InputError, match=r"holds diary\.txt, which is not of a bundle"):
+        write(tmp_path / "home")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"handmesh\[converters\]"):
         write(tmp_path / "b")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home"]
+    assert (tmp_path / "home" / "diary.txt").exists()
 
 
 def _save_checkpoint(path: Path, network: LightNetwork, topology: Topology, **changes: Any) -> Path:
