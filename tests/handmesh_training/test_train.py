@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handmesh.errors import CheckpointError, DivergedError
-from handmesh.nn import LightConfig, build
+from handmesh.errors import BundleError, CheckpointError, DivergedError
+from handmesh.nn import LightConfig, build, save_weights
 from handmesh_training import train
 from handmesh_training.augment import Augmentation
 from handmesh_training.hand import HandModel
@@ -132,6 +132,27 @@ def test_a_run_goes_on_where_it_stopped(tiny_config: LightConfig, tmp_path: Path
     assert log_of(tmp_path)[-1]["rate"] == pytest.approx(expected)
     third = Trainer(tiny_config, SETTINGS, tmp_path)
     assert states_equal(third.network, second.network)
+
+
+@pytest.mark.usefixtures("quick_regressor")
+def test_a_new_run_may_start_from_trained_weights(tiny_config: LightConfig, tmp_path: Path) -> None:
+    first = Trainer(tiny_config, SETTINGS, tmp_path / "first")
+    first.run()
+    weights = tmp_path / "weights.safetensors"
+    save_weights(first.average, weights, tiny_config, first.topology)
+
+    second = Trainer(tiny_config, replace(SETTINGS, seed=5), tmp_path / "second")
+    second.start_from(weights)
+
+    assert states_equal(second.network, first.average)
+    assert states_equal(second.average, first.average)
+    second.run()
+    assert second.step == 4
+    assert log_of(second.folder)[0]["step"] != 0, "the regressor is not fitted anew"
+    with pytest.raises(CheckpointError, match="another folder"):
+        second.start_from(weights)
+    with pytest.raises(BundleError, match="no weights file"):
+        Trainer(tiny_config, SETTINGS, tmp_path / "third").start_from(tmp_path / "none")
 
 
 @pytest.mark.usefixtures("quick_regressor")

@@ -71,6 +71,9 @@ def _add_train(commands: Any) -> None:
     _add_data(parser)
     parser.add_argument("--network", choices=("light", "paper"), default="light")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
+    parser.add_argument(
+        "--start-from", metavar="BUNDLE", help="begin a new run with the weights of this bundle"
+    )
     parser.add_argument("--steps", type=int, default=20_000, metavar="N", help="batches in all")
     parser.add_argument(
         "--decay", type=int, metavar="N", help="batches at the end over which the rate falls"
@@ -118,6 +121,7 @@ def _add_reference(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     # Heavy imports belong to the command, not to `handmesh --help`.
+    from handmesh import Bundle
     from handmesh.nn import LightConfig, NetworkConfig, PaperConfig
 
     from .augment import Augmentation
@@ -150,7 +154,10 @@ def _train(options: argparse.Namespace) -> int:
     )
     validation = {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, 512)}
     with process_group(options.device):
-        Trainer(config, settings, options.out, validation, options.device).run(options.minutes)
+        trainer = Trainer(config, settings, options.out, validation, options.device)
+        if options.start_from is not None and trainer.step == 0:
+            trainer.start_from(Bundle.load(options.start_from).artifact("torch"))
+        trainer.run(options.minutes)
     return 0
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from handmesh.errors import CheckpointError, DivergedError
 from handmesh.graph import Topology
-from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, to_dict
+from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, load_weights, to_dict
 
 from . import losses, parallel
 from .hand import HandModel
@@ -242,6 +242,24 @@ class Trainer:
             )
         if fixed:
             self._adopt_pose_regressor()
+
+    def start_from(self, weights: Path) -> None:
+        """Begin with trained weights (a bundle's ``weights.safetensors``) instead of random ones.
+
+        Their pose regressor is kept fixed, as it was.
+
+        Raises:
+            CheckpointError: this run has already made steps.
+            BundleError, GraphMismatchError: weights that cannot be read, or of another network.
+        """
+        if self.step:
+            raise CheckpointError(
+                f"{self.folder} holds a run of {self.step} batches already: it goes on from its "
+                "own weights; use another folder to start from others"
+            )
+        load_weights(self.network, weights, self.config, self.topology)
+        load_weights(self.average, weights, self.config, self.topology)
+        self._adopt_pose_regressor()
 
     def learning_rate(self, step: int) -> float:
         """Of one step: linear warm-up, constant, then 1 - sqrt to nothing (Hägele et al. 2024)."""
