@@ -5,7 +5,7 @@ Every term is first reduced over one sample, then over the batch.
   (joints x pixels, vertices, edges, ...), the default: its size does not depend on the mesh or the
   heat-map. `paper_weights` gives the weights with which either reduction is the paper's Eq. (6).
 - Over the batch it is the mean weighted with `weight` (B,), None for all ones, 0 for samples
-  without the label (which may hold any finite placeholder). All zero gives a loss of 0.
+  without the label (which may hold any finite value). All zero gives a loss of 0.
 
 Frames. A point of the network is (u, v, d): crop fractions and depth in bones. The 3D losses need
 axes of one unit, so they act on `to_metric_like` points, all in bones. Squared terms are bones^2,
