@@ -55,6 +55,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"predictor", "verification"}),
     frozenset({"tracker"}),
     frozenset({"cli"}),
+    frozenset({"__main__"}),
     frozenset({"__init__"}),
 )
 

@@ -66,7 +66,7 @@ def _add_train(commands: Any) -> None:
         help="train a network on rendered hands and photos",
         description="Train until --steps or for --minutes. Run it again to go on from the last "
         "checkpoint in --out. With several GPUs, or a process for each core: torchrun "
-        "--nproc-per-node N -m handmesh.cli train ...",
+        "--nproc-per-node N -m handmesh train ...",
     )
     _add_data(parser)
     parser.add_argument("--network", choices=("light", "paper"), default="light")
