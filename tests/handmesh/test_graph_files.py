@@ -110,6 +110,22 @@ def test_arrays_that_do_not_fit_together_are_refused(
         Topology.load(tmp_path / "bad.npz")
 
 
+def test_vertices_and_padding_must_agree(arrays: dict[str, NDArray[Any]], tmp_path: Path) -> None:
+    nodes, mask = arrays["node_of_vertex"], arrays["level1280_mask"]
+    moved, shared, smaller = nodes.copy(), nodes.copy(), mask.copy()
+    moved[0] = np.flatnonzero(mask == 0)[0]
+    shared[0] = nodes[1]
+    smaller[nodes[0]] = 0
+    for changed in (
+        {"node_of_vertex": moved},
+        {"level1280_mask": smaller},
+        {"node_of_vertex": shared, "level1280_mask": smaller},
+    ):
+        np.savez(tmp_path / "bad.npz", **(arrays | changed))
+        with pytest.raises(BundleError, match="does not match the padding mask"):
+            Topology.load(tmp_path / "bad.npz")
+
+
 @pytest.mark.parametrize("count", LEVEL_NODE_COUNTS)
 def test_levels_that_are_none_are_refused(
     arrays: dict[str, NDArray[Any]], tmp_path: Path, count: int

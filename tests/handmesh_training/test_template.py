@@ -143,6 +143,19 @@ def test_a_closed_mesh_stays_closed_and_round() -> None:
     assert 4 <= sizes[-1] < 20, "ends by itself when nothing more may go"
 
 
+def test_a_thin_tube_is_not_pinched_off() -> None:
+    """Across its waist edges are short and cheap, but three of them enclose no face."""
+    ring = np.array([[0.0, 1.0], [0.87, -0.5], [-0.87, -0.5]]) * 0.01
+    vertices = np.concatenate([np.column_stack([ring, np.full(3, z)]) for z in range(7)])
+    faces = []
+    for k, i in itertools.product(range(6), range(3)):
+        a, b = 3 * k + i, 3 * k + (i + 1) % 3
+        faces += [(a, b, b + 3), (a, b + 3, a + 3)]
+
+    for current in Decimator(vertices, np.array(faces), no_keep(vertices)):
+        assert len(rim_edges(current)) == 6, "a tube has two rims, of three edges each"
+
+
 def test_flat_parts_go_first() -> None:
     vertices, faces = grid(13)
     bump = np.exp(-((vertices[:, :2] - 0.5) ** 2).sum(axis=1) / 0.02)

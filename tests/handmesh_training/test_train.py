@@ -255,9 +255,9 @@ class Poison(nn.Module):
 
 
 @pytest.mark.usefixtures("quick_regressor")
-@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize(("gradient", "culprit"), [(False, "loss"), (True, "norm of the gradient")])
 def test_nan_stops_the_run_and_leaves_the_checkpoint_whole(
-    tiny_config: LightConfig, tmp_path: Path, gradient: bool
+    tiny_config: LightConfig, tmp_path: Path, gradient: bool, culprit: str
 ) -> None:
     Trainer(tiny_config, replace(SETTINGS, steps=2), tmp_path).run()
     trainer = Trainer(tiny_config, replace(SETTINGS, checkpoint_seconds=0.0), tmp_path)
@@ -266,7 +266,7 @@ def test_nan_stops_the_run_and_leaves_the_checkpoint_whole(
     network: Any = trainer.network
     network.encode = nn.Sequential(network.encode, Poison(gradient))
 
-    with pytest.raises(DivergedError, match=r"at batch 2; the last checkpoint is whole"):
+    with pytest.raises(DivergedError, match=f"the {culprit} is nan at batch 2; the last"):
         trainer.run()
 
     assert trainer.checkpoint_path.read_bytes() == saved
