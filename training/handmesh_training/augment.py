@@ -118,7 +118,9 @@ class Augmentation:
         zoom = float(np.hypot(matrix[0, 0], matrix[1, 0])) * wanted / stored
         if zoom < 0.6:  # avoid aliasing when much is squeezed into the input
             shrink = zoom * 1.2
-            image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+            # Whole pixels, or the labels would be off by the rounding.
+            small = max(1, round(stored * shrink))
+            image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         # Fractions to pixel centres: x = fraction * size - 0.5 on both sides.
         scale = np.diag([1 / image.shape[1], 1 / image.shape[0]])
         linear = wanted * matrix[:, :2] @ scale
