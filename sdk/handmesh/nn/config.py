@@ -76,6 +76,7 @@ class LightConfig:
         joint_channels: features gathered at each joint.
         global_channels: channels of the stride-32 map that is flattened into the latent vector.
         latent: width of the hidden fully-connected layer.
+        handedness_hidden: width of the hidden layer that tells left from right.
         anchor_to_heatmaps: add each vertex's blend of the heat-maps' joints to its (u, v).
         decoder: graph CNN and pose regressor.
     """
@@ -95,6 +96,7 @@ class LightConfig:
     joint_channels: int = 32
     global_channels: int = 48
     latent: int = 256
+    handedness_hidden: int = 64
     anchor_to_heatmaps: bool = True
     decoder: DecoderConfig = field(
         default_factory=lambda: DecoderConfig(pose_hidden=64, pose_template_prior=True)

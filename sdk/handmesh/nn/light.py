@@ -124,12 +124,27 @@ class Pyramid(nn.Module):
         return x
 
 
+class ResidualPerceptron(nn.Module):
+    """x + W2 relu(W1 x), for feature vectors (B, C); starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(channels, channels)
+        self.project = nn.Linear(channels, channels)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(F.relu(self.expand(x)))
+
+
 class LightNetwork(nn.Module):
     """Mobile backbone, heat-maps, joint-aligned features, graph head.
 
     The latent vector holds global features, features gathered at each heat-map's joint and the
     joints' (u, v). Vertices are offsets from a blend of the heat-map joints, so that the
-    heat-maps' precision reaches the mesh, and the mesh's losses reach the heat-maps.
+    heat-maps' precision reaches the mesh, and the mesh's losses reach the heat-maps. Which hand it
+    is depends on view and thumb together, so handedness is read off the hidden layer too.
 
     Convolutions follow autocast; soft-argmax, fully-connected layers and graph run in float32.
     """
@@ -149,10 +164,16 @@ class LightNetwork(nn.Module):
             config.global_channels * cells + JOINT_COUNT * config.joint_channels + JOINT_COUNT * 2
         )
         self.encode = nn.Linear(latent_in, config.latent)
+        self.reason = ResidualPerceptron(config.latent)
         self.head = GraphHead(config.latent + JOINT_COUNT * 2, config.decoder, topology)
         self.confidence = nn.Parameter(torch.zeros(JOINT_COUNT, config.joint_channels + 1))
         self.confidence_bias = nn.Parameter(torch.zeros(JOINT_COUNT))
-        self.classify = nn.Linear(last, 2)
+        self.presence = nn.Linear(last, 1)
+        self.handedness = nn.Sequential(
+            nn.Linear(last + config.latent, config.handedness_hidden),
+            nn.ReLU(),
+            nn.Linear(config.handedness_hidden, 1),
+        )
         self._initialise()
 
     @property
@@ -182,7 +203,7 @@ class LightNetwork(nn.Module):
             gathered = weights @ pixels  # (B, 21, C)
             uv_flat = (uv - 0.5).flatten(1)  # (B, 42)
             latent = torch.cat([overall.float().flatten(1), gathered.flatten(1), uv_flat], dim=1)
-            hidden = F.relu(self.encode(latent))
+            hidden = self.reason(F.relu(self.encode(latent)))  # (B, latent)
             vertices, joints = self.head(
                 torch.cat([hidden, uv_flat], dim=1),
                 uv if self.config.anchor_to_heatmaps else None,
@@ -191,7 +212,7 @@ class LightNetwork(nn.Module):
             peaks = heatmaps.flatten(2).amax(dim=2, keepdim=True)
             evidence = torch.cat([gathered, peaks], dim=2).detach()  # (B, 21, C + 1)
             confidence = (evidence * self.confidence).sum(dim=2) + self.confidence_bias
-            logits = self.classify(maps[3].float().mean(dim=(2, 3)))  # (B, 2)
-        return NetworkOutput(
-            vertices, joints, [heatmaps], confidence, logits[:, 0], logits[:, 1], uv
-        )
+            pooled = maps[3].float().mean(dim=(2, 3))  # (B, C)
+            presence = self.presence(pooled)[:, 0]
+            handedness = self.handedness(torch.cat([pooled, hidden], dim=1))[:, 0]
+        return NetworkOutput(vertices, joints, [heatmaps], confidence, presence, handedness, uv)
