@@ -43,7 +43,7 @@ def crops(hand_model: HandModel) -> Crops:
     made = Crops.empty(42, STORED, views.vertices.shape[1])
     for name in ("joints", "vertices", "crop_in_bones"):
         getattr(made, name)[:] = getattr(views, name)
-    for name in ("has_hand", "has_joints", "has_depth", "is_right"):
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
         getattr(made, name)[:] = True
     rows, columns = np.mgrid[:STORED, :STORED]
     for i in range(len(made)):
@@ -151,7 +151,7 @@ def test_mirrored_hands_are_left_and_lose_their_depth(crops: Crops, geometry_alo
     mirrored = Augmentation(INPUT, **(PLAIN | {"left": 1.0}))(np.random.default_rng(4), crops)
 
     assert not mirrored.is_right.any()
-    assert not mirrored.has_depth.any()
+    assert not (mirrored.has_depth | mirrored.has_mesh).any()
     assert mirrored.has_joints.all()
     assert mirrored.has_hand.all()
     np.testing.assert_array_equal(mirrored.images, plain.images[:, :, ::-1])
@@ -162,7 +162,7 @@ def test_mirrored_hands_are_left_and_lose_their_depth(crops: Crops, geometry_alo
 def test_misses_show_no_hand_and_carry_no_labels(crops: Crops, geometry_alone: None) -> None:
     out = Augmentation(INPUT, **(PLAIN | {"misses": 1.0}))(np.random.default_rng(5), crops)
 
-    for name in ("has_hand", "has_joints", "has_depth"):
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh"):
         assert not getattr(out, name).any()
     low, high = out.joints[..., :2].min(axis=1), out.joints[..., :2].max(axis=1)
     beside = abs(0.5 * (low + high) - 0.5).max(axis=1) > 0.5
@@ -175,12 +175,12 @@ def test_misses_show_no_hand_and_carry_no_labels(crops: Crops, geometry_alone: N
 def test_pictures_without_a_hand_stay_without(crops: Crops) -> None:
     nothing = crops.take(slice(0, 10))
     nothing = Crops.concatenate([nothing])  # a copy: these are changed
-    for name in ("has_hand", "has_joints", "has_depth"):
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh"):
         getattr(nothing, name)[:] = False
 
     out = Augmentation(INPUT)(np.random.default_rng(6), nothing)
 
-    for name in ("has_hand", "has_joints", "has_depth"):
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh"):
         assert not getattr(out, name).any()
 
 

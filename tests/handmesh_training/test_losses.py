@@ -264,6 +264,7 @@ def fake_batch(
         "crop_in_bones": torch.tensor([5.0, 6.0, 1.0], dtype=torch.float64),
         "has_joints": torch.tensor([True, True, True]),
         "has_depth": torch.tensor([True, True, False]),
+        "has_mesh": torch.tensor([True, True, False]),
     }
     return output, target
 
@@ -287,11 +288,23 @@ def test_full_loss_is_the_weighted_sum_of_equation_6(
     assert losses.full_loss(output, target, surface, weights)[1]["heatmap"] != terms["heatmap"]
 
 
+def test_joints_with_depth_count_without_a_mesh(surface: Surface, rng: np.random.Generator) -> None:
+    output, target = fake_batch(rng)
+    weights = LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    target["has_mesh"] = torch.tensor([True, False, False])
+    _, terms = losses.full_loss(output, target, surface, weights)
+    output.vertices[1] += torch.from_numpy(rng.random((V, 3)))
+    output.joints[1, :, 2] += 9.0
+    _, again = losses.full_loss(output, target, surface, weights)
+    changed = {name for name in terms if terms[name].item() != again[name].item()}
+    assert changed == {"pose"}
+
+
 def test_paper_weights_make_both_reductions_proportional(
     surface: Surface, rng: np.random.Generator
 ) -> None:
     output, target = fake_batch(rng)
-    target["has_depth"][:] = True
+    target["has_depth"][:] = target["has_mesh"][:] = True
     totals = [
         losses.full_loss(output, target, surface, losses.paper_weights(surface, 8, r), r)[0].item()
         for r in ("mean", "sum")

@@ -108,7 +108,7 @@ def test_rendered_crops_know_which_of_them_are_empty() -> None:
     crops = HandRenderer(settings, seed=0).chunk(0, 40)
 
     assert 8 < crops.has_hand.sum() < 32
-    for name in ("has_joints", "has_depth"):
+    for name in ("has_joints", "has_depth", "has_mesh"):
         np.testing.assert_array_equal(getattr(crops, name), crops.has_hand)
     assert crops.is_right.all()
     # The hand is what differs from the same chunk without any.

@@ -381,7 +381,7 @@ def test_evaluation_of_known_answers(tiny_config: LightConfig, tmp_path: Path) -
     settings = replace(SETTINGS.stream.render, crop_px=64, margin=1.5, empty=0.0)
     crops = HandRenderer(settings, 7).chunk(0, 70)
     flat = Crops.concatenate([crops])
-    flat.has_depth[:] = False
+    flat.has_depth[:] = flat.has_mesh[:] = False
     trainer = Trainer(tiny_config, SETTINGS, tmp_path, {"all": crops, "flat": flat})
 
     trainer.average = perfect(Crops.concatenate([crops, flat]), 0.0)

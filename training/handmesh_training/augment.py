@@ -102,7 +102,8 @@ class Augmentation:
             margin = rng.uniform(self.margin, self.wide_margin)
             shift = rng.uniform(-0.5, 0.5, 2) * (1 - 1 / margin)
         elif has_hand and kind < self.wide + self.misses:
-            out.has_hand[i] = out.has_joints[i] = out.has_depth[i] = False
+            for flags in (out.has_hand, out.has_joints, out.has_depth, out.has_mesh):
+                flags[i] = False
             if rng.random() < 0.5:
                 away = rng.uniform(0, 2 * np.pi)
                 shift = rng.uniform(0.75, 1.0) * np.array([np.cos(away), np.sin(away)])
@@ -141,7 +142,7 @@ def _labels_only(crops: Crops, side: int) -> Crops:
     blank = np.zeros((len(crops), side, side, 3), dtype=np.uint8)
     return Crops(
         blank, crops.joints, crops.vertices, crops.crop_in_bones,
-        crops.has_hand, crops.has_joints, crops.has_depth, crops.is_right,
+        crops.has_hand, crops.has_joints, crops.has_depth, crops.has_mesh, crops.is_right,
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def _mirror(out: Crops, i: int) -> None:
     out.images[i] = out.images[i][:, ::-1]
     out.joints[i, :, 0] = 1 - out.joints[i, :, 0]
     out.is_right[i] = not out.is_right[i]
-    out.has_depth[i] = False
+    out.has_depth[i] = out.has_mesh[i] = False
 
 
 def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:

@@ -277,8 +277,8 @@ def full_loss(
     Args:
         output: of a network.
         target: `joints` (B, 21, 3), `vertices` (B, V, 3), `crop_in_bones` (B,), and the masks
-            `has_joints`, `has_depth` (B,): heat-maps are compared where joints are labelled,
-            mesh and 3D pose where depth is.
+            `has_joints`, `has_depth`, `has_mesh` (B,): heat-maps are compared where joints are
+            labelled, the 3D pose where their depth is, the mesh where it is.
         surface: of the mesh.
         weights: of the terms, for the given reduction.
 
@@ -288,16 +288,17 @@ def full_loss(
     scale = target["crop_in_bones"]
     flat = target["has_joints"].to(scale.dtype)
     deep = target["has_depth"].to(scale.dtype)
+    solid = target["has_mesh"].to(scale.dtype)
     size = output.heatmaps[-1].shape[-1]
     maps = gaussian_heatmaps(target["joints"][..., :2], size)
     points = to_metric_like(output.vertices, scale)
     truth = to_metric_like(target["vertices"], scale)
     terms = {
         "heatmap": heatmap_loss(output.heatmaps, maps, flat, reduction),
-        "vertex": vertex_loss(output.vertices, target["vertices"], scale, deep, reduction, huber),
-        "normal": normal_loss(points, truth, surface, deep, reduction),
-        "edge": edge_loss(points, truth, surface, deep, reduction),
-        "laplacian": laplacian_loss(points, truth, surface, deep, reduction),
+        "vertex": vertex_loss(output.vertices, target["vertices"], scale, solid, reduction, huber),
+        "normal": normal_loss(points, truth, surface, solid, reduction),
+        "edge": edge_loss(points, truth, surface, solid, reduction),
+        "laplacian": laplacian_loss(points, truth, surface, solid, reduction),
         "pose": pose_loss(output.joints, target["joints"], scale, deep, reduction, huber),
     }
     total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()

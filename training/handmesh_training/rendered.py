@@ -114,5 +114,6 @@ class HandRenderer:
             has_hand=views.in_view,
             has_joints=views.in_view,
             has_depth=views.in_view,
+            has_mesh=views.in_view,
             is_right=np.ones(count, dtype=bool),
         )

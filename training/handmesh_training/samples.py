@@ -20,11 +20,12 @@ class Crops:
         images: (N, S, S, 3) uint8 RGB.
         joints: (N, 21, 3) float32 (u, v, d); (u, v) means something where has_joints, d where
             has_depth.
-        vertices: (N, V, 3) float32 (u, v, d); means something where has_depth.
+        vertices: (N, V, 3) float32 (u, v, d) of our mesh; means something where has_mesh.
         crop_in_bones: (N,) float32, the crop's side at the wrist's depth in bones; 1 if unknown.
         has_hand: (N,) bool, a hand is there, about in the middle and of a usable size.
         has_joints: (N,) bool, (u, v) of the joints are labelled.
-        has_depth: (N,) bool, depth and mesh are labelled, and are those of a right hand.
+        has_depth: (N,) bool, depth of the joints is labelled, and is that of a right hand.
+        has_mesh: (N,) bool, the same of our mesh. Other people's sets have joints alone.
         is_right: (N,) bool, the crop shows a right hand (meaningful where has_hand).
     """
 
@@ -35,6 +36,7 @@ class Crops:
     has_hand: NDArray[np.bool_]
     has_joints: NDArray[np.bool_]
     has_depth: NDArray[np.bool_]
+    has_mesh: NDArray[np.bool_]
     is_right: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class Crops:
     @staticmethod
     def empty(count: int, side: int, vertex_count: int) -> Crops:
         """Storage for ``count`` crops, to be filled in place: black, without any label."""
-        flags = [np.zeros(count, dtype=bool) for _ in range(4)]
+        flags = [np.zeros(count, dtype=bool) for _ in range(5)]
         return Crops(
             np.zeros((count, side, side, 3), dtype=np.uint8),
             np.zeros((count, 21, 3), dtype=np.float32),

@@ -416,8 +416,8 @@ class Trainer:
         """Errors of the averaged weights on the validation sets.
 
         ``<set>_2d``: mean joint error over the side of the hand's box. For sets with depth also, in
-        mm for a hand of 47 mm first bone and with weak perspective: ``_joints`` and ``_mesh``
-        root-aligned, ``_joints_pa`` after Procrustes alignment.
+        mm for a hand of 47 mm first bone and with weak perspective: ``_joints`` root-aligned,
+        ``_joints_pa`` after Procrustes alignment; with our mesh, ``_mesh`` as ``_joints``.
         """
         figures: dict[str, float] = {}
         for name, crops in self.validation.items():
@@ -442,6 +442,8 @@ class Trainer:
             found = metric(joints)
             figures[f"{name}_joints"] = float(root_aligned_error(found, true_joints).mean())
             figures[f"{name}_joints_pa"] = float(procrustes_error(found, true_joints).mean())
+            if not crops.has_mesh.all():
+                continue
             mesh = metric(vertices) - found[:, :1]
             true_mesh = metric(torch.from_numpy(crops.vertices)) - true_joints[:, :1]
             figures[f"{name}_mesh"] = float(np.linalg.norm(mesh - true_mesh, axis=-1).mean())

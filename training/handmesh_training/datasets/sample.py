@@ -20,7 +20,8 @@ class Sample:
     Attributes:
         key: name of the sample, unique in its set and the same at every reading.
         image: (H, W, 3) uint8 RGB.
-        is_right: the person's right hand, in a picture that is not mirrored.
+        is_right: the person's right hand, in a picture that is not mirrored; None where the set
+            does not tell.
         joints_px: (21, 2) float64 pixels of ``image``, in the order of `handmesh.JOINT_NAMES`.
         joint_known: (21,) bool, False for joints without a label; theirs are NaN.
         intrinsics: (3, 3) float64 camera matrix in pixels; None where the set does not tell.
@@ -35,7 +36,7 @@ class Sample:
 
     key: str
     image: NDArray[np.uint8]
-    is_right: bool
+    is_right: bool | None
     joints_px: NDArray[np.float64]
     joint_known: NDArray[np.bool_]
     intrinsics: NDArray[np.float64] | None = None
