@@ -90,15 +90,28 @@ def _add_train(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure a bundle on rendered hands and photos",
-        description="Errors on rendered hands with exact labels, and disagreement with a "
-        "teacher's landmarks on photos. The box around the hand is given.",
+        help="measure a bundle on rendered hands, labelled data sets and photos",
+        description="Errors on rendered hands and data sets with true labels, and disagreement "
+        "with a teacher's landmarks on photos. The box around the hand is given.",
     )
     _add_data(parser)
     parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
     parser.add_argument("--backend", default="onnx", metavar="NAME")
     parser.add_argument("--rendered", type=int, default=1000, metavar="N", help="0 for none")
-    parser.add_argument("--limit", type=int, metavar="N", help="photos at most")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="LAYOUT:SPLIT:DIR",
+        help="a labelled data set, as stb:test_sk:DIR; may be given more than once",
+    )
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        metavar="DIR",
+        help="a folder of folders, each with the test split of a labelled data set of any layout",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="photos or hands of a set at most")
     parser.add_argument("--search", action="store_true", help="also find hands without a box")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
     parser.set_defaults(run=_needing_the_extra(_evaluate))
@@ -164,18 +177,26 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from handmesh import Predictor
 
+    from .datasets import find_datasets, parse_dataset
     from .evaluate import (
-        PhotoReport,
-        RenderedReport,
+        Report,
+        evaluate_labelled,
         evaluate_photos,
         evaluate_rendered,
         to_table,
     )
     from .rendered import RenderSettings
 
-    if not options.photos and options.rendered < 1:
-        raise InputError("nothing to evaluate: give --photos, or --rendered above 0")
-    reports: dict[str, RenderedReport | PhotoReport] = {}
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit must be at least 1, not {options.limit}")
+    labelled = {name: parse_dataset(name) for name in options.dataset}
+    if options.labelled is not None:
+        labelled |= find_datasets(options.labelled, "test")
+    if not options.photos and not labelled and options.rendered < 1:
+        raise InputError(
+            "nothing to evaluate: give --photos, --dataset or --labelled, or --rendered above 0"
+        )
+    reports: dict[str, Report] = {}
     with Predictor(options.bundle, options.backend) as predictor:
         if options.rendered > 0:
             look = RenderSettings(
@@ -184,6 +205,8 @@ def _evaluate(options: argparse.Namespace) -> int:
             reports["rendered"] = evaluate_rendered(
                 predictor, look, options.rendered, EVALUATION_SEED
             )
+        for name, dataset in labelled.items():
+            reports[name] = evaluate_labelled(predictor, dataset, options.limit)
         for folder in options.photos:
             reports[folder.name] = evaluate_photos(
                 predictor, [folder], options.limit, options.search

@@ -1,6 +1,6 @@
-"""How good a bundle is: on rendered hands with exact labels, and on photos against a teacher.
+"""How good a bundle is: on rendered hands, on labelled data sets, and on photos against a teacher.
 
-Both go through `handmesh.Predictor`, as an app would, in the runtime that is asked for.
+All go through `handmesh.Predictor`, as an app would, in the runtime that is asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from handmesh import Box, Camera, Predictor
 from handmesh.errors import InputError
 
 from . import metrics
+from .datasets import Dataset
 from .photos import read_labels
 from .rendered import HandRenderer, RenderSettings
 
@@ -69,6 +70,31 @@ class PhotoReport:
     handedness: float
     presence: float
     found: float
+
+
+@dataclass(frozen=True)
+class LabelledReport:
+    """Errors against a data set's own labels; the box around the known joints is given.
+
+    Attributes:
+        count: hands.
+        image_share, image_share_median: 2D joint error over the side of the joints' box.
+        joints_pa_mm: mean 3D joint error after Procrustes alignment, of the hands with 3D labels;
+            NaN where there are none. The camera is given where the set tells it.
+        handedness: share of hands whose side is right (it is not given); NaN where the set does not
+            tell it.
+        presence: share of pictures in which the network is more sure than not that a hand is there.
+    """
+
+    count: int
+    image_share: float
+    image_share_median: float
+    joints_pa_mm: float
+    handedness: float
+    presence: float
+
+
+Report = RenderedReport | PhotoReport | LabelledReport
 
 
 def evaluate_rendered(
@@ -168,7 +194,51 @@ def evaluate_photos(
     )
 
 
-def to_table(reports: dict[str, RenderedReport | PhotoReport]) -> str:
+def evaluate_labelled(
+    predictor: Predictor, dataset: Dataset, limit: int | None = None
+) -> LabelledReport:
+    """Compare with the labels of a data set, over the joints that are known.
+
+    Args:
+        limit: evaluate at most so many hands, evenly spread.
+
+    Raises:
+        InputError: the set holds no hand, or one without two known joints.
+    """
+    count = len(dataset)
+    if not count:
+        raise InputError(f"{dataset.folder} holds no labelled hand")
+    wanted = count if limit is None else min(limit, count)
+    share, aligned, sides, sure = [], [], [], []
+    for i in tqdm(range(wanted), desc=dataset.folder.name, unit="hand"):
+        sample = dataset[i * count // wanted]
+        known = sample.joint_known
+        truth_px = sample.joints_px[known]
+        camera = None
+        if sample.intrinsics is not None:
+            height, width = sample.image.shape[:2]
+            camera = Camera.from_matrix(sample.intrinsics, width, height)
+        box = Box.from_points(truth_px, margin=BOX_MARGIN)
+        hand = predictor.predict(sample.image, box=box, camera=camera)[0]
+        found_px = hand.joints_px[known]
+        share.append(metrics.box_normalised_error(found_px[None], truth_px[None])[0])
+        if sample.joints_m is not None:
+            found, truth = hand.joints_m[known][None], sample.joints_m[known][None]
+            aligned.append(metrics.procrustes_error(found, truth)[0] * MM)
+        if sample.is_right is not None:
+            sides.append((hand.handedness == "right") == sample.is_right)
+        sure.append(hand.presence > 0.5)
+    return LabelledReport(
+        count=wanted,
+        image_share=float(np.mean(share)),
+        image_share_median=float(np.median(share)),
+        joints_pa_mm=float(np.mean(aligned)) if aligned else float("nan"),
+        handedness=float(np.mean(sides)) if sides else float("nan"),
+        presence=float(np.mean(sure)),
+    )
+
+
+def to_table(reports: dict[str, Report]) -> str:
     """One line a figure, aligned; shares in percent."""
     lines = []
     for name, report in reports.items():

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh.errors import InputError
-from handmesh.imaging import crop as crop_box
 from handmesh.imaging import decode
-from handmesh.types import Box
 
+from .datasets.crops import to_crops
+from .datasets.sample import Sample
 from .samples import Crops
 
 LABELS = "pseudo_labels.json"
@@ -41,6 +41,20 @@ class LabelledHand:
     joints_px: NDArray[np.float64]
     joints_m: NDArray[np.float64]
     is_right: bool
+
+    def sample(self) -> Sample:
+        """The photo with its 2D joints; the teacher's 3D ones lie in no camera's frame.
+
+        Raises:
+            ImageError: the photo cannot be decoded.
+        """
+        return Sample(
+            key=self.path.name,
+            image=decode(self.path),
+            is_right=self.is_right,
+            joints_px=self.joints_px,
+            joint_known=np.ones(21, dtype=bool),
+        )
 
 
 def read_labels(folder: Path | str) -> Iterator[LabelledHand]:
@@ -96,16 +110,4 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
     hands = [hand for folder in folders for hand in read_labels(folder)]
-    crops = Crops.empty(len(hands), side, vertex_count)
-    for i, hand in enumerate(hands):
-        image = decode(hand.path)
-        box = Box.from_points(hand.joints_px, margin=margin)
-        picture = crop_box(image, box, side)
-        uv = (hand.joints_px - (box.cx, box.cy)) / box.size + 0.5
-        if not hand.is_right:
-            picture = np.ascontiguousarray(picture[:, ::-1])
-            uv[:, 0] = 1 - uv[:, 0]
-        crops.images[i] = picture
-        crops.joints[i, :, :2] = uv
-    crops.has_hand[:] = crops.has_joints[:] = crops.is_right[:] = True
-    return crops
+    return to_crops((hand.sample() for hand in hands), side, margin, vertex_count)

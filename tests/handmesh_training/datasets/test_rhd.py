@@ -1,0 +1,157 @@
+"""RHD: made here in the set's own layout."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from handmesh import JOINT_NAMES
+from handmesh.errors import ImageError, InputError
+from handmesh_training.datasets import open_dataset
+
+Array = NDArray[np.float64]
+
+K = np.array([[290.0, 0, 160], [0, 290.0, 160], [0, 0, 1]])
+LABELS = "evaluation/anno_evaluation.pickle"
+
+
+def to_theirs(hand: dict[str, Array]) -> Array:
+    """(21, 3): the wrist, then each finger from its tip."""
+    rows = [hand["wrist"]]
+    rows += [hand[f"thumb_{joint}"] for joint in ("tip", "ip", "mcp", "cmc")]
+    for finger in ("index", "middle", "ring", "little"):
+        rows += [hand[f"{finger}_{joint}"] for joint in ("tip", "dip", "pip", "mcp")]
+    return np.array(rows)
+
+
+@pytest.fixture
+def rhd(tmp_path: Path, known_hand: Any, write_picture: Any) -> Path:
+    """Four pictures with both hands; in the even ones more of the right is to be seen."""
+    labels = {}
+    place = tmp_path / "evaluation"
+    for number in range(4):
+        left, right = (to_theirs(known_hand(side, 10 * number + side)) for side in (False, True))
+        xyz = np.concatenate([left, right])
+        projected = xyz @ K.T
+        uv = projected[:, :2] / projected[:, 2:]
+        visible = np.arange(42) % 3 > 0
+        labels[number] = {"uv_vis": np.column_stack([uv, visible]), "xyz": xyz, "K": K}
+        mask = np.zeros((320, 320), dtype=np.uint8)
+        mask[100:120, 100:150] = 1
+        mask[10:40, 10:40] = 17 if number % 2 else 5
+        mask[50:70, 50:70] = 2
+        more, less = (slice(200, 260), slice(200, 210))
+        mask[more if number % 2 == 0 else less, 200:260] = 18
+        mask[300:302, 300:302] = 33
+        write_picture(place / f"mask/{number:05d}.png", mask)
+        depth = np.zeros((320, 320, 3), dtype=np.uint8)
+        for (u, v), z in zip(uv, xyz[:, 2], strict=True):
+            coded = round(z / 5 * 65535)
+            depth[round(v - 0.5), round(u - 0.5), :2] = coded // 256, coded % 256
+        write_picture(place / f"depth/{number:05d}.png", depth)
+        write_picture(place / f"color/{number:05d}.png", np.full_like(depth, 40 + number))
+    (tmp_path / LABELS).write_bytes(pickle.dumps(labels))
+    return tmp_path
+
+
+def test_the_hand_of_which_more_is_seen(
+    rhd: Path, known_hand: Callable[[bool, int], dict[str, Array]], assert_sound: Any
+) -> None:
+    data = open_dataset("rhd", rhd, "test")
+
+    assert len(data) == 4
+    for number, sample in enumerate(data):
+        assert sample.is_right == (number % 2 == 0)
+        truth = known_hand(sample.is_right, 10 * number + sample.is_right)
+        np.testing.assert_allclose(sample.joints_m, [truth[name] for name in JOINT_NAMES])
+        assert sample.joint_known.all(), "labels of hidden joints are labels"
+        assert_sound(sample)
+        assert (sample.image == 40 + number).all()
+
+
+def test_depth_and_mask(rhd: Path) -> None:
+    for sample in open_dataset("rhd", rhd, "test"):
+        assert sample.depth_m is not None
+        assert sample.mask is not None
+        assert sample.joints_m is not None
+        # Pixel centres at integers: no rounding of u - 0.5 but to the pixel.
+        rows, columns = np.round(sample.joints_px[:, ::-1]).astype(int).T
+        seen = sample.depth_m[rows, columns]
+        hidden = abs(seen - sample.joints_m[:, 2]) > 1e-3  # by the other hand's joint
+        assert hidden.sum() <= 2
+        assert sample.mask[60, 60] == (0 if sample.is_right else 255)
+        assert sample.mask[20, 20] == (0 if sample.is_right else 255)
+        assert sample.mask[301, 301] == (255 if sample.is_right else 0)
+        assert sample.mask[110, 120] == 0, "the rest of the person"
+
+
+def test_pickles_of_every_protocol_and_of_old_numpy(rhd: Path) -> None:
+    expected = open_dataset("rhd", rhd, "test")[1].joints_m
+    labels = pickle.loads((rhd / LABELS).read_bytes())
+    for protocol in range(6):
+        data = pickle.dumps(labels, protocol)
+        (rhd / LABELS).write_bytes(data)
+        np.testing.assert_array_equal(open_dataset("rhd", rhd, "test")[1].joints_m, expected)
+    text = pickle.dumps(labels, 0).replace(b"numpy._core", b"numpy.core")
+    (rhd / LABELS).write_bytes(text)
+    np.testing.assert_array_equal(open_dataset("rhd", rhd, "test")[1].joints_m, expected)
+
+
+class Trap:
+    """Pickles to a call."""
+
+    def __init__(self, call: tuple[Any, ...]) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_pickles_that_call_anything_are_refused(rhd: Path, protocol: int) -> None:
+    touched = rhd / "touched"
+    for trap in (
+        Trap((os.system, (f"touch {touched}",))),
+        Trap((eval, (f"open({str(touched)!r}, 'w')",))),
+        Trap((np.load, (str(rhd / "x.npy"),))),
+    ):
+        (rhd / LABELS).write_bytes(pickle.dumps({1: trap}, protocol))
+        with pytest.raises(InputError, match="which is refused"):
+            open_dataset("rhd", rhd, "test")[1]
+    assert not touched.exists()
+
+
+def test_damaged_sets_are_told(rhd: Path) -> None:
+    with pytest.raises(InputError, match=r"anno_training\.pickle is missing"):
+        open_dataset("rhd", rhd, "train")
+    data = open_dataset("rhd", rhd, "test")
+    whole = (rhd / LABELS).read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", pickle.dumps([1])):
+        (rhd / LABELS).write_bytes(broken)
+        with pytest.raises(InputError, match="anno_evaluation"):
+            data[0]
+    labels = pickle.loads(whole)
+    del labels[0]
+    labels[1] = {"xyz": np.zeros((42, 3))}
+    labels[2] = labels[2] | {"K": np.eye(4)}
+    (rhd / LABELS).write_bytes(pickle.dumps(labels))
+    for index, message in enumerate(["picture 00000", "uv_vis", r"K of shape \(3, 3\)"]):
+        with pytest.raises(InputError, match=message):
+            data[index]
+    mask = rhd / "evaluation/mask/00003.png"
+    mask.write_bytes(mask.read_bytes()[:100])
+    with pytest.raises(ImageError, match="mask"):
+        data[3]
+
+
+def test_a_folder_without_pictures_is_told(rhd: Path) -> None:
+    (rhd / "evaluation/color").rename(rhd / "elsewhere")
+    with pytest.raises(InputError, match="holds no picture"):
+        open_dataset("rhd", rhd, "test")

@@ -1,0 +1,65 @@
+"""From samples of any set to the crops that the networks are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from handmesh.errors import InputError
+from handmesh.imaging import crop
+from handmesh.types import ROOT_JOINT, UNIT_BONE, Box
+
+from ..samples import Crops
+from .sample import Sample
+
+
+def to_crops(samples: Iterable[Sample], side: int, margin: float, vertex_count: int) -> Crops:
+    """Samples as crops of right hands: left ones are mirrored, picture, labels and all.
+
+    The crop is the square around the known joints. Joints count as labelled where all 21 are known:
+    losses have no notion of a hand known in part. Depth is labelled where there are a camera and
+    joints in 3D as well. Meshes of other sets are not ours and are left out.
+
+    Args:
+        samples: whatever iterates over them; a `Dataset` is read through.
+        side: of the crop in pixels. margin: side of the crop over the joints' tight box.
+        vertex_count: V of the unlabelled vertices.
+
+    Raises:
+        InputError: a hand of unknown side, or with fewer than two known joints: neither can be
+            turned into a right hand in the middle of a crop.
+    """
+    rows = [_to_crop(sample, side, margin, vertex_count) for sample in samples]
+    return Crops.concatenate(rows) if rows else Crops.empty(0, side, vertex_count)
+
+
+def _to_crop(sample: Sample, side: int, margin: float, vertex_count: int) -> Crops:
+    if sample.is_right is None:
+        raise InputError(
+            f"{sample.key}: it is not known whether this is a right or a left hand; "
+            "networks are trained on right ones (left ones mirrored): leave such samples out"
+        )
+    known = sample.joint_known
+    if known.sum() < 2:
+        raise InputError(f"{sample.key}: {known.sum()} known joints do not tell where the hand is")
+    box = Box.from_points(sample.joints_px[known], margin=margin)
+    made = Crops.empty(1, side, vertex_count)
+    picture, uv = crop(sample.image, box, side), box.to_crop(sample.joints_px)
+    if not sample.is_right:
+        picture = picture[:, ::-1]
+        uv[:, 0] = 1 - uv[:, 0]
+    made.images[0] = picture
+    made.has_hand[0] = made.is_right[0] = True
+    made.has_joints[0] = known.all()
+    if known.all():
+        made.joints[0, :, :2] = uv
+    if known.all() and sample.joints_m is not None and sample.intrinsics is not None:
+        joints_m = sample.joints_m
+        bone = float(np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]]))
+        made.joints[0, :, 2] = (joints_m[:, 2] - joints_m[ROOT_JOINT, 2]) / bone
+        # The crop at the wrist's depth is as wide as the rays through its sides are apart there.
+        width_m = box.size / sample.intrinsics[0, 0] * joints_m[ROOT_JOINT, 2]
+        made.crop_in_bones[0] = width_m / bone
+        made.has_depth[0] = True
+    return made

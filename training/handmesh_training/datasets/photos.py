@@ -1,0 +1,36 @@
+"""Folders of real photos with a teacher's 2D joints: see `handmesh_training.photos`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..photos import LABELS, LabelledHand, read_labels
+from .dataset import Dataset, require_file
+from .sample import Sample
+
+
+class Photos(Dataset):
+    """One sample for each hand that the set trusts. The teacher's 3D joints have no camera and are
+    left out."""
+
+    splits = ("all",)
+
+    def __init__(self, folder: Path | str, split: str) -> None:
+        super().__init__(folder, split)
+        require_file(self.folder / LABELS, "a teacher's labels of the photos")
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return (folder / LABELS).is_file()
+
+    def __len__(self) -> int:
+        return len(self._hands())
+
+    def _hands(self) -> list[LabelledHand]:
+        return self._keep("hands", lambda: list(read_labels(self.folder)))
+
+    def _read(self, index: int) -> Sample:
+        return self._hands()[index].sample()
+
+
+LAYOUT = Photos
