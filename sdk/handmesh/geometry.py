@@ -54,7 +54,7 @@ _NEAREST, _FARTHEST = 2.0, 2000.0
 _SIGMA_IMAGE, _SIGMA_DEPTH, _SIGMA_RATIO = 0.1, 0.2, 0.08
 
 # Wrist to knuckles over the extent of all joints, below which a hand has no direction in an image.
-_SHORTEST_HAND = 0.2
+SHORTEST_HAND = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,7 @@ def upright_angle(joints: ArrayLike) -> float | None:
     points = np.asarray(joints, dtype=np.float64)[:, :2]
     along = points[[5, 9, 13, 17]].mean(axis=0) - points[0]
     extent = (points.max(axis=0) - points.min(axis=0)).max()
-    if not np.hypot(*along) > _SHORTEST_HAND * extent:
+    if not np.hypot(*along) > SHORTEST_HAND * extent:
         return None
     return float(np.arctan2(along[0], -along[1]))
 

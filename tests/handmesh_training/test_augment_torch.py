@@ -1,0 +1,243 @@
+"""Batched augmentation against the NumPy version: same labels, same pixels, same shares."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from handmesh.geometry import upright_angle
+from handmesh_training import augment as reference
+from handmesh_training import augment_torch
+from handmesh_training.augment import Augmentation
+from handmesh_training.augment_torch import (
+    Batch,
+    Geometry,
+    augment,
+    draw_geometry,
+    move_labels,
+    occlude,
+    upright_angles,
+    warp,
+)
+from handmesh_training.hand import HandModel
+from handmesh_training.samples import Crops
+from handmesh_training.sampling import sample_views
+
+STORED, INPUT, COUNT = 160, 128, 48
+STILL = Augmentation(
+    margin_spread=0, wide=0, upright=0, rotation=0, anyhow=0, shift=0, left=0, misses=0, occluders=0
+)
+
+
+def smooth_picture(rng: np.random.Generator) -> NDArray[np.uint8]:
+    coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 12, 12)))
+    picture = torch.nn.functional.interpolate(coarse, size=(STORED, STORED), mode="bicubic")
+    return picture[0].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy()
+
+
+@pytest.fixture(scope="module")
+def crops(hand_model: HandModel) -> Crops:
+    rng = np.random.default_rng(0)
+    views = sample_views(rng, hand_model, COUNT, STORED, 1.9)
+    made = Crops.empty(COUNT, STORED, views.vertices.shape[1])
+    for name in ("joints", "vertices", "crop_in_bones"):
+        getattr(made, name)[:] = getattr(views, name)
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
+        getattr(made, name)[:] = True
+    for i in range(COUNT):
+        made.images[i] = smooth_picture(rng)
+    return made
+
+
+def batch_of(crops: Crops) -> Batch:
+    return {f.name: torch.from_numpy(getattr(crops, f.name).copy()) for f in fields(Crops)}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_matrices() -> NDArray[np.float64]:
+    """(COUNT, 2, 3) turned, zoomed and shifted about the middle."""
+    rng = np.random.default_rng(5)
+    turn, zoom = rng.uniform(-3, 3, COUNT), np.exp(rng.uniform(-0.6, 0.5, COUNT))
+    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * zoom
+    linear = np.moveaxis(linear, -1, 0)
+    offset = 0.5 + rng.normal(0, 0.05, (COUNT, 2)) - linear @ [0.5, 0.5]
+    return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def test_labels_move_as_in_the_numpy_version(crops: Crops) -> None:
+    matrices = some_matrices()
+    mirrored = np.arange(COUNT) % 3 == 0
+    expected = crops.take(np.arange(COUNT))
+    for i in range(COUNT):
+        reference._move_labels(expected, i, matrices[i])
+        if mirrored[i]:
+            reference._mirror(expected, i)
+
+    never = torch.zeros(COUNT, dtype=torch.bool)
+    geometry = Geometry(torch.from_numpy(matrices), never, torch.from_numpy(mirrored))
+    moved = move_labels(batch_of(crops), geometry)
+
+    assert set(moved) == {f.name for f in fields(Crops)} - {"images"}
+    for name, values in moved.items():
+        want = getattr(expected, name)
+        assert values.numpy().dtype == want.dtype, name
+        np.testing.assert_allclose(values.numpy(), want, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_crops_that_miss_lose_their_labels(crops: Crops) -> None:
+    missed = torch.arange(COUNT) % 2 == 0
+    geometry = Geometry(torch.from_numpy(some_matrices()), missed, torch.zeros_like(missed))
+    moved = move_labels(batch_of(crops), geometry)
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh"):
+        assert torch.equal(moved[name], ~missed), name
+
+
+def numpy_matrices(settings: Augmentation, crops: Crops, seed: int = 0) -> NDArray[np.float64]:
+    out = crops.take(np.arange(len(crops)))
+    rng = np.random.default_rng(seed)
+    return np.stack([settings._draw_geometry(rng, out, i, True) for i in range(len(crops))])
+
+
+@pytest.mark.parametrize("upright", [0.0, 1.0])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_geometry_without_chance_is_that_of_the_numpy_version(
+    crops: Crops, upright: float, labelled: bool
+) -> None:
+    settings = replace(STILL, upright=upright, upright_spread=0.0, margin=1.4)
+    some = replace(crops, has_joints=np.full(COUNT, labelled))
+    drawn = draw_geometry(settings, seeded(), batch_of(some))
+    expected = numpy_matrices(settings, some)
+    np.testing.assert_allclose(drawn.matrix.numpy(), expected, rtol=0, atol=1e-5)
+    assert not drawn.missed.any()
+    assert not drawn.mirrored.any()
+
+
+def test_upright_angles_are_those_of_the_sdk(crops: Crops) -> None:
+    joints = crops.joints.copy()
+    joints[0, :, :2] = np.random.default_rng(1).uniform(0.45, 0.55, (21, 2))
+    joints[0, [5, 9, 13, 17], :2] = joints[0, 0, :2]  # pointing at the camera
+    angles, known = upright_angles(torch.from_numpy(joints[..., :2]).double())
+    expected = [upright_angle(hand) for hand in joints]
+    assert known.tolist() == [angle is not None for angle in expected]
+    assert not known[0]
+    for angle, want in zip(angles.tolist(), expected, strict=True):
+        assert want is None or angle == pytest.approx(want, abs=1e-9)
+
+
+def test_drawn_geometry_has_the_same_distribution(crops: Crops) -> None:
+    """Quantiles of zoom, turn and shift over both versions, with everything on."""
+    settings = Augmentation()
+    many = crops.take(np.tile(np.arange(COUNT), 60))
+    small = replace(many, images=np.zeros((len(many), 1, 1, 3), np.uint8))
+
+    def described(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        zoom = np.log(np.hypot(matrix[:, 0, 0], matrix[:, 1, 0]))
+        turn = np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0])
+        middle = matrix[:, :, :2] @ [0.5, 0.5] + matrix[:, :, 2]
+        rows = [zoom, np.cos(turn), np.sin(turn), middle[:, 0], middle[:, 1]]
+        return np.quantile(rows, [0.12, 0.25, 0.5, 0.75, 0.88], axis=1)
+
+    drawn = draw_geometry(settings, seeded(1), batch_of(small))
+    expected = described(numpy_matrices(settings, small, seed=1))
+    np.testing.assert_allclose(described(drawn.matrix.numpy()), expected, atol=0.08)
+    assert drawn.missed.float().mean().item() == pytest.approx(settings.misses, abs=0.02)
+    assert drawn.mirrored.float().mean().item() == pytest.approx(settings.left, abs=0.03)
+
+
+def test_warped_pixels_are_those_of_opencv(crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = some_matrices()
+    stored = torch.from_numpy(crops.images).permute(0, 3, 1, 2).float()
+
+    class Always:
+        """Stands in for the generator that chooses the border."""
+
+        def __init__(self, border: int) -> None:
+            self.border = border
+
+        def integers(self, choices: int) -> int:
+            return self.border
+
+    for border in (0, 1):
+        warped = warp(
+            stored, torch.from_numpy(matrices), INPUT, torch.full((COUNT,), border)
+        ).permute(0, 2, 3, 1)
+        for i in range(COUNT):
+            want = STILL._warp(Always(border), crops.images[i], matrices[i])  # type: ignore[arg-type]
+            error = np.abs(warped[i].numpy() - want)
+            assert error.mean() < 1.5, (border, i)
+            # Black borders shift by part of a pixel where OpenCV shrinks in another way.
+            assert np.quantile(error, 0.95) < 8, (border, i)
+
+
+def test_a_mirrored_border_reflects_about_the_last_pixel() -> None:
+    picture = torch.rand(1, 3, 16, 16, generator=seeded()) * 255
+    shifted = torch.tensor([[[1.0, 0.0, 5 / 16], [0.0, 1.0, 0.0]]], dtype=torch.float64)
+    seen = warp(picture, shifted, 16, torch.tensor([2]))
+    assert torch.allclose(seen[..., 5:], picture[..., :-5], atol=0.01)
+    assert torch.allclose(seen[..., :5], picture[..., 1:6].flip(3), atol=0.01)
+
+
+def test_a_shrunk_checkerboard_turns_grey_and_not_to_moire() -> None:
+    board = ((torch.arange(160)[:, None] + torch.arange(160)) % 2 * 255.0).expand(1, 3, -1, -1)
+    half = torch.tensor([[[0.4, 0.0, 0.3], [0.0, 0.4, 0.3]]], dtype=torch.float64)
+    seen = warp(board, half, 128, torch.tensor([1]))
+    assert (seen[..., 45:83, 45:83] - 127.5).abs().max() < 1
+
+
+def test_a_dot_stays_on_its_joint(crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Independent of the NumPy version: the brightness lies where the label says."""
+    rows, columns = np.mgrid[:STORED, :STORED]
+    dots = crops.take(np.arange(COUNT))
+    for i in range(COUNT):
+        u, v = dots.joints[i, i % 21, :2]
+        squared = (columns + 0.5 - u * STORED) ** 2 + (rows + 0.5 - v * STORED) ** 2
+        dots.images[i] = np.round(250 * np.exp(-squared / (2 * 2.5**2)))[..., None]
+    monkeypatch.setattr(augment_torch, "develop", lambda _, images: images)
+    monkeypatch.setattr(  # black borders
+        augment_torch, "warp", lambda image, m, side, _: warp(image, m, side, torch.zeros(len(m)))
+    )
+    out = augment(Augmentation(occluders=0, misses=0), seeded(), batch_of(dots))
+    checked = 0
+    for i in range(COUNT):
+        u, v = out["joints"][i, i % 21, :2].tolist()
+        if not (0.1 < u < 0.9 and 0.1 < v < 0.9):
+            continue
+        grey = out["images"][i, ..., 0].double()
+        grey[grey < 3] = 0
+        place = (torch.arange(INPUT) + 0.5) / INPUT
+        found = torch.stack([(grey.sum(0) * place).sum(), (grey.sum(1) * place).sum()])
+        error = (found / grey.sum() - torch.tensor([u, v])).norm() * INPUT
+        assert error < 0.5, i
+        checked += 1
+    assert checked > COUNT // 2
+
+
+def test_occluders_cover_a_part_and_leave_the_rest() -> None:
+    pictures = torch.full((64, 3, 64, 64), 100.0)
+    others = torch.full((64, 3, 32, 32), 200.0)
+    covered = occlude(seeded(), pictures, others)
+    changed = (covered != 100).any(dim=1).float().mean(dim=(1, 2))
+    # Half axes of 6 to 22 % of the side, the centre perhaps at the border.
+    assert changed.max() < 0.25
+    assert changed.median() > 0.02
+    assert ((covered >= 0) & (covered <= 255)).all()
+    assert (covered[0] != covered[1]).any()
+
+
+def test_the_same_seed_gives_the_same_batch(crops: Crops) -> None:
+    batch = batch_of(crops)
+    one, two, other = (augment(Augmentation(), seeded(s), batch) for s in (3, 3, 4))
+    assert set(one) == {f.name for f in fields(Crops)}
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+    assert not torch.equal(one["images"], other["images"])
+    assert one["images"].dtype == torch.uint8
+    assert one["images"].shape == (COUNT, INPUT, INPUT, 3)
+    assert torch.equal(batch["images"], torch.from_numpy(crops.images)), "input unchanged"

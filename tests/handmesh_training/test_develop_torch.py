@@ -1,0 +1,114 @@
+"""Focus, motion, colour and compression in torch against OpenCV, picture by picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from handmesh.errors import InputError
+from handmesh_training.develop_torch import (
+    blur_map,
+    compress,
+    develop,
+    move,
+    shift_colours,
+    shrink_map,
+)
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def picture() -> NDArray[np.uint8]:
+    """(96, 96, 3) uint8 with edges, gradients and grain."""
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.uniform(0, 255, (7, 7, 3)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    cv2.circle(image, (40, 50), 20, (200, 120, 90), -1)
+    return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+
+def tensor(picture: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+
+
+def pixels(image: torch.Tensor) -> NDArray[np.float32]:
+    return image[0].permute(1, 2, 0).numpy()
+
+
+def through(lens: torch.Tensor, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return pixels(lens[:, None] @ tensor(picture) @ lens[:, None].transpose(2, 3))
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.0, 1.6])
+def test_blur_is_opencvs(picture: NDArray[np.uint8], sigma: float) -> None:
+    want = cv2.GaussianBlur(picture.astype(np.float64), (13, 13), sigma)
+    got = through(blur_map(torch.tensor([sigma]), SIDE), picture)
+    np.testing.assert_allclose(got, want, atol=0.01)
+
+
+@pytest.mark.parametrize("small", [24, 31, 50, 76])
+def test_lost_resolution_is_opencvs(picture: NDArray[np.uint8], small: int) -> None:
+    less = cv2.resize(picture.astype(np.float64), (small, small), interpolation=cv2.INTER_AREA)
+    want = cv2.resize(less, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    got = through(shrink_map(torch.tensor([float(small)]), SIDE), picture)
+    np.testing.assert_allclose(got, want, atol=0.05)
+
+
+def test_motion_runs_along_its_angle(picture: NDArray[np.uint8]) -> None:
+    images = tensor(picture).expand(4, -1, -1, -1)
+    length = torch.tensor([1, 5, 5, 7])
+    angle = torch.tensor([0.3, 0.0, np.pi / 2, 0.8])
+    moved = move(images, length, angle)
+    assert torch.equal(moved[0], images[0])
+    image = picture.astype(np.float64)
+    for i, kernel in ((1, np.full((1, 5), 0.2)), (2, np.full((5, 1), 0.2))):
+        want = cv2.filter2D(image, -1, kernel)
+        np.testing.assert_allclose(pixels(moved[i : i + 1]), want, atol=0.01)
+    assert moved[3].mean().item() == pytest.approx(images[3].mean().item(), rel=0.01)
+    assert moved[3].std() < images[3].std()
+
+
+@pytest.mark.parametrize(("turn", "saturation"), [(0, 1.0), (9, 0.6), (-15, 1.5)])
+def test_colours_shift_as_in_opencvs_hsv(
+    picture: NDArray[np.uint8], turn: int, saturation: float
+) -> None:
+    hsv = cv2.cvtColor((picture / 255).astype(np.float32), cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + turn) % 360
+    hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 1)
+    want = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
+    shifted = shift_colours(tensor(picture), torch.tensor([turn / 360]), torch.tensor([saturation]))
+    np.testing.assert_allclose(pixels(shifted), want, atol=0.05)
+
+
+@pytest.mark.parametrize("side", [SIDE, 90])
+@pytest.mark.parametrize("quality", [20, 50, 84])
+def test_compression_leaves_what_jpeg_leaves(
+    picture: NDArray[np.uint8], quality: int, side: int
+) -> None:
+    image = np.ascontiguousarray(picture[:side, :side])
+    packed = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    want = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float64)
+    got = pixels(compress(tensor(image), torch.tensor([quality])))
+    ours, theirs = got - want, want - image
+    assert np.sqrt((ours**2).mean()) < 0.35 * np.sqrt((theirs**2).mean()), "the same artefacts"
+
+
+def test_compression_wants_square_colour_pictures() -> None:
+    with pytest.raises(InputError, match="got"):
+        compress(torch.zeros(1, 3, 16, 24), torch.tensor([50]))
+
+
+def test_developed_pictures_are_whole_levels_and_differ(picture: NDArray[np.uint8]) -> None:
+    images = tensor(picture).expand(40, -1, -1, -1)
+    seen = develop(torch.Generator().manual_seed(0), images)
+    again = develop(torch.Generator().manual_seed(0), images)
+    assert torch.equal(seen, again)
+    assert torch.equal(seen, seen.round())
+    assert seen.min() >= 0
+    assert seen.max() <= 255
+    assert (seen.flatten(1)[1:] != seen.flatten(1)[:1]).any(dim=1).all()
+    # On average the brightness stays about what it was.
+    assert seen.mean().item() == pytest.approx(images.mean().item(), rel=0.1)

@@ -1,0 +1,211 @@
+"""The camera's side of augmentation for whole batches on any device: the twin of `augment.develop`.
+
+Focus and resolution are one separable linear map a picture, motion a small kernel, tone, colour and
+noise arithmetic on pixels, compression the arithmetic of JPEG. Nothing is read back from the
+device: what a picture is spared is computed and not used.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handmesh.errors import InputError
+
+# Tables K.1 and K.2 of ITU-T T.81: steps of luma and chroma coefficients at quality 50.
+_LUMA = (
+    *(16, 11, 10, 16, 24, 40, 51, 61), *(12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56), *(14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77), *(24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101), *(72, 92, 95, 98, 112, 100, 103, 99),
+)  # fmt: skip
+_CHROMA = (
+    *(17, 18, 24, 47, 99, 99, 99, 99), *(18, 21, 26, 66, 99, 99, 99, 99),
+    *(24, 26, 56, 99, 99, 99, 99, 99), *(47, 66, 99, 99, 99, 99, 99, 99),
+    *(99,) * 32,
+)  # fmt: skip
+_LUMINANCE = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV and JPEG have it
+_MOTION = 7  # longest motion blur, pixels
+
+
+def uniform(generator: torch.Generator, count: int, low: float, high: float, *more: int) -> Tensor:
+    """(count, *more) float32 in [low, high) on the generator's device."""
+    drawn = torch.rand((count, *more), generator=generator, device=generator.device)
+    return low + (high - low) * drawn
+
+
+def normal(generator: torch.Generator, count: int, scale: float, *more: int) -> Tensor:
+    """(count, *more) float32 of mean 0 on the generator's device."""
+    return scale * torch.randn((count, *more), generator=generator, device=generator.device)
+
+
+def develop(generator: torch.Generator, images: Tensor) -> Tensor:
+    """Focus, motion, resolution, exposure, colour, sensor noise, JPEG: each now and then.
+
+    Args:
+        generator: what chooses; on the images' device. images: (B, 3, S, S) float32, 0..255.
+
+    Returns:
+        (B, 3, S, S) float32, whole numbers in 0..255.
+    """
+    count, side = len(images), images.shape[-1]
+    kind = uniform(generator, count, 0, 1)
+    sigma = uniform(generator, count, 0.4, 1.6)
+    small = (side * uniform(generator, count, 0.25, 0.8)).floor()
+    identity = torch.eye(side, device=images.device).expand(count, -1, -1)
+    lens = torch.where(
+        (kind < 0.12)[:, None, None],
+        blur_map(sigma, side),
+        torch.where(
+            ((kind >= 0.2) & (kind < 0.4))[:, None, None], shrink_map(small, side), identity
+        ),
+    )
+    images = lens[:, None] @ images @ lens[:, None].transpose(2, 3)
+    length = torch.randint(3, _MOTION + 1, (count,), generator=generator, device=images.device)
+    length = torch.where((kind >= 0.12) & (kind < 0.2), length, 1)
+    images = move(images, length, uniform(generator, count, 0, math.pi))
+
+    images = _tone(generator, images)
+    images = _colours(generator, images)
+    noisy = uniform(generator, count, 0, 1) < 0.4
+    strength = uniform(generator, count, 1, 11) * noisy
+    images = images + normal(generator, count, 1.0, 3, side, side) * strength[:, None, None, None]
+    images = images.clamp(0, 255).round()
+    packed = uniform(generator, count, 0, 1) < 0.25
+    quality = torch.randint(20, 85, (count,), generator=generator, device=images.device)
+    return torch.where(packed[:, None, None, None], compress(images, quality), images)
+
+
+def blur_map(sigma: Tensor, side: int) -> Tensor:
+    """(B, S, S) Gaussian blur of a line of pixels, mirrored at its ends; sigma (B,) in pixels."""
+    reach = 6  # more than 3.7 sigma of the widest
+    offsets = torch.arange(-reach, reach + 1, device=sigma.device)
+    weights = (-0.5 * (offsets / sigma[:, None]) ** 2).exp()
+    weights = weights / weights.sum(dim=1, keepdim=True)  # (B, 13)
+    source = (torch.arange(side, device=sigma.device)[:, None] + offsets).abs()  # (S, 13)
+    source = torch.where(source >= side, 2 * (side - 1) - source, source)
+    result = torch.zeros(len(sigma), side, side, device=sigma.device)
+    source = source.expand(len(sigma), -1, -1)
+    return result.scatter_add_(2, source, weights[:, None].expand(-1, side, -1))
+
+
+def shrink_map(small: Tensor, side: int) -> Tensor:
+    """(B, S, S) averaging of S pixels into `small` (B,), then linear interpolation back to S."""
+    pixel = torch.arange(side, device=small.device, dtype=torch.float32)
+    step = side / small[:, None, None]  # (B, 1, 1)
+    low = pixel[:, None] * step  # (B, S, 1): the first `small` rows mean something
+    overlap = torch.minimum(low + step, pixel + 1) - torch.maximum(low, pixel)
+    down = overlap.clamp(min=0) / step  # (B, S, S)
+    place = ((pixel + 0.5) / step[..., 0] - 0.5).clamp(min=0)  # (B, S)
+    place = torch.minimum(place, small[:, None] - 1)
+    up = (1 - (place[..., None] - pixel).abs()).clamp(min=0)  # (B, S, S)
+    return up @ down
+
+
+def move(images: Tensor, length: Tensor, angle: Tensor) -> Tensor:
+    """Blur along a line of `length` (B,) pixels at `angle` (B,) radians; of one: none."""
+    count, channels = images.shape[:2]
+    reach = _MOTION // 2
+    offset = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
+    dy, dx = torch.meshgrid(offset, offset, indexing="ij")
+    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    along, across = dx * cosine + dy * sine, dy * cosine - dx * sine  # (B, 7, 7)
+    inside = (0.5 * length[:, None, None] + 0.5 - along.abs()).clamp(0, 1)
+    kernel = inside * (1 - across.abs()).clamp(min=0)
+    still = (length == 1)[:, None, None]
+    kernel = torch.where(still, ((dx == 0) & (dy == 0)).float(), kernel)
+    kernel = kernel / kernel.sum(dim=(1, 2), keepdim=True)
+    padded = F.pad(images, (reach,) * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3 B, ., .)
+    kernels = kernel.repeat_interleave(channels, dim=0)[:, None]  # (3 B, 1, 7, 7)
+    return F.conv2d(padded, kernels, groups=count * channels)[0].unflatten(0, (count, channels))
+
+
+def _tone(generator: torch.Generator, images: Tensor) -> Tensor:
+    """Gamma, contrast, exposure and white balance at once."""
+    count = len(images)
+    gamma = normal(generator, count, 0.2, 1, 1, 1).exp()
+    contrast = normal(generator, count, 0.15, 1, 1, 1).exp()
+    gain = normal(generator, count, 0.12, 1, 1, 1) + normal(generator, count, 0.07, 3, 1, 1)
+    level = 0.5 + normal(generator, count, 0.04, 1, 1, 1)
+    linear = (images / 255).clamp(0, 1) ** gamma * gain.exp()
+    return (((linear - 0.5) * contrast + level) * 255).clamp(0, 255)
+
+
+def _colours(generator: torch.Generator, images: Tensor) -> Tensor:
+    """Turned hue and other saturation, or none at all, in three pictures of ten."""
+    count = len(images)
+    chosen = (uniform(generator, count, 0, 1) < 0.3)[:, None, None, None]
+    grey = (uniform(generator, count, 0, 1) < 0.15)[:, None, None, None]
+    turn = normal(generator, count, 10 / 360)  # OpenCV counts hue in steps of two degrees
+    shifted = shift_colours(images, turn, normal(generator, count, 0.3).exp())
+    weights = torch.tensor(_LUMINANCE, device=images.device)[:, None, None]
+    plain = (images * weights).sum(dim=1, keepdim=True).expand_as(images)
+    return torch.where(chosen, torch.where(grey, plain, shifted), images)
+
+
+def shift_colours(images: Tensor, turn: Tensor, saturation: Tensor) -> Tensor:
+    """Hue turned and saturation multiplied, in HSV.
+
+    Args:
+        images: (B, 3, S, S) RGB, 0..255. turn: (B,) full turns. saturation: (B,) factors.
+    """
+    value, brightest = images.max(dim=1)  # (B, S, S)
+    spread = value - images.min(dim=1).values
+    red, green, blue = images.unbind(dim=1)
+    rate = 1 / spread.clamp(min=1e-6)
+    sextant = torch.where(
+        brightest == 0,
+        (green - blue) * rate,
+        torch.where(brightest == 1, (blue - red) * rate + 2, (red - green) * rate + 4),
+    )
+    hue = (sextant + 6 * turn[:, None, None]) % 6
+    colourful = (spread * saturation[:, None, None]).minimum(value)
+    # Each channel: value less the share that its distance from the hue takes away (Smith 1978).
+    phases = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
+    place = (phases + hue[:, None]) % 6  # (B, 3, S, S)
+    return value[:, None] - colourful[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)
+
+
+def compress(images: Tensor, quality: Tensor) -> Tensor:
+    """What JPEG with 4:2:0 chroma leaves of pictures (ITU-T T.81, tables of Annex K).
+
+    Args:
+        images: (B, 3, S, S) RGB, 0..255. quality: (B,) integers 1 to 100 as libjpeg counts them.
+
+    Raises:
+        InputError: images that are not square RGB.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise InputError(f"expected (B, 3, S, S) images, got {tuple(images.shape)}")
+    side = images.shape[-1]
+    padded = F.pad(images, (0, -side % 16, 0, -side % 16), mode="replicate")
+    red, green, blue = padded.unbind(dim=1)
+    luma = _LUMINANCE[0] * red + _LUMINANCE[1] * green + _LUMINANCE[2] * blue
+    chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], dim=1)  # (B, 2, ., .)
+    luma = _quantise(luma[:, None] - 128, quality, _LUMA)[:, 0] + 128
+    chroma = _quantise(F.avg_pool2d(chroma, 2), quality, _CHROMA)
+    chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+    red, blue = luma + 1.402 * chroma[:, 1], luma + 1.772 * chroma[:, 0]
+    green = (luma - _LUMINANCE[0] * red - _LUMINANCE[2] * blue) / _LUMINANCE[1]
+    result = torch.stack([red, green, blue], dim=1)[..., :side, :side]
+    return result.clamp(0, 255).round()
+
+
+def _quantise(planes: Tensor, quality: Tensor, table: tuple[int, ...]) -> Tensor:
+    """(B, C, H, W), H and W multiples of 8: each 8 x 8 block's cosine transform in coarse steps."""
+    k = torch.arange(8, device=planes.device, dtype=torch.float32)
+    cosines = (math.pi / 8 * k[:, None] * (k + 0.5)).cos() * 0.5  # (8, 8), orthonormal
+    cosines[0] *= 0.5**0.5
+    q = quality.float()
+    rate = torch.where(q < 50, 5000 / q, 200 - 2 * q)[:, None, None]  # percent, as in libjpeg
+    steps = torch.tensor(table, device=planes.device, dtype=torch.float32).view(8, 8)
+    steps = ((steps * rate + 50) / 100).floor().clamp(1, 255)[:, None, None, None]
+    height, width = planes.shape[-2:]
+    blocks = planes.unflatten(3, (width // 8, 8)).unflatten(2, (height // 8, 8))
+    blocks = blocks.transpose(3, 4)  # (B, C, H / 8, W / 8, 8, 8)
+    levels = cosines @ blocks @ cosines.T
+    blocks = cosines.T @ ((levels / steps).round() * steps) @ cosines
+    return blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)
