@@ -16,10 +16,12 @@ import torch
 from handmesh.errors import InputError
 from handmesh_training import stream
 from handmesh_training.augment import Augmentation
+from handmesh_training.datasets import Sample
+from handmesh_training.datasets.freihand import FreiHand
 from handmesh_training.photos import LABELS
 from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
-from handmesh_training.stream import Batch, CropStream, StreamSettings, loader
+from handmesh_training.stream import Batch, CropStream, LabelledCrops, StreamSettings, loader
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -73,7 +75,7 @@ def test_batches_have_the_declared_shapes_and_types() -> None:
         "joints": ((6, 21, 3), torch.float32),
         "vertices": ((6, 1036, 3), torch.float32),
         "crop_in_bones": ((6,), torch.float32),
-        **{f"has_{x}": ((6,), torch.bool) for x in ("hand", "joints", "depth")},
+        **{f"has_{x}": ((6,), torch.bool) for x in ("hand", "joints", "depth", "mesh")},
         "is_right": ((6,), torch.bool),
     }
     assert {name: (tuple(t.shape), t.dtype) for name, t in batch.items()} == expected
@@ -185,6 +187,59 @@ def test_photos_take_their_share(photo_set: Path) -> None:
         assert batch["has_joints"][3:].all()
 
 
+@pytest.fixture
+def freihand(tmp_path: Path) -> str:
+    """Two hands, each filmed four times, all red, with joints in 3D."""
+    rng = np.random.default_rng(1)
+    joints = rng.uniform(-0.06, 0.06, (2, 21, 3)) + (0, 0, 0.6)
+    camera = [[480.0, 0.0, 112.0], [0.0, 480.0, 112.0], [0.0, 0.0, 1.0]]
+    (tmp_path / "training" / "rgb").mkdir(parents=True)
+    (tmp_path / "training_xyz.json").write_text(json.dumps(joints.tolist()))
+    (tmp_path / "training_K.json").write_text(json.dumps([camera, camera]))
+    for k in range(8):
+        picture = np.zeros((224, 224, 3), dtype=np.uint8)
+        picture[..., 2] = 200
+        cv2.imwrite(str(tmp_path / f"training/rgb/{k:08d}.jpg"), picture)
+    return f"freihand:train:{tmp_path}"
+
+
+def test_data_sets_bring_depth_without_a_mesh(freihand: str, photo_set: Path) -> None:
+    plain = Augmentation(input_size=32, misses=0, occluders=0, left=0)
+    settings = replace(SETTINGS, datasets=(freihand,), photo_share=0.5, augment=plain)
+
+    for batch in first(settings, 3):
+        assert batch["has_depth"].tolist()[3:] == [True] * 3
+        assert batch["has_mesh"].tolist()[3:] == [False] * 3
+        assert (batch["crop_in_bones"][3:] != 1).all()
+        middle = batch["images"][3:, 12:20, 12:20].float().mean(dim=(1, 2))
+        assert (middle[:, 0] > 1.5 * middle[:, 1:].amax(dim=1) + 20).all()
+    # Beside photos, each hand is as likely as any other: three of them to eight.
+    both = LabelledCrops(replace(settings, photos=(photo_set,)), 5)
+    assert len(both) == 11
+    drawn = both.draw(np.random.default_rng(0), 400)
+    assert drawn.has_depth.mean() == pytest.approx(8 / 11, abs=0.08)
+    assert (drawn.vertices.shape, drawn.has_joints.all()) == ((400, 5, 3), True)
+
+
+def test_hands_that_cannot_be_used_are_left_out(
+    freihand: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, datasets=(freihand,))
+    plain = FreiHand._read
+
+    def unknown(self: FreiHand, index: int) -> Sample:
+        sample = plain(self, index)
+        return replace(sample, is_right=None) if index % 2 else sample
+
+    monkeypatch.setattr(FreiHand, "_read", unknown)
+    assert len(LabelledCrops(settings, 5).draw(np.random.default_rng(0), 30)) == 30
+    monkeypatch.setattr(
+        FreiHand, "_read", lambda self, index: replace(plain(self, index), is_right=None)
+    )
+    with pytest.raises(InputError, match="leave this set out"):
+        LabelledCrops(settings, 5).draw(np.random.default_rng(0), 1)
+
+
 def test_without_photos_all_is_rendered(photo_set: Path) -> None:
     with_none = first(replace(SETTINGS, photo_share=0.9), 1)[0]
 
@@ -207,6 +262,7 @@ def test_the_loader_passes_batches_through() -> None:
     [
         ({"pool": 15}, "less than two chunks"),
         ({"photos": (Path("x"),), "photo_share": 1.0}, "no room"),
+        ({"datasets": ("photos:all:x",), "photo_share": 1.0}, "no room"),
         ({"augment": Augmentation(stored_margin=1.5)}, "margin"),
     ],
 )

@@ -422,7 +422,7 @@ def test_the_objective_uses_each_label_where_it_is_known(
             return float(train.objective(output, changed, trainer.surface, SETTINGS.extra)[0])
 
     for flag in (True, False):
-        flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth")}
+        flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth", "mesh")}
         known = batch | flags
         for name in ("joints", "vertices", "is_right"):
             value = known[name]

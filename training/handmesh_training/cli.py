@@ -58,12 +58,19 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder of real photos with pseudo_labels.json; may be given more than once",
     )
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="LAYOUT:SPLIT:DIR",
+        help="a labelled data set, as stb:train_sk:DIR; may be given more than once",
+    )
 
 
 def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a network on rendered hands and photos",
+        help="train a network on rendered hands, photos and data sets",
         description="Train until --steps or for --minutes. Run it again to go on from the last "
         "checkpoint in --out. With several GPUs, or a process for each core: torchrun "
         "--nproc-per-node N -m handmesh train ...",
@@ -99,13 +106,6 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--backend", default="onnx", metavar="NAME")
     parser.add_argument("--rendered", type=int, default=1000, metavar="N", help="0 for none")
     parser.add_argument(
-        "--dataset",
-        action="append",
-        default=[],
-        metavar="LAYOUT:SPLIT:DIR",
-        help="a labelled data set, as stb:test_sk:DIR; may be given more than once",
-    )
-    parser.add_argument(
         "--labelled",
         type=Path,
         metavar="DIR",
@@ -138,11 +138,14 @@ def _train(options: argparse.Namespace) -> int:
     from handmesh.nn import LightConfig, NetworkConfig, PaperConfig
 
     from .augment import Augmentation
+    from .datasets import parse_dataset
     from .parallel import process_group
     from .rendered import HandRenderer, RenderSettings
     from .stream import StreamSettings
     from .train import Trainer, TrainSettings
 
+    for name in options.dataset:  # a wrong one is told here, not by a worker later
+        parse_dataset(name)
     config: NetworkConfig = LightConfig() if options.network == "light" else PaperConfig()
     side = config.input_size
     stored = side * 5 // 4
@@ -158,6 +161,7 @@ def _train(options: argparse.Namespace) -> int:
         stream=StreamSettings(
             batch=options.batch,
             photos=tuple(options.photos),
+            datasets=tuple(options.dataset),
             render=render,
             augment=Augmentation(input_size=side),
         ),

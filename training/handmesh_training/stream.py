@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from handmesh.errors import InputError
 
 from .augment import Augmentation
+from .datasets import parse_dataset
+from .datasets.crops import can_crop, to_crops
 from .photos import load_crops
 from .rendered import HandRenderer, RenderSettings
 from .samples import Crops
@@ -27,8 +29,10 @@ class StreamSettings:
 
     Attributes:
         batch: crops a batch.
-        photo_share: share of each batch taken from real photos, if there are any.
-        photos: photo sets (see `photos`).
+        photo_share: share of each batch taken from photos and data sets, if there are any; each
+            hand of theirs is as likely as any other.
+        photos: photo sets (see `photos`), held in memory.
+        datasets: data sets as LAYOUT:SPLIT:FOLDER (see `datasets`), read as they are drawn.
         reuse: how often each rendered crop is drawn, on average, before it is replaced; every draw
             is augmented anew. Rendering costs a good part of a training step on a CPU.
         pool: rendered crops held at a time.
@@ -42,6 +46,7 @@ class StreamSettings:
     batch: int = 64
     photo_share: float = 0.25
     photos: tuple[Path, ...] = ()
+    datasets: tuple[str, ...] = ()
     reuse: float = 3.0
     pool: int = 6144
     chunk: int = 256
@@ -51,13 +56,56 @@ class StreamSettings:
     def __post_init__(self) -> None:
         if self.pool < 2 * self.chunk:
             raise InputError(f"a pool of {self.pool} is less than two chunks of {self.chunk}")
-        if self.photos and round(self.batch * self.photo_share) >= self.batch:
+        from_others = self.photos or self.datasets
+        if from_others and round(self.batch * self.photo_share) >= self.batch:
             raise InputError(f"photo_share {self.photo_share} leaves no room for rendered hands")
         if self.augment.stored_margin != self.render.margin:
             raise InputError(
                 f"crops are stored with margin {self.render.margin}, but augment.stored_margin is "
                 f"{self.augment.stored_margin}; give both the same"
             )
+
+
+class LabelledCrops:
+    """Hands that somebody else has labelled, to draw from: photo sets and data sets.
+
+    Raises:
+        InputError: a set that cannot be opened; when drawing, one that cannot be read.
+    """
+
+    # Some hands of a set cannot be used (of unknown side, hardly labelled): others are drawn then.
+    TRIES = 50
+
+    def __init__(self, settings: StreamSettings, vertex_count: int) -> None:
+        self._layout = (settings.render.crop_px, settings.render.margin, vertex_count)
+        self._photos = load_crops(settings.photos, *self._layout)
+        self._datasets = [parse_dataset(name) for name in settings.datasets]
+        sizes = [len(self._photos), *(len(data) for data in self._datasets)]
+        self._ends = np.cumsum(sizes)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def draw(self, rng: np.random.Generator, count: int) -> Crops:
+        """So many of them at random."""
+        numbers = rng.integers(len(self), size=count)
+        of_photos = numbers < len(self._photos)
+        read = [self._read(rng, int(number)) for number in numbers[~of_photos]]
+        return Crops.concatenate([self._photos.take(numbers[of_photos]), *read])
+
+    def _read(self, rng: np.random.Generator, number: int) -> Crops:
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        data = self._datasets[which - 1]
+        index = number - int(self._ends[which - 1])
+        for _ in range(self.TRIES):
+            sample = data[index]
+            if can_crop(sample):
+                return to_crops([sample], *self._layout)
+            index = int(rng.integers(len(data)))
+        raise InputError(
+            f"{data.folder}: of {self.TRIES} hands none is known to be a right or left one with "
+            "two joints or more: leave this set out"
+        )
 
 
 class CropStream(IterableDataset[Batch]):
@@ -89,11 +137,9 @@ class CropStream(IterableDataset[Batch]):
         cv2.setNumThreads(0)
         renderer = HandRenderer(settings.render, self.seed)
         rng = np.random.default_rng([self.seed, 7, worker, self.start])
-        photos = load_crops(
-            settings.photos, settings.render.crop_px, settings.render.margin, renderer.vertex_count
-        )
-        from_photos = round(settings.batch * settings.photo_share) if len(photos) else 0
-        from_pool = settings.batch - from_photos
+        labelled = LabelledCrops(settings, renderer.vertex_count)
+        from_others = round(settings.batch * settings.photo_share) if len(labelled) else 0
+        from_pool = settings.batch - from_others
 
         # Chunk numbers: interleaved over workers, continued after `start` batches.
         per_chunk = settings.reuse * settings.chunk / from_pool  # batches a chunk lasts
@@ -111,8 +157,8 @@ class CropStream(IterableDataset[Batch]):
                 due = max(due - 1, 0.0)
             due += 1 / per_chunk
             parts = [pool.take(rng.integers(filled, size=from_pool))]
-            if from_photos:
-                parts.append(photos.take(rng.integers(len(photos), size=from_photos)))
+            if from_others:
+                parts.append(labelled.draw(rng, from_others))
             batch = settings.augment(rng, Crops.concatenate(parts))
             yield {f.name: torch.from_numpy(getattr(batch, f.name)) for f in fields(Crops)}
 

@@ -14,6 +14,11 @@ from ..samples import Crops
 from .sample import Sample
 
 
+def can_crop(sample: Sample) -> bool:
+    """Whether it is known which hand this is, and where."""
+    return sample.is_right is not None and int(sample.joint_known.sum()) >= 2
+
+
 def to_crops(samples: Iterable[Sample], side: int, margin: float, vertex_count: int) -> Crops:
     """Samples as crops of right hands: left ones are mirrored, picture, labels and all.
 
