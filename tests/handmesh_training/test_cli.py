@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,60 @@ def test_reference_writes_crops(tmp_path: Path) -> None:
     with np.load(out) as archive:
         assert archive["images"].shape[1:] == (32, 32, 3)
     assert main(["reference", "--photos", str(tmp_path), "--out", str(out)]) == 2
+
+
+def _labelled_set(folder: Path) -> None:
+    """Two noisy pictures with key points in COCO form."""
+    import cv2
+    import numpy as np
+
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    annotations, images = [], []
+    for k in range(2):
+        picture = rng.integers(0, 255, (120, 120, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(folder / f"{k}.png"), picture)
+        points = np.column_stack([rng.uniform(20, 100, (21, 2)), np.ones(21)])
+        images.append({"id": k, "file_name": f"{k}.png"})
+        annotations.append({"id": k, "image_id": k, "keypoints": points.ravel().tolist()})
+    labels = {"info": {"description": "FreiHand"}, "images": images, "annotations": annotations}
+    (folder / "test_two.json").write_text(json.dumps(labels))
+
+
+def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _labelled_set(tmp_path / "sets" / "noise")
+    out = tmp_path / "figures.json"
+    named = f"coco:test:{tmp_path / 'sets' / 'noise'}"
+    arguments = ["evaluate", "--rendered", "0", "--labelled", str(tmp_path / "sets")]
+
+    assert main([*arguments, "--dataset", named, "--limit", "1", "--out", str(out)]) == 0
+
+    figures = json.loads(out.read_text())
+    assert set(figures) == {"noise", named}
+    assert figures["noise"] == pytest.approx(figures[named], nan_ok=True)
+    assert figures["noise"]["count"] == 1
+    assert figures["noise"]["image_share"] > 0
+    assert "noise (1 hands)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--dataset", "stb:test_sk"], "LAYOUT:SPLIT:FOLDER"),
+        (["evaluate", "--dataset", "feet:test:."], "no layout 'feet'"),
+        (["evaluate", "--labelled", "."], "holds no folder"),
+        (["evaluate", "--limit", "0"], "--limit"),
+        (["train", "--out", "run", "--dataset", "rhd:train:."], "anno_training.pickle"),
+    ],
+)
+def test_wrong_sets_are_told_before_work_begins(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
