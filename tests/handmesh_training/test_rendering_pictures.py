@@ -7,6 +7,19 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
+from ball_scene import (
+    BALL,
+    CAMERA,
+    MESH,
+    PLACES,
+    SIZE,
+    SKINS,
+    ball_at,
+    ball_rays,
+    levels,
+    plain,
+    renderer,
+)
 
 from handmesh_training.rendering import (
     NO_PART,
@@ -15,96 +28,10 @@ from handmesh_training.rendering import (
     EnvironmentSet,
     Renderer,
     RenderMesh,
-    SkinSet,
     harmonics,
     sample_appearance,
 )
-from handmesh_training.rendering.appearance import CLUTTER, NO_SLEEVE
 from handmesh_training.rendering.environments import log_brightness
-from handmesh_training.rendering.textures import linear_to_srgb
-
-SIZE = 96
-
-
-def ball_mesh(rows: int = 24) -> tuple[npt.NDArray[np.float64], RenderMesh]:
-    """Unit ball of 2 rows x rows quads, outward counter-clockwise; part 1 is its right half."""
-    theta = np.pi * np.arange(rows + 1) / rows
-    phi = np.pi * np.arange(2 * rows) / rows
-    t, p = np.meshgrid(theta, phi, indexing="ij")
-    points = np.stack([np.sin(t) * np.cos(p), np.cos(t), np.sin(t) * np.sin(p)], -1)
-    columns = 2 * rows
-    faces = []
-    for i in range(rows):
-        for j in range(columns):
-            a, b = i * columns + j, i * columns + (j + 1) % columns
-            faces += [[a, b, b + columns], [a, b + columns, a + columns]]
-    index = np.array(faces, np.int32)
-    vertices = points.reshape(-1, 3)
-    corners = vertices[index]
-    outward = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(outward, axis=1)
-    index, corners, outward = (a[area > 1e-9] for a in (index, corners, outward))
-    assert (np.einsum("fi,fi->f", outward, corners.mean(1)) > 0).all()
-    uv = (corners[..., :2] * 0.49 + 0.5).astype(np.float32)
-    parts = (vertices[:, 0] > 1e-6).astype(np.uint8)
-    return vertices, RenderMesh(index, uv, parts)
-
-
-BALL, MESH = ball_mesh()
-SKINS = SkinSet.procedural(0, 4, MESH, size=64)
-PLACES = EnvironmentSet.procedural(0, count=3, height=64)
-CAMERA = np.array([[150.0, 150.0, (SIZE - 1) / 2, (SIZE - 1) / 2]])
-
-
-def plain(count: int = 1, albedo: float = 0.5) -> Appearance:
-    """No key light, gloss, occlusion, sleeve or clutter; a neutral, unbent response."""
-    zeros = np.zeros(count, np.float32)
-    irradiance = np.zeros((count, 9, 3), np.float32)
-    irradiance[:, 0] = 1 / 0.282095  # a white sphere all around, of radiance 1
-    ray = np.array([[1.0, 0, -0.5], [0, 1, -0.5], [0, 0, 1]], np.float32)
-    return Appearance(
-        skin=np.zeros(count, np.int32),
-        skin_gain=np.full((count, 3), albedo, np.float32),
-        skin_contrast=zeros,  # texture ** 0 = 1: albedo is the gain
-        irradiance=irradiance,
-        key_direction=np.tile(np.array([0, 0, -1], np.float32), (count, 1)),
-        key_light=np.zeros((count, 3), np.float32),
-        gloss=np.tile(np.array([0, 0.5, 0], np.float32), (count, 1)),
-        occlusion=np.tile(np.array([0, 0.02], np.float32), (count, 1)),
-        sleeve=np.tile(np.array([NO_SLEEVE, 0, 0, 0, 0, 0], np.float32), (count, 1)),
-        clutter=np.zeros((count, CLUTTER, 7), np.float32),
-        clutter_albedo=np.zeros((count, CLUTTER, 3), np.float32),
-        background=np.zeros(count, np.int32),
-        background_map=np.tile(ray, (count, 1, 1)),
-        background_blur=zeros,
-        background_gain=np.zeros((count, 3), np.float32),
-        exposure=np.ones((count, 3), np.float32),
-        tone=np.tile(np.array([1, 0.99], np.float32), (count, 1)),
-    )
-
-
-def ball_rays() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Normals (S, S, 3), hit mask and depth of a ball of 10 cm, half a metre away."""
-    fx, _, cx, cy = CAMERA[0]
-    x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
-    ray = np.stack([(x - cx) / fx, (y - cy) / fx, np.ones(x.shape)], -1)
-    square, half = (ray**2).sum(-1), 0.5
-    root = half**2 - square * (0.5**2 - 0.1**2)
-    depth = (half - np.sqrt(np.maximum(root, 0))) / square
-    normals = (ray * depth[..., None] - [0, 0, 0.5]) / 0.1
-    return normals, root > 0, depth
-
-
-def ball_at(z: float = 0.5, radius: float = 0.1) -> npt.NDArray[np.float64]:
-    return (BALL * radius + [0, 0, z])[None]
-
-
-def renderer(threads: int = 1) -> Renderer:
-    return Renderer(MESH, SKINS, PLACES, size=SIZE, threads=threads)
-
-
-def levels(light: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return np.asarray(linear_to_srgb(light), np.float64) * 255
 
 
 def test_normals_and_ambient_light_of_a_ball() -> None:
@@ -122,8 +49,8 @@ def test_normals_and_ambient_light_of_a_ball() -> None:
         assert error.mean() < 1
 
 
-def test_mask_and_depth_and_parts_of_a_ball() -> None:
-    got = renderer().render(ball_at(), CAMERA, plain(), depth=True, parts=True)
+def test_mask_and_depth_and_parts_and_normals_of_a_ball() -> None:
+    got = renderer().render(ball_at(), CAMERA, plain(), depth=True, parts=True, normals=True)
     normals, hit, depth = ball_rays()
     assert got.depth is not None
     assert got.parts is not None
@@ -139,6 +66,13 @@ def test_mask_and_depth_and_parts_of_a_ball() -> None:
     np.testing.assert_allclose(got.depth[0][middle], depth[middle], atol=5e-4)
     assert (got.depth[0][got.mask[0] == 0] == 0).all()
     assert (got.parts[0][got.mask[0] == 0] == NO_PART).all()
+    assert got.normals is not None
+    assert (got.normals[0][got.mask[0] == 0] == 0).all()
+    lengths = np.linalg.norm(got.normals[0][got.mask[0] > 0], axis=-1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+    angle = np.degrees(np.arccos(np.clip((got.normals[0] * normals).sum(-1), -1, 1)))
+    assert angle[middle].max() < 1.5
+    assert angle[inner].max() < 4  # at the sample that is nearest, not in the pixel's middle
     right = inner & (normals[..., 0] > 0.2)
     left = inner & (normals[..., 0] < -0.2)
     assert (got.parts[0][right] == 1).all()
@@ -223,20 +157,6 @@ def test_sleeve_covers_only_the_arm() -> None:
     assert cloth[0] <= 2
 
 
-def test_clutter_stands_behind_the_hand_and_is_no_hand() -> None:
-    look = plain()
-    look.clutter[0, 1] = [0.0, 0.5, 0.2, 1.0, 0.5, 0.2, 0.03]  # a limb across the middle
-    look.clutter_albedo[0, 1] = [0.8, 0.0, 0.0]
-    draw = renderer()
-    alone, both = draw.render(ball_at(), CAMERA, plain()), draw.render(ball_at(), CAMERA, look)
-    np.testing.assert_array_equal(alone.mask, both.mask)
-    inside = alone.mask[0] == 255
-    np.testing.assert_array_equal(alone.image[0][inside], both.image[0][inside])
-    assert both.image[0, SIZE // 2, 2, 0] > 100
-    assert both.image[0, SIZE // 2, 2, 1] <= 2
-    assert both.image[0, 5, 2].max() <= 1
-
-
 def test_background_is_the_panorama_seen_along_the_rays() -> None:
     directions = harmonics.panorama_directions(128, 256)
     slope = np.array([[0.3, 0.1, -0.2], [0.1, -0.3, 0.2], [0.2, 0.25, 0.3]])
@@ -296,10 +216,11 @@ def scenes(count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]
 
 def test_same_input_gives_the_same_bytes_whatever_the_threads() -> None:
     inputs = scenes(12)
-    first = renderer().render(*inputs, depth=True, parts=True)
+    outputs = {"depth": True, "parts": True, "normals": True}
+    first = renderer().render(*inputs, **outputs)
     for draw in (renderer(), renderer(threads=2), renderer(threads=5)):
-        again = draw.render(*inputs, depth=True, parts=True)
-        for name in ("image", "mask", "depth", "parts"):
+        again = draw.render(*inputs, **outputs)
+        for name in ("image", "mask", "depth", "parts", "normals"):
             np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
 
 

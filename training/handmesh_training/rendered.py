@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .hand import HandModel
 from .rendering.appearance import sample_appearance
 from .rendering.environments import BackgroundSet, EnvironmentSet
+from .rendering.hands import Hands
 from .rendering.mesh import RenderMesh
 from .rendering.renderer import Renderer
 from .rendering.skins import SkinSet
@@ -96,8 +97,14 @@ class HandRenderer:
         """The ``number``-th chunk: pictures (count, S, S, 3) RGB and the right hands on them."""
         rng = np.random.default_rng([self.seed, number])
         views = sample_views(rng, self.model, count, self.settings.crop_px, self.settings.margin)
-        look = sample_appearance(rng, count, self.skins, self.environments, self.backgrounds)
         empty = rng.random(count) < self.settings.empty
+        hands = Hands(
+            views.vertices_m, views.joints_m, views.intrinsics, self.settings.crop_px,
+            self.model.asset.vertices_m[:, 1], ~empty,
+        )  # fmt: skip
+        look = sample_appearance(
+            rng, count, self.skins, self.environments, self.backgrounds, hands=hands
+        )
         vertices = views.vertices_m.copy()
         vertices[empty, :, 0] += OUT_OF_SIGHT_M
         views = replace(views, in_view=~empty)

@@ -12,6 +12,7 @@
 
 from handmesh_training.rendering.appearance import Appearance, sample_appearance
 from handmesh_training.rendering.environments import BackgroundSet, EnvironmentSet
+from handmesh_training.rendering.hands import Hands
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.renderer import NO_PART, Rendered, Renderer
 from handmesh_training.rendering.skins import SkinSet
@@ -25,5 +26,6 @@ __all__ = [
     "EnvironmentSet",
     "BackgroundSet",
     "Appearance",
+    "Hands",
     "sample_appearance",
 ]

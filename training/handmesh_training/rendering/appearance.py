@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from handmesh.errors import InputError
 from handmesh_training.rendering import harmonics
+from handmesh_training.rendering.colours import cloth
 from handmesh_training.rendering.environments import LUMINANCE, BackgroundSet, EnvironmentSet
+from handmesh_training.rendering.hands import Hands
+from handmesh_training.rendering.scene import Scene, sample_scene
 from handmesh_training.rendering.skins import SkinSet, skin_tones
 
 Array = npt.NDArray[np.float32]
 
-CLUTTER = 3  # capsules a picture; kClutter of raster.cpp
 NO_SLEEVE = 10.0  # metres up the arm
 
 
@@ -31,13 +33,15 @@ class Appearance:
         key_light: (B, 3) irradiance / pi of a surface facing the key light.
         gloss: (B, 3) strength of the specular reflection (1 = skin by the book), its GGX
             roughness, and how far light creeps past the terminator (1 = skin).
+        relief: (B,) depth of creases and pores: metres per relative darkening of the texture.
         occlusion: (B, 2) strength of the ambient occlusion in [0, 1], and its radius in metres.
         sleeve: (B, 6) metres up the arm where it starts, thickness in metres, albedo (3),
             strength of its pattern; a start beyond the mesh is no sleeve.
-        clutter: (B, CLUTTER, 7) capsules: u, v in crop fractions and depth in metres behind the
-            hand's middle, for both ends, then the radius in metres; 0 = none. The first is of
-            cloth, the others of skin.
-        clutter_albedo: (B, CLUTTER, 3) linear albedo of the capsules.
+        solids: (B, SOLIDS, SOLID_FLOATS) things beside the hand, rows of `solids.solid`; rows
+            of zeros are nothing.
+        ground: (B, GROUND_FLOATS) surface behind the hand, a row of `grounds.ground`; a row of
+            zeros is nothing.
+        ground_texture: (B,) int32 index of the background that lies on it, -1 = its pattern.
         background: (B,) int32 index of the background.
         background_map: (B, 3, 3) from (u, v, 1), crop fractions, to a viewing ray in the world
             (panoramas) or to homogeneous picture fractions (photos).
@@ -54,10 +58,12 @@ class Appearance:
     key_direction: Array
     key_light: Array
     gloss: Array
+    relief: Array
     occlusion: Array
     sleeve: Array
-    clutter: Array
-    clutter_albedo: Array
+    solids: Array
+    ground: Array
+    ground_texture: npt.NDArray[np.int32]
     background: npt.NDArray[np.int32]
     background_map: Array
     background_blur: Array
@@ -79,6 +85,7 @@ def sample_appearance(
     environments: EnvironmentSet,
     backgrounds: BackgroundSet | None = None,
     *,
+    hands: Hands | None = None,
     photo_share: float = 0.35,
 ) -> Appearance:
     """Draws the look of `count` pictures.
@@ -87,16 +94,19 @@ def sample_appearance(
         rng: the only source of randomness.
         count: number of pictures B.
         skins, environments, backgrounds: what the renderer was made with.
+        hands: where the B hands are; without, nothing is placed around them.
         photo_share: share of pictures on a photo instead of the panorama that lights them.
 
     Returns:
         Appearance of B pictures; background indices count panoramas first, then photos.
 
     Raises:
-        InputError: count below one.
+        InputError: count below one, or another number of hands.
     """
     if count < 1:
         raise InputError(f"count: expected at least 1, got {count}")
+    if hands is not None and len(hands) != count:
+        raise InputError(f"hands: expected {count}, got {len(hands)}")
     place = rng.integers(0, len(environments), count)
     rotation = _camera_rotations(rng, count)
     irradiance = harmonics.rotate(environments.irradiance[place], rotation)
@@ -106,6 +116,10 @@ def sample_appearance(
     key = _tamed(key, irradiance)
 
     skin, gain, contrast, tone = _skin(rng, count, skins)
+    sleeve = _sleeves(rng, count)
+    pictures = [environments.panoramas] + ([backgrounds] if backgrounds is not None else [])
+    scene = sample_scene(rng, count, hands, tone, sleeve[:, 0], pictures)
+    direction = _before(direction, scene.ground)
     albedo = tone @ LUMINANCE
     panorama = rng.random(count) >= (photo_share if backgrounds is not None else 0.0)
     background, matrix, white, brightness = _background(
@@ -117,8 +131,11 @@ def sample_appearance(
     facing = np.clip(-direction[:, 2], 0.15, 1.0)[:, None]
     hand = (0.25 + 0.5 * albedo)[:, None] / 2 * (sky + 0.6 * key * facing) @ LUMINANCE[:, None]
     # A photo's own light is unknown: it is taken to be exposed like the hand before it.
-    relative = np.where(panorama, brightness, hand[:, 0] * np.exp(rng.normal(0, 0.5, count)))
-    lift = relative / np.maximum(brightness, 1e-3)
+    seen = _seen(scene, brightness, irradiance, key, direction)
+    relative = np.where(
+        panorama | (scene.ground[:, 0] > 0), seen, hand[:, 0] * np.exp(rng.normal(0, 0.5, count))
+    )
+    lift = np.where(panorama, 1.0, relative / np.maximum(brightness, 1e-3))
     metered = np.exp(0.65 * np.log(hand[:, 0]) + 0.35 * np.log(relative))
     exposure = 0.17 / metered * np.exp(rng.normal(0, 0.32, count))
     balance = np.exp(rng.normal(0, 1, (count, 2)) * [0.10, 0.04])  # warm to cold, green to pink
@@ -136,18 +153,20 @@ def sample_appearance(
         key_light=key.astype(np.float32),
         gloss=np.stack(
             [
-                np.exp(rng.normal(-0.2, 0.6, count)),
-                rng.uniform(0.35, 0.7, count),
+                np.exp(rng.normal(-0.45, 0.55, count)),
+                rng.uniform(0.4, 0.75, count),
                 rng.uniform(0.3, 1.3, count),
             ],
             axis=-1,
         ).astype(np.float32),
+        relief=np.exp(rng.normal(np.log(0.0018), 0.5, count)).astype(np.float32),
         occlusion=np.stack(
             [rng.uniform(0.5, 1.0, count), rng.uniform(0.012, 0.03, count)], axis=-1
         ).astype(np.float32),
-        sleeve=_sleeves(rng, count).astype(np.float32),
-        clutter=_clutter(rng, count).astype(np.float32),
-        clutter_albedo=_clutter_albedo(rng, count, tone).astype(np.float32),
+        sleeve=sleeve.astype(np.float32),
+        solids=scene.solids.astype(np.float32),
+        ground=scene.ground.astype(np.float32),
+        ground_texture=scene.ground_texture,
         background=background.astype(np.int32),
         background_map=matrix.astype(np.float32),
         background_blur=blur.astype(np.float32),
@@ -203,6 +222,36 @@ def _tamed(
     return key * np.minimum(1.0, 8.0 * mean / np.maximum(key @ LUMINANCE, 1e-6))[:, None]
 
 
+def _before(
+    direction: npt.NDArray[np.float64], ground: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Key lights behind a surface, or grazing it, moved to its front."""
+    normal = ground[:, 1:4]
+    height = np.einsum("bi,bi->b", direction, normal)
+    lifted = (
+        direction + np.where(height < 0.2, np.abs(height) - height + 0.25, 0.0)[:, None] * normal
+    )
+    lifted /= np.linalg.norm(lifted, axis=1, keepdims=True)
+    return np.where(ground[:, :1] > 0, lifted, direction)
+
+
+def _seen(
+    scene: Scene,
+    brightness: npt.NDArray[np.floating],
+    irradiance: npt.NDArray[np.float64],
+    key: npt.NDArray[np.float64],
+    direction: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """(B,) luminance of what is behind the hand: the ground where there is one."""
+    normal = scene.ground[:, 1:4]
+    sky = np.maximum(np.einsum("bk,bkc->bc", harmonics.basis(normal), irradiance), 0.01)
+    facing = np.maximum(np.einsum("bi,bi->b", direction, normal), 0.0)[:, None]
+    albedo = 0.5 * (scene.ground[:, 13:16] + scene.ground[:, 16:19])
+    albedo = np.where((scene.ground_texture >= 0)[:, None], scene.ground[:, 16:19], albedo)
+    lit = (albedo * (sky + key * facing)) @ LUMINANCE
+    return np.where(scene.ground[:, 0] > 0, np.maximum(lit, 1e-3), brightness)
+
+
 def _skin(
     rng: np.random.Generator, count: int, skins: SkinSet
 ) -> tuple[
@@ -230,51 +279,11 @@ def _skin(
     return chosen, gain, contrast, np.exp(target)
 
 
-def _cloth(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """(B, 3) linear albedo of clothes: mostly muted or dark, some white, some gaudy."""
-    grey = np.exp(rng.uniform(np.log(0.015), np.log(0.75), (count, 1)))
-    hue = rng.normal(size=(count, 3)) * rng.choice([0.08, 0.3, 0.9], (count, 1), p=[0.4, 0.4, 0.2])
-    return np.clip(grey * np.exp(hue), 0.01, 0.85)
-
-
 def _sleeves(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
     """(B, 6) sleeves; four arms in ten are bare."""
     start = np.where(rng.random(count) < 0.4, NO_SLEEVE, rng.uniform(0.005, 0.16, count))
     pattern = np.where(rng.random(count) < 0.6, 0.0, rng.uniform(0.1, 0.7, count))
-    return np.column_stack([start, rng.uniform(0.002, 0.012, count), _cloth(rng, count), pattern])
-
-
-def _clutter(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """(B, CLUTTER, 7) a body in clothes, a face, an arm: behind the hand, each now and then."""
-    capsules = np.zeros((count, CLUTTER, 7))
-    # A torso: from where the shoulders are, down and out of the picture.
-    middle, shoulder = rng.uniform(-0.3, 1.3, count), rng.uniform(0.1, 1.1, count)
-    behind = rng.uniform(0.3, 0.7, count)
-    torso = np.column_stack(
-        [middle, shoulder, behind, middle + rng.normal(0, 0.3, count), shoulder + 1.5, behind]
-    )
-    capsules[:, 0, :6] = torso
-    capsules[:, 0, 6] = rng.uniform(0.13, 0.2, count) * (rng.random(count) < 0.3)
-    # A face above it, or anywhere.
-    x, y = rng.uniform(-0.1, 1.1, count), rng.uniform(-0.1, 0.9, count)
-    behind = rng.uniform(0.2, 0.6, count)
-    capsules[:, 1, :6] = np.column_stack([x, y, behind, x, y + 0.1, behind])
-    capsules[:, 1, 6] = rng.uniform(0.07, 0.1, count) * (rng.random(count) < 0.25)
-    # An arm or a finger across the background.
-    ends = rng.uniform(-0.4, 1.4, (count, 2, 2))
-    behind = rng.uniform(0.1, 0.4, (count, 2))
-    capsules[:, 2, :6] = np.concatenate([ends, behind[..., None]], axis=-1).reshape(count, 6)
-    thick = np.where(rng.random(count) < 0.5, rng.uniform(0.007, 0.02, count), 0.04)
-    capsules[:, 2, 6] = thick * (rng.random(count) < 0.25)
-    return capsules
-
-
-def _clutter_albedo(
-    rng: np.random.Generator, count: int, tone: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """(B, CLUTTER, 3): cloth, then the skin of the same person."""
-    skin = np.minimum(tone[:, None] * np.exp(rng.normal(0, 0.12, (count, CLUTTER - 1, 1))), 0.9)
-    return np.concatenate([_cloth(rng, count)[:, None], skin], axis=1)
+    return np.column_stack([start, rng.uniform(0.002, 0.012, count), cloth(rng, count), pattern])
 
 
 def _background(

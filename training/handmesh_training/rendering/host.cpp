@@ -25,41 +25,42 @@ struct Workspace {
         response(kToneTable) {}
 };
 
-// The light's frame, fitted so that the whole mesh falls inside the shadow map.
+// The light's frame, fitted so that the mesh and what else casts shadow fall inside the map.
 void fit_light(Scene* s) {
   s->light_z = load3(s->batch->key_direction + 3 * (int64_t)s->item);
   const Vec3 helper = fabsf(s->light_z.x) < 0.8f ? vec(1, 0, 0) : vec(0, 1, 0);
   s->light_x = normalised(cross(helper, s->light_z));
   s->light_y = cross(s->light_z, s->light_x);
   float lo[2] = {1e9f, 1e9f}, hi[2] = {-1e9f, -1e9f};
-  for (int v = 0; v < s->mesh->vertex_count; ++v) {
-    const Vec3 p = vertex_of(*s, v);
+  auto include = [&](Vec3 p) {
     const float q[2] = {dot(p, s->light_x), dot(p, s->light_y)};
     for (int k = 0; k < 2; ++k) {
       lo[k] = fminf(lo[k], q[k]);
       hi[k] = fmaxf(hi[k], q[k]);
     }
+  };
+  for (int v = 0; v < s->mesh->vertex_count; ++v) include(vertex_of(*s, v));
+  for (int i = 0; i < kSolids; ++i) {
+    const Solid o = load_solid(*s, i);
+    for (int k = 0; k < 8 && o.kind != kNoSolid && o.casts > 0.0f; ++k) include(corner_of(o, k));
   }
   const float extent = fmaxf(fmaxf(hi[0] - lo[0], hi[1] - lo[1]), 1e-6f);
   s->light_scale = (s->batch->shadow_size - 4) / extent;
   for (int k = 0; k < 2; ++k) s->light_origin[k] = lo[k] - 1.5f / s->light_scale;
 }
 
-// Clutter is described by where it shows and how far behind the hand it lies.
-void place_clutter(Scene* s) {
-  double depth = 0.0;
-  for (int v = 0; v < s->mesh->vertex_count; ++v) depth += vertex_of(*s, v).z;
-  depth /= s->mesh->vertex_count;
-  for (int i = 0; i < kClutter; ++i) {
-    const float* c = s->batch->clutter + 7 * ((int64_t)s->item * kClutter + i);
-    for (int end = 0; end < 2; ++end) {
-      const float z = fmaxf((float)depth + c[3 * end + 2], 0.1f);
-      const double x = c[3 * end] * kSuper * s->batch->size - 0.5;
-      const double y = c[3 * end + 1] * kSuper * s->batch->size - 0.5;
-      s->ends[i][end] = vec((float)((x - s->grid.cx) / s->grid.fx) * z,
-                            (float)((y - s->grid.cy) / s->grid.fy) * z, z);
-    }
+// From the hand's middle to the arm's.
+void find_arm(Scene* s) {
+  Vec3 sum[2] = {vec(0, 0, 0), vec(0, 0, 0)};
+  int count[2] = {0, 0};
+  for (int v = 0; v < s->mesh->vertex_count; ++v) {
+    const int beyond = s->mesh->arm[v] > 0.0f;
+    sum[beyond] = add(sum[beyond], vertex_of(*s, v));
+    ++count[beyond];
   }
+  s->arm_axis = vec(0, 1, 0);
+  if (count[0] == 0 || count[1] == 0) return;
+  s->arm_axis = normalised(sub(scale(sum[1], 1.0f / count[1]), scale(sum[0], 1.0f / count[0])));
 }
 
 void fill_tables(const Scene& s) {
@@ -96,12 +97,14 @@ void render_one(Scene* s, Workspace* w, const HmOutput& out) {
   std::fill(w->shadow.begin(), w->shadow.end(), -1e9f);
   fill_tables(*s);
   fit_light(s);
-  place_clutter(s);
+  find_arm(s);
+  prepare_ground(s);
   for (int f = 0; f < s->mesh->face_count; ++f) face_normal(*s, f);
   for (int v = 0; v < s->mesh->vertex_count; ++v) shade_vertex(*s, v);
   for (int f = 0; f < s->mesh->face_count; ++f) draw_visible(*s, f);
   for (int f = 0; f < s->mesh->face_count; ++f) draw_shadow(*s, f);
-  for (int i = 0; i < kClutter; ++i) draw_clutter(*s, i);
+  for (int i = 0; i < kSolids; ++i) draw_solid(*s, i);
+  for (int i = 0; i < kSolids; ++i) draw_solid_shadow(*s, i);
   for (int y = 0; y < s->batch->size; ++y) {
     for (int x = 0; x < s->batch->size; ++x) shade_pixel(*s, out, x, y);
   }
@@ -148,6 +151,24 @@ void hm_render(const HmMesh* mesh, const HmTextures* skins, const HmTextures* ba
   for (int t = 1; t < threads; ++t) pool.emplace_back(work);
   work();
   for (auto& t : pool) t.join();
+}
+
+// Where rays meet one solid: solid (kSolidFloats,), from and rays (N, 3); enters and leaves (N,),
+// 0 and 0 where it is missed.
+void hm_meet_solid(const float* solid, const double* from, const double* rays, int32_t count,
+                   double* enters, double* leaves) {
+  HmBatch batch = {};
+  batch.solids = solid;
+  Scene s = {};
+  s.batch = &batch;
+  const Solid o = load_solid(s, 0);
+  for (int i = 0; i < count; ++i) {
+    enters[i] = leaves[i] = 0.0;
+    double t0, t1;
+    if (!meet_ray(o, from + 3 * i, rays + 3 * i, &t0, &t1)) continue;
+    enters[i] = t0;
+    leaves[i] = t1;
+  }
 }
 
 // The rasteriser alone, for tests: visibility and barycentrics of one mesh on a plain grid.

@@ -19,7 +19,15 @@ from pathlib import Path
 
 from handmesh.errors import BackendError, BackendUnavailable
 
-SOURCES = ("host.cpp", "shade.cpp", "raster.cpp")
+SOURCES = (
+    "host.cpp",
+    "shade.cpp",
+    "ground.cpp",
+    "solids.cpp",
+    "pattern.cpp",
+    "scene.cpp",
+    "raster.cpp",
+)
 
 # The parts of -ffast-math that are wanted. The flag itself would, with GCC before 13, switch the
 # whole process to flushing denormals as soon as the library is loaded.
@@ -73,10 +81,12 @@ class Batch(ctypes.Structure):
                 "key_direction",
                 "key_light",
                 "gloss",
+                "relief",
                 "occlusion",
                 "sleeve",
-                "clutter",
-                "clutter_albedo",
+                "solids",
+                "ground",
+                "ground_texture",
                 "background",
                 "background_map",
                 "background_blur",
@@ -93,7 +103,7 @@ class Batch(ctypes.Structure):
 class Output(ctypes.Structure):
     """Mirrors HmOutput."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("image", "mask", "depth", "parts")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("image", "mask", "depth", "parts", "normals")]
 
 
 def find_compiler() -> str:
@@ -192,4 +202,5 @@ def load() -> ctypes.CDLL:
         )
     library.hm_render.restype = None
     library.hm_rasterise.restype = None
+    library.hm_meet_solid.restype = None
     return library

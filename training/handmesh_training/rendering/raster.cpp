@@ -30,7 +30,9 @@ const float kSnapLimit = 2.0e6f;   // samples; beyond it a vertex is clamped to 
 const int kToneTable = 1024;       // entries of the response curve, over sqrt(light / kToneMax)
 const float kToneMax = 8.0f;
 const uint8_t kNoPart = 255;
-const int kClutter = 3;             // capsules around the hand
+const int kSolids = 26;            // things beside the hand, at most
+const int kSolidFloats = 30;
+const int kGroundFloats = 29;
 
 struct Vec3 {
   float x, y, z;
@@ -85,10 +87,12 @@ struct HmBatch {
   const float* key_direction;  // (B, 3) unit, from the hand to the light
   const float* key_light;      // (B, 3) irradiance / pi of a surface facing the light
   const float* gloss;          // (B, 3) specular strength, roughness, subsurface wrap
+  const float* relief;         // (B,) metres of depth per relative darkening of the skin
   const float* occlusion;      // (B, 2) strength 0..1, radius in metres
   const float* sleeve;         // (B, 6) where it starts and its thickness, m; albedo; pattern
-  const float* clutter;        // (B, kClutter, 7) ends u, v, depth behind the hand; radius, m
-  const float* clutter_albedo; // (B, kClutter, 3)
+  const float* solids;         // (B, kSolids, kSolidFloats) see Solid
+  const float* ground;         // (B, kGroundFloats) see Ground
+  const int32_t* ground_texture; // (B,) index of a background, -1 = pattern
   const int32_t* background;   // (B,) index of the background
   const float* background_map; // (B, 3, 3) homogeneous output pixel -> ray or texture fraction
   const float* background_blur;// (B,) mip level
@@ -104,6 +108,7 @@ struct HmOutput {
   uint8_t* mask;               // (B, S, S) coverage 0..255
   float* depth;                // (B, S, S) metres, 0 where nothing is; may be null
   uint8_t* parts;              // (B, S, S) label, 255 where nothing is; may be null
+  float* normals;              // (B, S, S, 3) outward unit, camera frame, 0 where nothing; may be null
 };
 
 }  // extern "C"

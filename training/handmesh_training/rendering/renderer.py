@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from handmesh.errors import InputError
 from handmesh_training.rendering import native
-from handmesh_training.rendering.appearance import CLUTTER, Appearance
+from handmesh_training.rendering.appearance import Appearance
 from handmesh_training.rendering.arrays import checked
 from handmesh_training.rendering.environments import BackgroundSet, EnvironmentSet
+from handmesh_training.rendering.grounds import GROUND_FLOATS
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.skins import SkinSet
+from handmesh_training.rendering.solids import SOLID_FLOATS, SOLIDS
 
 NO_PART = 255
 
@@ -29,16 +31,24 @@ class Rendered:
         mask: (B, S, S) uint8 share of the pixel that the hand covers, 0..255.
         depth: (B, S, S) float32 metres of the nearest surface in the pixel, 0 = none; or None.
         parts: (B, S, S) uint8 part label of that surface, 255 = none; or None.
+        normals: (B, S, S, 3) float32 its unit normal, outward, camera frame (+x right, +y down,
+            +z away), 0 = none; or None.
+
+    All but the image are of the hand alone: what hides it leaves a hole in them.
     """
 
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
     depth: npt.NDArray[np.float32] | None
     parts: npt.NDArray[np.uint8] | None
+    normals: npt.NDArray[np.float32] | None = None
 
 
 class Renderer:
     """Draws one mesh in any pose and look.
+
+    Visibility is sampled on a grid of 2 x 2 a pixel, for the hand and the things around it alike;
+    light is averaged over the samples before the camera's response bends it.
 
     The same input gives the same bytes on one machine, whatever the number of threads.
 
@@ -97,6 +107,7 @@ class Renderer:
         *,
         depth: bool = False,
         parts: bool = False,
+        normals: bool = False,
     ) -> Rendered:
         """Draws B hands.
 
@@ -106,6 +117,7 @@ class Renderer:
             appearance: look of each picture, as ``sample_appearance`` draws it.
             depth: also return depth.
             parts: also return part labels.
+            normals: also return normals.
 
         Raises:
             InputError: an array of a wrong shape or dtype, not finite, or out of range.
@@ -123,6 +135,7 @@ class Renderer:
             mask=np.empty((count, side, side), dtype=np.uint8),
             depth=np.empty((count, side, side), dtype=np.float32) if depth else None,
             parts=np.empty((count, side, side), dtype=np.uint8) if parts else None,
+            normals=np.empty((count, side, side, 3), dtype=np.float32) if normals else None,
         )
         if count == 0:
             return result
@@ -150,6 +163,7 @@ class Renderer:
             mask=result.mask.ctypes.data,
             depth=None if result.depth is None else result.depth.ctypes.data,
             parts=None if result.parts is None else result.parts.ctypes.data,
+            normals=None if result.normals is None else result.normals.ctypes.data,
         )
         self._library.hm_render(
             ctypes.byref(mesh),
@@ -174,10 +188,12 @@ class Renderer:
             "key_direction": (np.float32, (3,), -1.001, 1.001),
             "key_light": (np.float32, (3,), 0.0, 1e4),
             "gloss": (np.float32, (3,), 0.0, 100.0),
+            "relief": (np.float32, (), 0.0, 1.0),
             "occlusion": (np.float32, (2,), 0.0, 1.0),
             "sleeve": (np.float32, (6,), 0.0, 100.0),
-            "clutter": (np.float32, (CLUTTER, 7), -100.0, 100.0),
-            "clutter_albedo": (np.float32, (CLUTTER, 3), 0.0, 1.0),
+            "solids": (np.float32, (SOLIDS, SOLID_FLOATS), -1e6, 1e6),
+            "ground": (np.float32, (GROUND_FLOATS,), -1e6, 1e6),
+            "ground_texture": (np.int32, (), -1, places),
             "background": (np.int32, (), 0, places),
             "background_map": (np.float32, (3, 3), -1e4, 1e4),
             "background_blur": (np.float32, (), 0.0, last),
