@@ -69,14 +69,15 @@ def sample_scene(
     if hands is None:
         return scene
     wanted = {name: rng.random(count) < share for name, share in SHARES.items()}
-    for i in range(count):
+    # Each its own generator: what fits one hand does not change what is drawn for the next.
+    for i, own in enumerate(rng.spawn(count)):
         hand = hands.frame(i)
         wants = {name for name, chosen in wanted.items() if chosen[i]}
-        rows = _around(rng, hand, tone[i], float(sleeve[i]), wants)[:SOLIDS]
+        rows = _around(own, hand, tone[i], float(sleeve[i]), wants)[:SOLIDS]
         if rows:
             scene.solids[i, : len(rows)] = rows
         if "ground" in wants:
-            scene.ground[i], scene.ground_texture[i] = sample_ground(rng, hand, pictures)
+            scene.ground[i], scene.ground_texture[i] = sample_ground(own, hand, pictures)
     return scene
 
 
