@@ -192,6 +192,10 @@ class HandModel(nn.Module):
         """Only the joints (B, 21, 3) of `forward`, at a fraction of its cost."""
         return self._pose(shape, rotations)[0]
 
+    def pose_bones(self, shape: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """Each bone's map from rest to pose: rotations (B, 17, 3, 3), translations (B, 17, 3)."""
+        return self._pose(shape, rotations)[1:]
+
     def _pose(self, shape: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posed joints (B, 21, 3); each bone's map from rest to pose: (B, 17, 3, 3), (B, 17, 3)."""
         joints = self.joints + torch.einsum("bs,sjc->bjc", shape, self.joint_directions)

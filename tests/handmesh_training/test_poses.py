@@ -1,0 +1,191 @@
+"""Random poses: within limits, in the stated shares, reproducible, and free of collisions."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from handmesh_training import poses
+from handmesh_training.gestures.library import default_library
+from handmesh_training.hand import FOREARM, PIVOT_COUNT, HandModel
+from handmesh_training.limits import (
+    ABDUCTION,
+    FINGER_BASES,
+    FLEXION,
+    FLEXION_LIMITS_DEG,
+    TWIST,
+    angle_limits,
+)
+from handmesh_training.poses import (
+    FREE_GESTURE,
+    KIND_SHARES,
+    SHARES,
+    add_noise,
+    capsules_of,
+    choose_gestures,
+    draw_poses,
+    sample_angles,
+    sample_shapes,
+    self_collides,
+)
+
+Array = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def angles() -> Array:
+    """(4000, 17, 3) degrees."""
+    return np.rad2deg(sample_angles(np.random.default_rng(0), 4000)[0])
+
+
+def test_joints_keep_their_limits(angles: Array) -> None:
+    assert angles.shape == (4000, PIVOT_COUNT, 3)
+    limits = np.rad2deg(angle_limits())
+    assert (angles >= limits[..., 0] - 1e-9).all()
+    assert (angles <= limits[..., 1] + 1e-9).all()
+    for offset, joint in enumerate(FLEXION_LIMITS_DEG):
+        low, high = FLEXION_LIMITS_DEG[joint]
+        flexion = angles[:, FINGER_BASES + offset, FLEXION]
+        # And they use them: nearly straight, half and nearly closed all occur.
+        share = np.histogram(flexion, [low, 20, 50, high])[0] / flexion.size
+        assert share.min() > 0.08
+    only_flexion = np.concatenate([FINGER_BASES + 1, FINGER_BASES + 2, [3]])
+    assert not angles[:, only_flexion][..., [TWIST, ABDUCTION]].any(), "hinges"
+    assert not angles[:, 0].any(), "the wrist is turned by the view"
+    assert angles[:, FOREARM, FLEXION].std() > 20
+
+
+def test_bent_fingers_do_not_spread(angles: Array) -> None:
+    bent = angles[:, FINGER_BASES, FLEXION] > 70
+    spread = abs(angles[:, FINGER_BASES, ABDUCTION])
+
+    assert np.quantile(spread[bent], 0.99) < 0.7 * np.quantile(spread[~bent], 0.99)
+
+
+def test_noise_is_correlated_as_tendons_are() -> None:
+    half = np.zeros((6000, PIVOT_COUNT, 3))
+    half[:, 4:16, FLEXION] = 0.7
+
+    noise = add_noise(np.random.default_rng(0), half, np.ones(len(half))) - half
+
+    base, middle, end = (np.rad2deg(noise[:, FINGER_BASES + k, FLEXION]) for k in range(3))
+    assert np.corrcoef(middle[:, 1], end[:, 1])[0, 1] > 0.75, "PIP and DIP bend together"
+    near, far = (np.corrcoef(middle[:, 0], middle[:, k])[0, 1] for k in (1, 3))
+    assert near > far > 0.3, "fingers follow their neighbours"
+    assert (end.std() / middle.std()) == pytest.approx(0.75, abs=0.15)
+    assert base.std() == pytest.approx(np.hypot(0.8 * np.hypot(4, 4.5), 3), rel=0.05)
+    np.testing.assert_array_equal(add_noise(np.random.default_rng(0), half, np.zeros(6000)), half)
+
+
+def test_kinds_come_in_their_shares() -> None:
+    library = default_library()
+    chosen = choose_gestures(np.random.default_rng(0), library, 20_000)
+
+    assert sum(KIND_SHARES.values()) == pytest.approx(1)
+    kinds = np.array(library.kinds)[chosen]
+    for kind, share in KIND_SHARES.items():
+        assert (kinds == kind).mean() == pytest.approx(share, abs=0.015)
+    assert len(np.unique(chosen)) > 0.8 * len(library), "every gesture has its turn"
+
+
+def test_rejection_leaves_the_shares(hand_model: HandModel) -> None:
+    drawn = draw_poses(np.random.default_rng(2), hand_model, 1500)
+    library = default_library()
+
+    named = drawn.gesture != FREE_GESTURE
+    assert named.mean() == pytest.approx(SHARES["gesture"], abs=0.05)
+    kinds = np.array(library.kinds)[drawn.gesture[named]]
+    # Fists touch themselves all over: a plain rejection would lose most of them.
+    for kind in ("fist", "near_fist", "pinch"):
+        assert (kinds == kind).mean() == pytest.approx(KIND_SHARES[kind], abs=0.035)
+
+
+def test_named_hands_look_like_their_gesture(hand_model: HandModel) -> None:
+    drawn = draw_poses(np.random.default_rng(3), hand_model, 300)
+    library = torch.from_numpy(default_library().angles)
+    named = np.flatnonzero(drawn.gesture != FREE_GESTURE)
+
+    off = drawn.angles[named] - library[drawn.gesture[named]]
+
+    degrees = np.rad2deg(off[:, 4:16, FLEXION].abs().numpy())
+    assert 1 < np.median(degrees) < 8
+    assert degrees.max() < 45
+
+
+def test_drawn_hands_pass_and_many_others_do_not(hand_model: HandModel) -> None:
+    capsules = capsules_of(hand_model)
+    drawn = draw_poses(np.random.default_rng(4), hand_model, 400)
+
+    passed = ~self_collides(
+        hand_model, capsules, drawn.angles.double().numpy(), drawn.shape.double().numpy()
+    )
+    assert passed.mean() > 0.99
+
+    rng = np.random.default_rng(5)
+    tried, _ = sample_angles(rng, 400)
+    refused = self_collides(hand_model, capsules, tried, sample_shapes(rng, hand_model, 400))
+    assert 0.1 < refused.mean() < 0.7
+
+
+def test_every_gesture_passes_on_the_template(hand_model: HandModel) -> None:
+    library = default_library()
+    shape = np.zeros((len(library), hand_model.shape_count))
+
+    hits = self_collides(
+        hand_model, capsules_of(hand_model), library.angles.astype(np.float64), shape
+    )
+
+    assert not hits.any()
+
+
+def test_the_same_generator_gives_the_same_poses(hand_model: HandModel) -> None:
+    one, two, other = (
+        draw_poses(np.random.default_rng(seed), hand_model, 20) for seed in (3, 3, 4)
+    )
+
+    torch.testing.assert_close(one.angles, two.angles, rtol=0, atol=0)
+    torch.testing.assert_close(one.shape, two.shape, rtol=0, atol=0)
+    np.testing.assert_array_equal(one.gesture, two.gesture)
+    assert not torch.equal(one.angles, other.angles)
+
+
+def test_drawing_ends_even_if_all_collide(
+    hand_model: HandModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poses, "self_collides", lambda *a: np.ones(len(a[2]), dtype=bool))
+
+    drawn = draw_poses(np.random.default_rng(0), hand_model, 30)
+
+    library = torch.from_numpy(default_library().angles)
+    fingers = slice(1, FOREARM)
+    torch.testing.assert_close(
+        drawn.angles[:, fingers], library[drawn.gesture][:, fingers], atol=1e-3, rtol=0
+    )
+    assert not drawn.shape.any()
+
+
+def test_drawing_is_quick(hand_model: HandModel) -> None:
+    rng = np.random.default_rng(0)
+    draw_poses(rng, hand_model, 256)
+    spent = []
+    for _ in range(5):
+        start = time.process_time()
+        draw_poses(rng, hand_model, 256)
+        spent.append((time.process_time() - start) / 256)
+
+    assert min(spent) < 0.5e-3
+
+
+def test_shapes_are_those_of_people(hand_model: HandModel) -> None:
+    shapes = sample_shapes(np.random.default_rng(0), hand_model, 2000)
+
+    names = hand_model.asset.shape_names
+    assert shapes.shape == (2000, len(names))
+    assert not shapes[:, names.index("height")].any(), "height alone changes no hand"
+    spread = shapes.std(axis=0)
+    assert abs(shapes).max(axis=0) == pytest.approx(2 * spread / 0.88, rel=0.1)  # cut at 2 sigma
+    assert np.delete(spread, names.index("height")).min() > 0.2

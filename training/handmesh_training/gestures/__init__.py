@@ -1,0 +1,1 @@
+"""Named gestures: what people do with their hands, as points in the hand model's angle space."""

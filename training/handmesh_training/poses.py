@@ -1,0 +1,201 @@
+"""Random poses and shapes: library gestures with noise, transitions between them, and free poses.
+
+A drawn hand that runs into itself is drawn again from the same plan, with less noise each time, so
+that rejection leaves the shares of fists and pinches as they are stated here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .collisions import HandCapsules
+from .free_poses import free_angles
+from .gestures.library import GestureLibrary, default_library
+from .hand import FOREARM, PIVOT_COUNT, HandModel
+from .limits import ABDUCTION, FINGER_BASES, FLEXION, TWIST, angle_limits
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+# Of all hands: a library gesture, on the way between two, anything.
+SHARES = {"gesture": 0.64, "transition": 0.18, "free": 0.18}
+GESTURE, TRANSITION, FREE = range(3)
+# Of the library gestures, by kind. Closed hands are common, and the hardest to see.
+KIND_SHARES = {
+    "fist": 0.15, "near_fist": 0.20, "count": 0.14, "open": 0.15, "pinch": 0.12, "grip": 0.09,
+    "sign": 0.08, "combined": 0.07,
+}  # fmt: skip
+FREE_GESTURE = -1
+
+# Deeper overlaps of capsules are refused.
+OVERLAP_ALLOWED_M = 0.003
+ATTEMPTS = 8
+
+# Noise, standard deviations in degrees: of all fingers together, and of each.
+COMMON_CURL_DEG, CURL_DEG = 4.0, 4.5
+BASE_DEG = 3.0  # MCP, besides the curl
+ABDUCTION_DEG = 2.5
+THUMB_DEG = 4.0
+DIP_SHARE = 0.66  # the end joint follows the middle one
+NEIGHBOUR = 0.5  # correlation of adjacent fingers
+LIMITS = angle_limits()
+
+
+class Poses(NamedTuple):
+    """angles (B, 17, 3) radians, shape (B, S), gesture (B,) int32 library index or -1."""
+
+    angles: Tensor
+    shape: Tensor
+    gesture: Ints
+
+
+def sample_shapes(rng: np.random.Generator, model: HandModel, count: int) -> Array:
+    """Shape coefficients (count, S): adults of both sexes and all builds, and some children."""
+    spread = {
+        "age": 0.35, "finger_diameter": 0.6, "finger_distance": 0.5, "finger_length": 0.45,
+        "forearm_fat": 0.5, "gender": 0.5, "hand_scale": 0.3, "height": 0.0, "muscle": 0.6,
+        "proportions": 0.6, "weight": 0.6, "wrist_girth": 0.5,
+    }  # fmt: skip
+    sigma = np.array([spread.get(name, 0.35) for name in model.asset.shape_names])
+    return np.clip(rng.normal(0, 1, (count, len(sigma))), -2, 2) * sigma
+
+
+def choose_gestures(rng: np.random.Generator, library: GestureLibrary, count: int) -> Ints:
+    """(count,) library indices, kinds by `KIND_SHARES`, evenly within a kind."""
+    kinds = np.array([list(KIND_SHARES).index(kind) for kind in library.kinds])
+    of_kind = np.bincount(kinds, minlength=len(KIND_SHARES))
+    share = np.array(list(KIND_SHARES.values())) * (of_kind > 0)
+    weights = (share / np.maximum(of_kind, 1))[kinds]
+    edges = np.cumsum(weights)
+    drawn = np.searchsorted(edges, rng.random(count) * edges[-1], side="right")
+    return np.minimum(drawn, len(library) - 1).astype(np.int32)
+
+
+def add_noise(rng: np.random.Generator, angles: Array, amount: Array) -> Array:
+    """Angles (B, 17, 3) with correlated noise, clipped to the limits.
+
+    Args:
+        amount: (B,) factor on all standard deviations; zero leaves the angles alone.
+    """
+    count = len(angles)
+    noisy = angles.copy()
+    scale = np.deg2rad(amount)[:, None]  # (B, 1)
+    # A chain of correlated fingers, index to little: each keeps a part of its neighbour's.
+    own = rng.normal(0, 1, (count, 4))
+    for finger in range(1, 4):
+        fresh = np.sqrt(1 - NEIGHBOUR**2) * own[:, finger]
+        own[:, finger] = NEIGHBOUR * own[:, finger - 1] + fresh
+    curl = COMMON_CURL_DEG * rng.normal(0, 1, (count, 1)) + CURL_DEG * own
+    base = 0.8 * curl + BASE_DEG * rng.normal(0, 1, (count, 4))
+    middle = curl + 1.5 * rng.normal(0, 1, (count, 4))
+    end = DIP_SHARE * middle + 2.0 * rng.normal(0, 1, (count, 4))
+    for offset, values in enumerate((base, middle, end)):
+        noisy[:, FINGER_BASES + offset, FLEXION] += scale * values
+    straight = np.clip(1 - angles[:, FINGER_BASES, FLEXION] / np.deg2rad(95), 0.1, 1)
+    across = ABDUCTION_DEG * rng.normal(0, 1, (count, 4))
+    across += 2.5 * rng.normal(0, 1, (count, 1)) * np.array([1.0, 0.2, -0.6, -1.2])
+    noisy[:, FINGER_BASES, ABDUCTION] += scale * straight * across
+    noisy[:, FINGER_BASES, TWIST] += scale * 2.0 * rng.normal(0, 1, (count, 4))
+    thumb = THUMB_DEG * rng.normal(0, 1, (count, 3, 3))
+    thumb[:, 2, FLEXION] += 0.5 * thumb[:, 1, FLEXION]  # MCP and IP bend together
+    noisy[:, 1:4] += scale[:, :, None] * thumb
+    clipped: Array = np.clip(noisy, LIMITS[..., 0], LIMITS[..., 1])
+    return clipped
+
+
+def sample_angles(
+    rng: np.random.Generator, count: int, library: GestureLibrary | None = None
+) -> tuple[Array, Ints]:
+    """Poses (count, 17, 3) before any check for collisions, and their gestures (count,)."""
+    library = library if library is not None else default_library()
+    kind = rng.choice(3, size=count, p=list(SHARES.values()))
+    first = choose_gestures(rng, library, count)
+    angles = _follow(rng, library, kind, first, np.ones(count))
+    return angles, np.where(kind == GESTURE, first, FREE_GESTURE).astype(np.int32)
+
+
+def _follow(
+    rng: np.random.Generator,
+    library: GestureLibrary,
+    kind: NDArray[np.int64],
+    first: Ints,
+    amount: Array,
+) -> Array:
+    """One attempt at a plan: angles (B, 17, 3), with noise by ``amount`` (B,)."""
+    angles = library.angles[first].astype(np.float64)
+    count = len(angles)
+    second = library.angles[choose_gestures(rng, library, count)]
+    # Most of a movement's time is spent near its ends, but those are gestures already.
+    way = rng.uniform(0, 1, count) * np.minimum(amount, 1)
+    way = np.where(kind == TRANSITION, way, 0.0)[:, None, None]
+    angles += way * (second - angles)
+    # Some people are exact, some are loose.
+    angles = add_noise(rng, angles, amount * rng.gamma(2.0, 0.5, count))
+    free = np.flatnonzero((kind == FREE) & (amount > 0))
+    angles[free] = free_angles(rng, len(free))
+    angles[:, FOREARM] = 0
+    angles[:, FOREARM, FLEXION] = rng.normal(0, 0.45, count)
+    angles[:, FOREARM, ABDUCTION] = rng.normal(0, 0.18, count)
+    return np.clip(angles, LIMITS[..., 0], LIMITS[..., 1])
+
+
+@lru_cache(maxsize=4)
+def capsules_of(model: HandModel) -> HandCapsules:
+    """The model's capsules, made once."""
+    return HandCapsules(model)
+
+
+def draw_poses(
+    rng: np.random.Generator,
+    model: HandModel,
+    count: int,
+    library: GestureLibrary | None = None,
+) -> Poses:
+    """Poses and shapes of ``count`` hands that do not run into themselves.
+
+    Each is planned once (gesture, transition or free), then drawn until it passes: the noise
+    shrinks from one attempt to the next and in the end so does the shape's distance from the
+    template, on which every library gesture passes.
+    """
+    library = library if library is not None else default_library()
+    capsules = capsules_of(model)
+    kind = rng.choice(3, size=count, p=list(SHARES.values()))
+    first = choose_gestures(rng, library, count)
+    shape = np.zeros((count, model.shape_count))
+    angles = np.zeros((count, PIVOT_COUNT, 3))
+    left = np.arange(count)
+    for attempt in range(ATTEMPTS + 1):
+        last = attempt == ATTEMPTS
+        effort = np.full(len(left), 1 - attempt / ATTEMPTS)
+        shape[left] = sample_shapes(rng, model, len(left))
+        if attempt > ATTEMPTS // 2:
+            shape[left] *= effort[:, None]
+        angles[left] = _follow(rng, library, kind[left], first[left], effort)
+        if last:
+            break
+        left = left[self_collides(model, capsules, angles[left], shape[left])]
+        if not len(left):
+            break
+    named = (kind == GESTURE) | np.isin(np.arange(count), left if last else [])
+    return Poses(
+        torch.from_numpy(angles).float(),
+        torch.from_numpy(shape).float(),
+        np.where(named, first, FREE_GESTURE).astype(np.int32),
+    )
+
+
+def self_collides(
+    model: HandModel, capsules: HandCapsules, angles: Array, shape: Array
+) -> NDArray[np.bool_]:
+    """(B,) True where fingers, thumb and palm overlap deeper than skin gives."""
+    with torch.no_grad():
+        shapes = torch.from_numpy(shape).float()
+        bones = model.pose_bones(shapes, model.rotations(torch.from_numpy(angles).float()))
+        deepest = capsules.overlaps(shapes, *bones).max(dim=1).values
+    return (deepest > OVERLAP_ALLOWED_M).numpy()
