@@ -21,7 +21,7 @@ from handmesh_training.rendering import (
     sample_appearance,
 )
 from handmesh_training.rendering.environments import LUMINANCE
-from handmesh_training.rendering.paint import BakedSurface
+from handmesh_training.rendering.paint import BakedSurface, lines, polish
 from handmesh_training.rendering.textures import linear_to_srgb, srgb_to_linear
 
 # A tetrahedron: small, closed, and with an uv triangle for each face.
@@ -194,7 +194,7 @@ def sheet_hand() -> tuple[RenderMesh, np.ndarray, np.ndarray]:
 def test_baking_finds_the_surface_under_each_texel() -> None:
     mesh, vertices, _ = sheet_hand()
     fractions = np.stack([mesh.uv[..., 0], 1 - mesh.uv[..., 1]], -1)
-    surface = BakedSurface.bake(mesh, vertices, fractions, 64)
+    surface = BakedSurface.bake(mesh, vertices, fractions, (64, 64))
     assert surface.known.all()
     at = (np.arange(64) + 0.5) / 64
     u, v = np.meshgrid(at, at)
@@ -215,6 +215,47 @@ def test_painted_palms_are_lighter_than_backs_most_of_all_on_dark_skin() -> None
     assert (palm / back)[-1] > 1.5
     assert (palm / back)[-1] > 1.3 * (palm / back)[0]
     assert (np.diff(back) < 0).all()  # light to dark
+
+
+def test_creases_lie_in_the_palm_veins_and_nails_on_the_back() -> None:
+    mesh, vertices, joints = sheet_hand()
+    joints *= [1, 1, 0.3]  # tips within the sheets
+    joints[0] = [0.0, 0.01, 0.0]
+    fractions = np.stack([mesh.uv[..., 0], 1 - mesh.uv[..., 1]], -1)
+    surface = BakedSurface.bake(mesh, vertices, fractions, (96, 128))
+    change = lines(np.random.default_rng(1), surface, joints)
+    palm = surface.normals[:, 2] < 0
+    assert surface.points.shape == (96 * 128, 3)
+    middle = palm & (np.abs(surface.points[:, 1] + 0.05) < 0.02)
+    assert change[middle].min() < -0.15  # lines
+    assert np.median(change[middle]) > -0.02  # on plain skin
+    assert (change[palm, 1] <= 1e-9).all()
+    assert change[~palm, 1].max() > 0.003  # veins: raised
+    nail, _ = polish(np.random.default_rng(1), surface, joints)
+    painted = surface.points[nail > 0.5]
+    assert len(painted) > 20
+    tips = joints[[4, 8, 12, 16, 20]]
+    assert np.linalg.norm(painted[:, None] - tips, axis=-1).min(axis=1).max() < 0.022
+    assert (surface.normals[nail > 0.5, 2] > 0).all()
+
+
+def test_drawn_over_folder_skins_differ_in_lines_alone(tmp_path: Path) -> None:
+    mesh, vertices, joints = sheet_hand()
+    joints *= [1, 1, 0.3]
+    for name in "abcde":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), 128, np.uint8))
+    crop = {"atlas_size": [64, 64], "crop_xyxy": [0, 0, 64, 64]}
+    (tmp_path / "crop.json").write_text(json.dumps(crop))
+    plain = SkinSet.from_folder(tmp_path, mesh)
+    drawn = SkinSet.from_folder(tmp_path, mesh, vertices_m=vertices, joints_m=joints, seed=1)
+    again = SkinSet.from_folder(tmp_path, mesh, vertices_m=vertices, joints_m=joints, seed=1)
+    np.testing.assert_array_equal(drawn.textures.texels, again.textures.texels)
+    assert (len(plain), len(drawn)) == (5, 6)  # the fifth once more, with polish
+    ratio = drawn.textures.image(0) / plain.textures.image(0)
+    assert np.median(ratio) == pytest.approx(1, abs=0.03)
+    assert ratio.min() < 0.93
+    polished = np.abs(drawn.textures.image(5) - drawn.textures.image(4)).max(-1) > 0.01
+    assert 0 < polished.mean() < 0.1
 
 
 def test_skin_folder_is_read_and_its_gutters_filled(tmp_path: Path) -> None:

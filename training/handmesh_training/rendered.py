@@ -62,12 +62,13 @@ class HandRenderer:
             parts=asset.weights.argmax(axis=1).astype(np.uint8),
             arm=asset.vertices_m[:, 1].copy(),  # fingers point up: the arm goes down (+y)
         )
+        joints = asset.joint_regressor @ asset.vertices_m
         self.skins = (
-            SkinSet.from_folder(settings.skins, mesh)
-            if settings.skins is not None
-            else SkinSet.procedural(
-                seed, 12, mesh, asset.vertices_m, asset.joint_regressor @ asset.vertices_m
+            SkinSet.from_folder(
+                settings.skins, mesh, vertices_m=asset.vertices_m, joints_m=joints, seed=seed
             )
+            if settings.skins is not None
+            else SkinSet.procedural(seed, 12, mesh, asset.vertices_m, joints)
         )
         self.environments = (
             EnvironmentSet.from_folder(settings.environments)

@@ -22,7 +22,7 @@ class BakedSurface:
     """The rest surface of the hand under each texel.
 
     Attributes:
-        known: (N, N) bool, the K texels that lie on the mesh.
+        known: (H, W) bool, the K texels that lie on the mesh.
         points: (K, 3) metres; fingers up (-y), palm towards -z.
         normals: (K, 3) unit, outward.
     """
@@ -37,7 +37,7 @@ class BakedSurface:
         mesh: RenderMesh,
         vertices_m: npt.NDArray[np.floating],
         fractions: npt.NDArray[np.floating],
-        size: int,
+        shape: tuple[int, int],
     ) -> BakedSurface:
         """Draws the mesh in its own texture.
 
@@ -45,10 +45,12 @@ class BakedSurface:
             mesh: the mesh.
             vertices_m: (V, 3) rest vertices.
             fractions: (F, 3, 2) texture fractions of the corners, v down.
-            size: side N of the texture in px.
+            shape: height H and width W of the texture in px.
         """
         flat = np.ones((len(mesh.faces) * 3, 3), dtype=np.float32)
-        flat[:, :2] = fractions.reshape(-1, 2) * size - 0.5
+        height, width = shape
+        flat[:, :2] = fractions.reshape(-1, 2) * [width, height] - 0.5
+        size = max(shape)  # the rasteriser's grid is square
         face = np.zeros((size, size), np.int32)
         weights = np.zeros((size, size, 3), np.float32)
         inverse_z = np.zeros((size, size), np.float32)
@@ -62,6 +64,7 @@ class BakedSurface:
             ctypes.c_int32(size),
             *(ctypes.c_void_p(a.ctypes.data) for a in (face, weights, inverse_z, hits)),
         )
+        face, weights = face[:height, :width], weights[:height, :width]
         vertices = np.asarray(vertices_m, dtype=np.float64)
         triangles = vertices[mesh.faces]  # (F, 3, 3)
         area = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
@@ -91,7 +94,7 @@ def paint(
         tone: (3,) linear albedo of the back of the hand.
 
     Returns:
-        (N, N, 3) float32 linear albedo; the tone where nothing lies.
+        (H, W, 3) float32 linear albedo; the tone where nothing lies.
     """
     p = surface.points
     palmar = _step(-surface.normals[..., 2], -0.25, 0.45)  # (K,), 1 on the palm
@@ -101,21 +104,79 @@ def paint(
     log_palm = log_tone + rng.uniform(0.3, 0.6) * (np.log([0.62, 0.36, 0.27]) - log_tone)
     log_palm = np.maximum(log_palm, log_tone)
     value = log_tone + palmar[..., None] * (log_palm - log_tone)  # (K, 3)
-    grey, red = _noise(rng, p, 0.004, 0.06), _noise(rng, p, 0.003, 0.03)
+    # The renderer takes dark for deep: only fine grain may vary fast, or the skin looks lumpy.
+    grey, red = _noise(rng, p, 0.015, 0.06), _noise(rng, p, 0.003, 0.03)
     grain = _noise(rng, p, 0.001, 0.004)
-    value += grey[..., None] * [0.05, 0.07, 0.08] + red[..., None] * [0.02, -0.04, -0.05]
-    value += grain[..., None] * 0.05
-    dark = _creases(rng, p, palmar, np.asarray(joints_m, dtype=np.float64))
-    value -= dark[..., None] * [0.7, 1.0, 1.1]
+    value += grey[..., None] * [0.05, 0.07, 0.08] + red[..., None] * [0.03, -0.01, -0.03]
+    value += grain[..., None] * 0.035
+    value += lines(rng, surface, joints_m)
     value[..., 1:] -= 0.12 * _blood(p, joints_m, palmar)[..., None]
     nail, rim = _nails(surface, np.asarray(joints_m, dtype=np.float64))
     colour = 0.45 * log_tone + 0.55 * np.log([0.7, 0.42, 0.36])
     if rng.random() < 0.12:  # polish
         colour = np.log(rng.uniform(0.02, 0.7, 3))
     value += nail[..., None] * (colour - value) - 0.35 * rim[..., None]
-    image = np.tile(np.asarray(tone, dtype=np.float32), (*surface.known.shape, 1))  # (N, N, 3)
+    image = np.tile(np.asarray(tone, dtype=np.float32), (*surface.known.shape, 1))  # (H, W, 3)
     image[surface.known] = np.clip(np.exp(value), 0.005, 0.95)
     return image
+
+
+def lines(
+    rng: np.random.Generator, surface: BakedSurface, joints_m: npt.NDArray[np.floating]
+) -> Array:
+    """(K, 3) change of log albedo by creases of palm and fingers, knuckles, and veins.
+
+    Args:
+        rng: source of randomness: how deep each is.
+        surface: where each texel lies.
+        joints_m: (21, 3) rest joints.
+    """
+    p, joints = surface.points, np.asarray(joints_m, dtype=np.float64)
+    palmar = _step(-surface.normals[..., 2], -0.25, 0.45)
+    dark = _creases(rng, p, palmar, joints)
+    # Veins are blue, and raised: the green channel, from which relief is taken, grows.
+    vein = _veins(rng, p, palmar, joints) * rng.uniform(0.1, 1.0)
+    return -dark[..., None] * [0.7, 1.0, 1.1] + vein[..., None] * [-0.12, 0.05, 0.04]
+
+
+def polish(
+    rng: np.random.Generator, surface: BakedSurface, joints_m: npt.NDArray[np.floating]
+) -> tuple[Array, Array]:
+    """(K,) how much of each texel is nail, and the (3,) linear albedo of a polish for it."""
+    nail, _ = _nails(surface, np.asarray(joints_m, dtype=np.float64))
+    return nail, rng.uniform(0.02, 0.7, 3)
+
+
+def _veins(rng: np.random.Generator, p: Array, palmar: Array, joints: Array) -> Array:
+    """(K,) how near to a vein on the back of the hand."""
+    vein = np.zeros(len(p))
+    wrist = joints[0]
+    for finger in range(4):
+        start = wrist + rng.normal(0, 0.009, 3) + 0.12 * (joints[5 + 4 * finger] - wrist)
+        end = joints[5 + 4 * finger] + rng.uniform(0.3, 0.7) * (
+            joints[min(9 + 4 * finger, 17)] - joints[5 + 4 * finger]
+        )
+        bend = 0.5 * (start + end) + rng.normal(0, 0.008, 3)
+        gap = _gap(p, start, bend, end)
+        side = np.exp(-((gap / rng.uniform(0.0012, 0.002)) ** 2))
+        vein = np.maximum(vein, side * rng.uniform(0.3, 1.0))
+    return vein * (1 - palmar) ** 2
+
+
+def _gap(p: Array, start: Array, bend: Array, end: Array) -> Array:
+    """(K,) distance to a curve through three points, in the plane of the flat hand."""
+    t = np.linspace(0, 1, 80)[:, None]
+    middle = 2 * bend - 0.5 * (start + end)
+    curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end  # (80, 3)
+    low, high = curve[:, :2].min(0) - 0.006, curve[:, :2].max(0) + 0.006
+    near = np.flatnonzero(np.all((p[:, :2] > low) & (p[:, :2] < high), axis=1))
+    flat = p[near, :2].astype(np.float32)
+    square = np.full(len(near), np.inf, dtype=np.float32)
+    for point in curve[:, :2].astype(np.float32):
+        square = np.minimum(square, ((flat - point) ** 2).sum(axis=1))
+    gap = np.full(len(p), np.inf)
+    gap[near] = np.sqrt(square)
+    return gap
 
 
 def _step(x: Array, low: float, high: float) -> Array:
@@ -149,10 +210,10 @@ def _creases(rng: np.random.Generator, p: Array, palmar: Array, joints: Array) -
             root = 0.016 if joint == base else 0.0
             for shift in (-0.0012, 0.0014):
                 line = np.exp(-(((along - root - shift) / 0.0008) ** 2))
-                dark += 0.16 * line * near * palmar * rng.uniform(0.5, 1.4)
+                dark += 0.26 * line * near * palmar * rng.uniform(0.5, 1.4)
             if joint != base:
                 ripple = 0.5 + 0.5 * np.cos(along * 2 * np.pi / rng.uniform(0.0028, 0.004))
-                dark += 0.2 * ripple * near * np.exp(-((along / 0.006) ** 2)) * (1 - palmar)
+                dark += 0.26 * ripple * near * np.exp(-((along / 0.006) ** 2)) * (1 - palmar)
     wrist, index, middle, ring, little = (joints[i] for i in (0, 5, 9, 13, 17))
     start = index + 0.22 * (wrist - index)
     bend = 0.45 * index + 0.15 * little + 0.4 * wrist
@@ -160,14 +221,9 @@ def _creases(rng: np.random.Generator, p: Array, palmar: Array, joints: Array) -
     head = [start, 0.35 * middle + 0.2 * ring + 0.45 * wrist, 0.6 * little + 0.4 * wrist]
     life = [start, bend, 0.12 * middle + 0.88 * wrist]
     for corners in (heart, head, life):
-        t = np.linspace(0, 1, 24)[:, None]
-        a, b, c = corners
-        curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * (2 * b - 0.5 * (a + c)) + t**2 * c  # (24, 3)
-        gap = np.full(len(p), np.inf)
-        for point in curve:  # the palm is flat at rest: distances within its plane
-            gap = np.minimum(gap, np.hypot(p[..., 0] - point[0], p[..., 1] - point[1]))
+        gap = _gap(p, *corners)
         dark += (
-            rng.uniform(0.1, 0.35)
+            rng.uniform(0.2, 0.55)
             * np.exp(-((np.maximum(gap - 0.001, 0) / 0.0008) ** 2))
             * (palmar**2)
         )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from handmesh.errors import ImageError, InputError
 from handmesh_training.rendering.arrays import checked
 from handmesh_training.rendering.mesh import RenderMesh
-from handmesh_training.rendering.paint import BakedSurface, paint
+from handmesh_training.rendering.paint import BakedSurface, lines, paint, polish
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
 
 # The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
@@ -60,7 +60,14 @@ class SkinSet:
 
     @classmethod
     def from_folder(
-        cls, folder: Path | str, mesh: RenderMesh, crop: Path | str | None = None
+        cls,
+        folder: Path | str,
+        mesh: RenderMesh,
+        crop: Path | str | None = None,
+        vertices_m: npt.NDArray[np.floating] | None = None,
+        joints_m: npt.NDArray[np.floating] | None = None,
+        *,
+        seed: int = 0,
     ) -> SkinSet:
         """Hand crops of body-atlas textures, as MakeHuman and Anny use.
 
@@ -70,6 +77,10 @@ class SkinSet:
                 filtering never reaches another part of the body.
             crop: JSON with ``atlas_size`` [w, h] and ``crop_xyxy`` in pixels, v down;
                 ``folder/crop.json`` by default.
+            vertices_m, joints_m: see `procedural`; with them, creases and veins, which such
+                textures hardly show, are drawn over each, and one in eight comes a second time
+                with polish on its nails.
+            seed: of what is drawn.
 
         Raises:
             InputError: no textures, a bad crop file, or no face on the crop.
@@ -98,6 +109,10 @@ class SkinSet:
                 found = "no image" if pixels is None else f"{pixels.shape[1]} x {pixels.shape[0]}"
                 raise ImageError(f"{file}: expected a skin of {size[0]} x {size[1]} px: {found}")
             images.append(srgb_to_linear(pixels[..., ::-1] / np.float32(255)))
+        if vertices_m is not None and joints_m is not None:
+            rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
+            joints = checked("joints_m", joints_m, np.float64, (21, 3))
+            images = _drawn_over(np.random.default_rng(seed), images, mesh, rest, joints, region)
         return cls._filled(images, mesh, region)
 
     @classmethod
@@ -109,7 +124,7 @@ class SkinSet:
         vertices_m: npt.NDArray[np.floating] | None = None,
         joints_m: npt.NDArray[np.floating] | None = None,
         *,
-        size: int = 256,
+        size: int = 384,
     ) -> SkinSet:
         """Made-up skins for those who have no textures, over the tones of the Monk scale.
 
@@ -141,7 +156,7 @@ class SkinSet:
         else:
             rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
             joints = checked("joints_m", joints_m, np.float64, (21, 3))
-            surface = BakedSurface.bake(mesh, rest, _fractions(mesh.uv, region), size)
+            surface = BakedSurface.bake(mesh, rest, _fractions(mesh.uv, region), (size, size))
         tones = skin_tones()
         images = []
         for index in range(count):
@@ -212,6 +227,31 @@ def _fractions(
     return np.stack(
         [(uv[..., 0] - left) / (right - left), (1 - uv[..., 1] - top) / (bottom - top)], axis=-1
     ).astype(np.float32)
+
+
+def _drawn_over(
+    rng: np.random.Generator,
+    images: list[npt.NDArray[np.float32]],
+    mesh: RenderMesh,
+    rest: npt.NDArray[np.float64],
+    joints: npt.NDArray[np.float64],
+    region: tuple[float, float, float, float],
+) -> list[npt.NDArray[np.float32]]:
+    """Textures with lines, and a few once more with polished nails."""
+    height, width = images[0].shape[:2]
+    surface = BakedSurface.bake(mesh, rest, _fractions(mesh.uv, region), (height, width))
+    drawn = []
+    for number, image in enumerate(images):
+        skin = image.copy()
+        strength = rng.uniform(0.3, 1.0)
+        skin[surface.known] *= np.exp(strength * lines(rng, surface, joints))
+        drawn.append(skin)
+        if number % 8 == 4:
+            nail, colour = polish(rng, surface, joints)
+            painted = skin.copy()
+            painted[surface.known] += nail[:, None] * (colour - skin[surface.known])
+            drawn.append(painted)
+    return drawn
 
 
 def _largest_island(uv: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
