@@ -89,6 +89,7 @@ setup(
             "py.typed",
             "assets/*",
             "rendering/*.cpp",
+            "rendering/*.cu",
             "rendering/*.h",
         ],
         "handmesh_converters": ["py.typed"],

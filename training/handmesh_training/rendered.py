@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .hand import HandModel
-from .rendering.appearance import sample_appearance
+from .rendering.appearance import Appearance, sample_appearance
 from .rendering.environments import BackgroundSet, EnvironmentSet
 from .rendering.hands import Hands
 from .rendering.mesh import RenderMesh
@@ -43,20 +44,45 @@ class RenderSettings:
     empty: float = 0.05
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Hands and looks of one chunk of B pictures, ready to be drawn.
+
+    Attributes:
+        views: the hands with their labels.
+        vertices_m: (B, V, 3) float32 where the mesh is drawn: out of sight where `views.in_view`
+            is False.
+        look: everything else.
+    """
+
+    views: HandViews
+    vertices_m: NDArray[np.float32]
+    look: Appearance
+
+
 class HandRenderer:
     """Renders numbered chunks of hands: the same seed and number give the same crops."""
 
-    def __init__(self, settings: RenderSettings, seed: int, threads: int = 1) -> None:
+    def __init__(
+        self, settings: RenderSettings, seed: int, threads: int = 1, device: str = "cpu"
+    ) -> None:
         """
+        Args:
+            settings, seed: decide the pictures.
+            threads: pictures are shared out among so many threads of the CPU.
+            device: what draws, as `Renderer` names it. `pictures` and `chunk` are for the CPU;
+                `scene` with ``renderer.render`` for all.
+
         Raises:
             InputError, ImageError: folders that do not hold what they should.
-            BackendUnavailable: no C++ compiler to build the renderer with.
         """
         self.settings = settings
         self.seed = seed
+        self.threads = threads
+        self.device = device
         self.model = HandModel()
         asset = self.model.asset
-        mesh = RenderMesh(
+        self.mesh = mesh = RenderMesh(
             faces=asset.faces,
             uv=asset.corner_uv,
             parts=asset.weights.argmax(axis=1).astype(np.uint8),
@@ -80,13 +106,22 @@ class HandRenderer:
             if settings.backgrounds is not None
             else None
         )
-        self._renderer = Renderer(
-            mesh,
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """What draws; made on first use, so that who only draws scenes needs no compiler.
+
+        Raises:
+            BackendUnavailable: no compiler for the device, or no such device.
+        """
+        return Renderer(
+            self.mesh,
             self.skins,
             self.environments,
             self.backgrounds,
-            size=settings.crop_px,
-            threads=threads,
+            size=self.settings.crop_px,
+            threads=self.threads,
+            device=self.device,
         )
 
     @property
@@ -94,8 +129,8 @@ class HandRenderer:
         """V of the labels' mesh."""
         return len(self.model.asset.template_subset)
 
-    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
-        """The ``number``-th chunk: pictures (count, S, S, 3) RGB and the right hands on them."""
+    def scene(self, number: int, count: int) -> Scene:
+        """What the ``number``-th chunk shows: all that chance decides, drawn on the CPU."""
         rng = np.random.default_rng([self.seed, number])
         views = sample_views(rng, self.model, count, self.settings.crop_px, self.settings.margin)
         empty = rng.random(count) < self.settings.empty
@@ -109,7 +144,13 @@ class HandRenderer:
         vertices = views.vertices_m.copy()
         vertices[empty, :, 0] += OUT_OF_SIGHT_M
         views = replace(views, in_view=~empty)
-        return self._renderer.render(vertices, views.intrinsics, look).image, views
+        return Scene(views, vertices, look)
+
+    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
+        """The ``number``-th chunk: pictures (count, S, S, 3) RGB and the right hands on them."""
+        scene = self.scene(number, count)
+        drawn = self.renderer.render(scene.vertices_m, scene.views.intrinsics, scene.look)
+        return drawn.image, scene.views
 
     def chunk(self, number: int, count: int) -> Crops:
         """The same as labelled crops."""

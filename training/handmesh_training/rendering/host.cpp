@@ -1,6 +1,6 @@
-// The CPU's loops over the stages of raster.cpp and shade.cpp, and the functions Python calls.
+// The CPU's loops over the stages, and the functions Python calls.
 
-#include "shade.cpp"
+#include "stages.cpp"
 
 #include <algorithm>
 #include <atomic>
@@ -9,102 +9,17 @@
 
 namespace {
 
-struct Workspace {
-  std::vector<Vec3> face_normals, normals, points, ambient, in_light;
-  std::vector<Planes> planes;
-  std::vector<uint64_t> visible;
-  std::vector<float> shadow, albedo;
-  std::vector<uint8_t> response;
-
-  Workspace(const HmMesh& mesh, const HmBatch& batch)
-      : face_normals(mesh.face_count), normals(mesh.vertex_count),
-        points(mesh.vertex_count), ambient(mesh.vertex_count),
-        in_light(mesh.vertex_count), planes(mesh.face_count),
-        visible((size_t)kSuper * kSuper * batch.size * batch.size),
-        shadow((size_t)batch.shadow_size * batch.shadow_size), albedo(3 * 256),
-        response(kToneTable) {}
-};
-
-// The light's frame, fitted so that the mesh and what else casts shadow fall inside the map.
-void fit_light(Scene* s) {
-  s->light_z = load3(s->batch->key_direction + 3 * (int64_t)s->item);
-  const Vec3 helper = fabsf(s->light_z.x) < 0.8f ? vec(1, 0, 0) : vec(0, 1, 0);
-  s->light_x = normalised(cross(helper, s->light_z));
-  s->light_y = cross(s->light_z, s->light_x);
-  float lo[2] = {1e9f, 1e9f}, hi[2] = {-1e9f, -1e9f};
-  auto include = [&](Vec3 p) {
-    const float q[2] = {dot(p, s->light_x), dot(p, s->light_y)};
-    for (int k = 0; k < 2; ++k) {
-      lo[k] = fminf(lo[k], q[k]);
-      hi[k] = fmaxf(hi[k], q[k]);
-    }
-  };
-  for (int v = 0; v < s->mesh->vertex_count; ++v) include(vertex_of(*s, v));
-  for (int i = 0; i < kSolids; ++i) {
-    const Solid o = load_solid(*s, i);
-    for (int k = 0; k < 8 && o.kind != kNoSolid && o.casts > 0.0f; ++k) include(corner_of(o, k));
-  }
-  const float extent = fmaxf(fmaxf(hi[0] - lo[0], hi[1] - lo[1]), 1e-6f);
-  s->light_scale = (s->batch->shadow_size - 4) / extent;
-  for (int k = 0; k < 2; ++k) s->light_origin[k] = lo[k] - 1.5f / s->light_scale;
-}
-
-// From the hand's middle to the arm's.
-void find_arm(Scene* s) {
-  Vec3 sum[2] = {vec(0, 0, 0), vec(0, 0, 0)};
-  int count[2] = {0, 0};
-  for (int v = 0; v < s->mesh->vertex_count; ++v) {
-    const int beyond = s->mesh->arm[v] > 0.0f;
-    sum[beyond] = add(sum[beyond], vertex_of(*s, v));
-    ++count[beyond];
-  }
-  s->arm_axis = vec(0, 1, 0);
-  if (count[0] == 0 || count[1] == 0) return;
-  s->arm_axis = normalised(sub(scale(sum[1], 1.0f / count[1]), scale(sum[0], 1.0f / count[0])));
-}
-
-void fill_tables(const Scene& s) {
-  const HmBatch& b = *s.batch;
-  for (int c = 0; c < 3; ++c) {
-    for (int i = 0; i < 256; ++i) {
-      const float v = (i + 0.5f) / 255.5f;  // textures are stored as square roots of light
-      s.albedo[256 * c + i] =
-          fminf(b.skin_gain[3 * s.item + c] * powf(v * v, b.skin_contrast[s.item]), 0.95f);
-    }
-  }
-  const float gamma = b.tone[2 * s.item], shoulder = b.tone[2 * s.item + 1];
-  for (int i = 0; i < kToneTable; ++i) {
-    const float t = (float)i / (kToneTable - 1);
-    float x = t * t * kToneMax;
-    if (x > shoulder) x = shoulder + (1 - shoulder) * (1 - expf((shoulder - x) / (1 - shoulder)));
-    x = x <= 0.0031308f ? 12.92f * x : 1.055f * powf(x, 1.0f / 2.4f) - 0.055f;
-    s.response[i] = (uint8_t)(powf(clampf(x, 0.0f, 1.0f), gamma) * 255.0f + 0.5f);
-  }
-}
-
-void render_one(Scene* s, Workspace* w, const HmOutput& out) {
-  const float* k = s->batch->camera + 4 * (int64_t)s->item;
-  // A sample's centre lies a quarter of a pixel off the pixel's.
-  s->grid.fx = (double)k[0] * kSuper;
-  s->grid.fy = (double)k[1] * kSuper;
-  s->grid.cx = ((double)k[2] + 0.5) * kSuper - 0.5;
-  s->grid.cy = ((double)k[3] + 0.5) * kSuper - 0.5;
-  s->ray_step[0] = (float)(1.0 / s->grid.fx);
-  s->ray_step[1] = (float)(1.0 / s->grid.fy);
-  s->ray_start[0] = (float)(-s->grid.cx / s->grid.fx);
-  s->ray_start[1] = (float)(-s->grid.cy / s->grid.fy);
-  std::fill(w->visible.begin(), w->visible.end(), 0);
-  std::fill(w->shadow.begin(), w->shadow.end(), -1e9f);
-  fill_tables(*s);
-  fit_light(s);
-  find_arm(s);
-  prepare_ground(s);
+void render_one(Scene* s, const HmOutput& out) {
+  prepare(s);
+  fill_tables(*s, 0, 1);
+  clear_buffers(*s, 0, 1);
+  const Lane all = {0, 0, 1, 1};
   for (int f = 0; f < s->mesh->face_count; ++f) face_normal(*s, f);
   for (int v = 0; v < s->mesh->vertex_count; ++v) shade_vertex(*s, v);
   for (int f = 0; f < s->mesh->face_count; ++f) draw_visible(*s, f);
   for (int f = 0; f < s->mesh->face_count; ++f) draw_shadow(*s, f);
-  for (int i = 0; i < kSolids; ++i) draw_solid(*s, i);
-  for (int i = 0; i < kSolids; ++i) draw_solid_shadow(*s, i);
+  for (int i = 0; i < kSolids; ++i) draw_solid(*s, i, all);
+  for (int i = 0; i < kSolids; ++i) draw_solid_shadow(*s, i, all);
   for (int y = 0; y < s->batch->size; ++y) {
     for (int x = 0; x < s->batch->size; ++x) shade_pixel(*s, out, x, y);
   }
@@ -126,25 +41,17 @@ void hm_render(const HmMesh* mesh, const HmTextures* skins, const HmTextures* ba
                const HmBatch* batch, const HmOutput* out, int32_t threads) {
   std::atomic<int> next(0);
   auto work = [&]() {
-    Workspace w(*mesh, *batch);
     Scene s;
     s.mesh = mesh;
     s.skins = skins;
     s.backgrounds = backgrounds;
     s.batch = batch;
-    s.face_normals = w.face_normals.data();
-    s.normals = w.normals.data();
-    s.points = w.points.data();
-    s.ambient = w.ambient.data();
-    s.in_light = w.in_light.data();
-    s.planes = w.planes.data();
-    s.visible = w.visible.data();
-    s.shadow = w.shadow.data();
-    s.albedo = w.albedo.data();
-    s.response = w.response.data();
+    // 64-bit words, so that the memory is aligned for everything in it.
+    std::vector<uint64_t> memory((size_t)lay_out(*mesh, *batch, nullptr, &s) / 8);
+    lay_out(*mesh, *batch, (uint8_t*)memory.data(), &s);
     for (int i = next++; i < batch->count; i = next++) {
       s.item = i;
-      render_one(&s, &w, *out);
+      render_one(&s, *out);
     }
   };
   std::vector<std::thread> pool;

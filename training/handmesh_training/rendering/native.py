@@ -15,12 +15,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from handmesh.errors import BackendError, BackendUnavailable
 
-SOURCES = (
-    "host.cpp",
+STAGES = (
+    "stages.cpp",
     "shade.cpp",
     "ground.cpp",
     "solids.cpp",
@@ -28,6 +29,7 @@ SOURCES = (
     "scene.cpp",
     "raster.cpp",
 )
+SOURCES = ("host.cpp", *STAGES)
 
 # The parts of -ffast-math that are wanted. The flag itself would, with GCC before 13, switch the
 # whole process to flushing denormals as soon as the library is loaded.
@@ -153,41 +155,61 @@ def build(folder: Path | None = None) -> Path:
         BackendUnavailable: no compiler is installed.
         BackendError: the compiler refused the source.
     """
-    compiler = find_compiler()
+    return compiled("renderer", find_compiler(), FLAGS, SOURCES, _processor(), folder)
+
+
+def compiled(
+    name: str,
+    compiler: str,
+    flags: Sequence[str],
+    sources: Sequence[str],
+    target: str = "",
+    folder: Path | None = None,
+) -> Path:
+    """Path of a shared library of this folder's sources, compiled unless it is in the cache.
+
+    Args:
+        name: what its file's name begins with.
+        compiler: path of a program that takes ``flags FILE -o LIBRARY`` and ``--version``.
+        flags: for the compiler.
+        sources: the file to compile, then those that it includes.
+        target: what else decides the contents.
+        folder: where to keep it; ``cache_folder()`` by default.
+
+    Raises:
+        BackendError: the compiler refused the source.
+    """
     folder = cache_folder() if folder is None else folder
     here = Path(__file__).parent
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     digest = hashlib.sha256()
-    for part in (compiler, version.stdout, " ".join(FLAGS), _processor()):
+    for part in (compiler, version.stdout, " ".join(flags), target):
         digest.update(part.encode() + b"\0")
-    for name in SOURCES:
-        digest.update((here / name).read_bytes() + b"\0")
-    target = folder / f"renderer-{digest.hexdigest()[:20]}.so"
-    if target.exists():
-        return target
+    for source in sources:
+        digest.update((here / source).read_bytes() + b"\0")
+    library = folder / f"{name}-{digest.hexdigest()[:20]}.so"
+    if library.exists():
+        return library
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch) / target.name
-        command = [compiler, *FLAGS, str(here / SOURCES[0]), "-o", str(made)]
+        made = Path(scratch) / library.name
+        command = [compiler, *flags, str(here / sources[0]), "-o", str(made)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise BackendError(
                 f"{compiler} could not compile the renderer (exit status {result.returncode}):\n"
-                f"{result.stderr[-2000:]}"
+                f"{(result.stderr or result.stdout)[-2000:]}"
             )
-        os.replace(made, target)
-    return target
+        os.replace(made, library)
+    return library
 
 
-@functools.cache
-def load() -> ctypes.CDLL:
-    """The compiled library, built if need be. Its calls release the GIL.
+def opened(path: Path) -> ctypes.CDLL:
+    """The library at a path, after a check that this file mirrors its structs.
 
     Raises:
-        BackendUnavailable: no compiler is installed.
-        BackendError: the library does not compile, load or fit this file.
+        BackendError: it does not load, or does not fit this file.
     """
-    path = build()
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -200,6 +222,18 @@ def load() -> ctypes.CDLL:
             f"native.py mirrors structs of {mirrored} bytes, the library has {list(sizes)}; "
             "bring native.py and raster.cpp together"
         )
+    return library
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The compiled library, built if need be. Its calls release the GIL.
+
+    Raises:
+        BackendUnavailable: no compiler is installed.
+        BackendError: the library does not compile, load or fit this file.
+    """
+    library = opened(build())
     library.hm_render.restype = None
     library.hm_rasterise.restype = None
     library.hm_meet_solid.restype = None

@@ -1,8 +1,8 @@
 // Rasteriser and shader of the training images: triangles in, photographs of hands out.
 //
 // Every stage is one function per vertex, per triangle or per pixel (HM_DEVICE), called by plain
-// loops on the CPU; none of them allocates or depends on the order of its calls, so the same
-// functions can be called by the threads of a GPU. No dependency beyond the C++14 library.
+// loops on the CPU (host.cpp) and by the threads of a GPU (device.cu); none of them allocates or
+// depends on the order of its calls. No dependency beyond the C++14 library.
 //
 // Coverage is decided in integers (vertices snapped to 1/256 of a sample, top-left rule), so
 // that triangles sharing an edge leave no hole and claim no sample twice, and no compiler flag
@@ -17,8 +17,14 @@
 
 #ifdef __CUDACC__
 #define HM_DEVICE __device__ __forceinline__
+#define HM_MEMBER __device__ __forceinline__
+#define HM_BOTH __host__ __device__ inline
+#define HM_BOTH_MEMBER __host__ __device__ inline
 #else
 #define HM_DEVICE static inline
+#define HM_MEMBER inline
+#define HM_BOTH static inline
+#define HM_BOTH_MEMBER inline
 #endif
 
 namespace {
@@ -256,16 +262,33 @@ HM_DEVICE float inverse_z_of(uint64_t key) {
   return value;
 }
 
+// The larger of what is there and what comes. On a GPU many threads come at once.
+HM_DEVICE void raise(uint64_t* slot, uint64_t key) {
+#ifdef __CUDACC__
+  atomicMax((unsigned long long*)slot, (unsigned long long)key);
+#else
+  if (key > *slot) *slot = key;
+#endif
+}
+HM_DEVICE void raise(float* slot, float value) {
+#ifdef __CUDACC__
+  // Floats sort like their bits as signed integers, negative ones against their bits as unsigned.
+  if (!(value > *slot)) return;  // what is there only ever rises
+  const int bits = __float_as_int(value);
+  if (bits >= 0) atomicMax((int*)slot, bits);
+  else atomicMin((unsigned*)slot, (unsigned)bits);
+#else
+  if (value > *slot) *slot = value;
+#endif
+}
+
 struct WriteVisible {
   uint64_t* buffer;
   int width, face;
   const Planes* planes;
-  HM_DEVICE void store(uint64_t* slot, uint64_t key) {
-    if (key > *slot) *slot = key;  // on a GPU: atomicMax
-  }
-  inline void operator()(int x, int y) {
+  HM_MEMBER void operator()(int x, int y) {
     const float rz = at(planes->inverse_z, (float)(x - planes->x0), (float)(y - planes->y0));
-    if (rz > 0.0f && rz <= 1.0f / kNear) store(buffer + (int64_t)y * width + x, visibility_key(rz, face));
+    if (rz > 0.0f && rz <= 1.0f / kNear) raise(buffer + (int64_t)y * width + x, visibility_key(rz, face));
   }
 };
 
@@ -273,10 +296,8 @@ struct WriteShadow {
   float* depth;  // along the light, larger is nearer to it
   int width, x0, y0;
   float plane[3];
-  inline void operator()(int x, int y) {
-    const float d = at(plane, (float)(x - x0), (float)(y - y0));
-    float* slot = depth + (int64_t)y * width + x;
-    if (d > *slot) *slot = d;
+  HM_MEMBER void operator()(int x, int y) {
+    raise(depth + (int64_t)y * width + x, at(plane, (float)(x - x0), (float)(y - y0)));
   }
 };
 

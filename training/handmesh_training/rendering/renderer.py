@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from handmesh.errors import InputError
 from handmesh_training.rendering import native
 from handmesh_training.rendering.appearance import Appearance
-from handmesh_training.rendering.arrays import checked
+from handmesh_training.rendering.devices import open_device
 from handmesh_training.rendering.environments import BackgroundSet, EnvironmentSet
 from handmesh_training.rendering.grounds import GROUND_FLOATS
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.skins import SkinSet
 from handmesh_training.rendering.solids import SOLID_FLOATS, SOLIDS
+from handmesh_training.rendering.textures import TextureStack
 
 NO_PART = 255
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Pictures of B hands.
+    """Pictures of B hands: NumPy arrays, or tensors on the renderer's GPU.
 
     Attributes:
         image: (B, S, S, 3) uint8 RGB.
@@ -37,11 +38,11 @@ class Rendered:
     All but the image are of the hand alone: what hides it leaves a hole in them.
     """
 
-    image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.uint8]
-    depth: npt.NDArray[np.float32] | None
-    parts: npt.NDArray[np.uint8] | None
-    normals: npt.NDArray[np.float32] | None = None
+    image: Any
+    mask: Any
+    depth: Any
+    parts: Any
+    normals: Any = None
 
 
 class Renderer:
@@ -60,10 +61,13 @@ class Renderer:
         size: side S of the pictures in px.
         threads: pictures are shared out among so many threads.
         shadow_size: side of the key light's shadow map in texels.
+        device: "cpu"; or "cuda" or "cuda:N", where meshes, textures and pictures stay on the GPU:
+            ``render`` takes tensors there (or NumPy arrays, which it copies) and returns tensors.
 
     Raises:
-        InputError: a size or thread count out of range, or skins that do not fit the mesh.
-        BackendUnavailable: no C++ compiler is installed.
+        InputError: a size or thread count out of range, another device, or skins that do not fit
+            the mesh.
+        BackendUnavailable: no C++ compiler is installed; for CUDA: no GPU or no nvcc.
         BackendError: the compiled code cannot be built or loaded.
     """
 
@@ -77,6 +81,7 @@ class Renderer:
         size: int = 128,
         threads: int = 1,
         shadow_size: int = 96,
+        device: str = "cpu",
     ) -> None:
         for name, value, low, high in (
             ("size", size, 8, 2048),
@@ -92,17 +97,35 @@ class Renderer:
         self.shadow_size = shadow_size
         sets = [environments.panoramas] + ([backgrounds] if backgrounds is not None else [])
         self._backgrounds = BackgroundSet.joined(sets)
-        self._is_panorama = self._backgrounds.is_panorama.astype(np.uint8)
-        self._uv = skins.map_uv(mesh)
+        self._device = open_device(device, threads)
+        self._kept: list[dict[str, Any]] = []  # arrays that the structs point to
+        self._is_panorama = self._device.put(self._backgrounds.is_panorama.astype(np.uint8))
         bare = np.full(mesh.vertex_count, -1.0, dtype=np.float32)
-        self._arm = bare if mesh.arm is None else mesh.arm
-        self._fan_start, self._fan = mesh.fans()
-        self._library = native.load()
+        fan_start, fan = mesh.fans()
+        arrays: dict[str, Any] = {
+            "faces": mesh.faces,
+            "uv": skins.map_uv(mesh),
+            "parts": mesh.parts,
+            "arm": bare if mesh.arm is None else mesh.arm,
+            "fan_start": fan_start,
+            "fan": fan,
+        }
+        arrays = {name: self._device.put(array) for name, array in arrays.items()}
+        self._kept.append(arrays)
+        self._structs = (
+            native.Mesh(
+                vertex_count=mesh.vertex_count,
+                face_count=len(mesh.faces),
+                **{name: self._device.address(array) for name, array in arrays.items()},
+            ),
+            self._uploaded(skins.textures),
+            self._uploaded(self._backgrounds.textures),
+        )
 
     def render(
         self,
-        vertices: npt.NDArray[np.floating],
-        camera: npt.NDArray[np.floating],
+        vertices: npt.NDArray[np.floating] | Tensor,
+        camera: npt.NDArray[np.floating] | Tensor,
         appearance: Appearance,
         *,
         depth: bool = False,
@@ -115,6 +138,10 @@ class Renderer:
             vertices: (B, V, 3) metres, camera frame (+x right, +y down, +z away).
             camera: (B, 4) fx, fy, cx, cy in px of the picture; pixel centres at integers.
             appearance: look of each picture, as ``sample_appearance`` draws it.
+
+            On CUDA each array may be a tensor instead. Of tensors, shape and kind are checked, but
+            values outside the range are clamped, without a word: a look at them would have to wait
+            for the GPU.
             depth: also return depth.
             parts: also return part labels.
             normals: also return normals.
@@ -122,65 +149,57 @@ class Renderer:
         Raises:
             InputError: an array of a wrong shape or dtype, not finite, or out of range.
         """
+        place, side = self._device, self.size
         shape = (None, self.mesh.vertex_count, 3)
-        points = checked("vertices", vertices, np.float32, shape, low=-100.0, high=100.0)
+        points = place.checked("vertices", vertices, np.float32, shape, -100.0, 100.0)
         count = len(points)
-        lens = checked("camera", camera, np.float32, (count, 4), low=-1e5, high=1e5)
-        if count and lens[:, :2].min() <= 0:
+        lens = place.checked("camera", camera, np.float32, (count, 4), -1e5, 1e5)
+        if isinstance(camera, np.ndarray) and count and camera[:, :2].min() <= 0:
             raise InputError("camera: focal lengths must be positive")
         look = self._checked_appearance(appearance, count)
-        side = self.size
+        square = (count, side, side)
         result = Rendered(
-            image=np.empty((count, side, side, 3), dtype=np.uint8),
-            mask=np.empty((count, side, side), dtype=np.uint8),
-            depth=np.empty((count, side, side), dtype=np.float32) if depth else None,
-            parts=np.empty((count, side, side), dtype=np.uint8) if parts else None,
-            normals=np.empty((count, side, side, 3), dtype=np.float32) if normals else None,
+            image=place.empty((*square, 3), np.uint8),
+            mask=place.empty(square, np.uint8),
+            depth=place.empty(square, np.float32) if depth else None,
+            parts=place.empty(square, np.uint8) if parts else None,
+            normals=place.empty((*square, 3), np.float32) if normals else None,
         )
         if count == 0:
             return result
-        mesh = native.Mesh(
-            faces=self.mesh.faces.ctypes.data,
-            uv=self._uv.ctypes.data,
-            parts=self.mesh.parts.ctypes.data,
-            arm=self._arm.ctypes.data,
-            fan_start=self._fan_start.ctypes.data,
-            fan=self._fan.ctypes.data,
-            vertex_count=self.mesh.vertex_count,
-            face_count=len(self.mesh.faces),
-        )
         batch = native.Batch(
-            vertices=points.ctypes.data,
-            camera=lens.ctypes.data,
-            is_panorama=self._is_panorama.ctypes.data,
+            vertices=place.address(points),
+            camera=place.address(lens),
+            is_panorama=place.address(self._is_panorama),
             count=count,
             size=side,
             shadow_size=self.shadow_size,
-            **{name: array.ctypes.data for name, array in look.items()},
+            **{name: place.address(array) for name, array in look.items()},
         )
+        wanted = {f.name: getattr(result, f.name) for f in fields(result)}
         output = native.Output(
-            image=result.image.ctypes.data,
-            mask=result.mask.ctypes.data,
-            depth=None if result.depth is None else result.depth.ctypes.data,
-            parts=None if result.parts is None else result.parts.ctypes.data,
-            normals=None if result.normals is None else result.normals.ctypes.data,
+            **{name: None if room is None else place.address(room) for name, room in wanted.items()}
         )
-        self._library.hm_render(
-            ctypes.byref(mesh),
-            ctypes.byref(self.skins.textures.native()),
-            ctypes.byref(self._backgrounds.textures.native()),
-            ctypes.byref(batch),
-            ctypes.byref(output),
-            ctypes.c_int32(min(self.threads, count)),
-        )
+        place.render(*self._structs, batch, output)
         return result
 
-    def _checked_appearance(
-        self, appearance: Appearance, count: int
-    ) -> dict[str, npt.NDArray[Any]]:
+    def _uploaded(self, textures: TextureStack) -> native.Textures:
+        """The C struct; what it points to is kept as long as the renderer."""
+        arrays: dict[str, Any] = {
+            name: self._device.put(getattr(textures, name))
+            for name in ("texels", "offset", "extent")
+        }
+        self._kept.append(arrays)
+        return native.Textures(
+            count=len(textures),
+            levels=textures.offset.shape[1],
+            **{name: self._device.address(array) for name, array in arrays.items()},
+        )
+
+    def _checked_appearance(self, appearance: Appearance, count: int) -> dict[str, Any]:
         last = float(self._backgrounds.textures.offset.shape[1] - 1)
         skins, places = len(self.skins) - 1, len(self._backgrounds) - 1
-        rules: dict[str, tuple[Any, tuple[int, ...], float | None, float | None]] = {
+        rules: dict[str, tuple[Any, tuple[int, ...], float, float]] = {
             "skin": (np.int32, (), 0, skins),
             "skin_gain": (np.float32, (3,), 0.0, 1e6),
             "skin_contrast": (np.float32, (), 0.0, 10.0),
@@ -202,13 +221,8 @@ class Renderer:
             "tone": (np.float32, (2,), 0.0, 10.0),
         }
         return {
-            name: checked(
-                f"appearance.{name}",
-                getattr(appearance, name),
-                dtype,
-                (count, *shape),
-                low=low,
-                high=high,
+            name: self._device.checked(
+                f"appearance.{name}", getattr(appearance, name), dtype, (count, *shape), low, high
             )
             for name, (dtype, shape, low, high) in rules.items()
         }

@@ -199,9 +199,15 @@ HM_DEVICE bool cut_span(const float lo[2], const float hi[2], int last, Span* ou
   return true;
 }
 
+// Which samples of a box one of several threads visits: every `across`-th column from column `x`,
+// every `down`-th row from row `y`.
+struct Lane {
+  int x, y, across, down;
+};
+
 // Ids after the faces' mark the solids in the visibility buffer. What the ground hides is left
 // out here, since the ground itself is drawn with the background.
-HM_DEVICE void draw_solid(const Scene& s, int i) {
+HM_DEVICE void draw_solid(const Scene& s, int i, Lane lane) {
   const Solid o = load_solid(s, i);
   if (o.kind == kNoSolid) return;
   const int width = kSuper * s.batch->size;
@@ -225,8 +231,8 @@ HM_DEVICE void draw_solid(const Scene& s, int i) {
   const double back[3] = {-o.centre.x, -o.centre.y, -o.centre.z};
   double from[3];
   into_frame(o, back, from);
-  for (int y = box.y0; y <= box.y1; ++y) {
-    for (int x = box.x0; x <= box.x1; ++x) {
+  for (int y = box.y0 + lane.y; y <= box.y1; y += lane.down) {
+    for (int x = box.x0 + lane.x; x <= box.x1; x += lane.across) {
       uint64_t* slot = s.visible + (int64_t)y * width + x;
       if (*slot > best) continue;  // something nearer than any of it
       const double ray[3] = {(x - s.grid.cx) / s.grid.fx, (y - s.grid.cy) / s.grid.fy, 1.0};
@@ -235,14 +241,13 @@ HM_DEVICE void draw_solid(const Scene& s, int i) {
       if (!meet_solid(o, from, d, &t0, &t1) || t0 < kNear) continue;
       const float rz = (float)(1.0 / t0);
       if (ground_inverse_z(s, ground, (float)x, (float)y) > rz) continue;
-      const uint64_t key = visibility_key(rz, s.mesh->face_count + i);
-      if (key > *slot) *slot = key;  // on a GPU: atomicMax
+      raise(slot, visibility_key(rz, s.mesh->face_count + i));
     }
   }
 }
 
 // As for the hand, the side turned away from the light casts the shadow.
-HM_DEVICE void draw_solid_shadow(const Scene& s, int i) {
+HM_DEVICE void draw_solid_shadow(const Scene& s, int i, Lane lane) {
   const Solid o = load_solid(s, i);
   if (o.kind == kNoSolid || o.casts <= 0.0f) return;
   const int size = s.batch->shadow_size;
@@ -255,16 +260,15 @@ HM_DEVICE void draw_solid_shadow(const Scene& s, int i) {
   Span box;
   if (!cut_span(lo, hi, size - 1, &box)) return;
   const double ray[3] = {s.light_z.x, s.light_z.y, s.light_z.z};
-  for (int y = box.y0; y <= box.y1; ++y) {
-    for (int x = box.x0; x <= box.x1; ++x) {
+  for (int y = box.y0 + lane.y; y <= box.y1; y += lane.down) {
+    for (int x = box.x0 + lane.x; x <= box.x1; x += lane.across) {
       const double u = s.light_origin[0] + x / (double)s.light_scale;
       const double v = s.light_origin[1] + y / (double)s.light_scale;
       const double from[3] = {u * s.light_x.x + v * s.light_y.x, u * s.light_x.y + v * s.light_y.y,
                               u * s.light_x.z + v * s.light_y.z};
       double t0, t1;
       if (!meet_ray(o, from, ray, &t0, &t1)) continue;
-      float* slot = s.shadow + (int64_t)y * size + x;
-      if ((float)t0 > *slot) *slot = (float)t0;  // on a GPU: atomicMax
+      raise(s.shadow + (int64_t)y * size + x, (float)t0);
     }
   }
 }

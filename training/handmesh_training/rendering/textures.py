@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from handmesh.errors import InputError
-from handmesh_training.rendering import native
 from handmesh_training.rendering.arrays import checked
 
 LEVELS = 7
@@ -96,13 +95,3 @@ class TextureStack:
         start = int(self.offset[index, level])
         texels = self.texels[start : start + 4 * height * width].reshape(height, width, 4)
         return (texels[..., :3].astype(np.float32) / 255.0) ** 2
-
-    def native(self) -> native.Textures:
-        """The C struct; it points into this object's arrays, which must outlive it."""
-        return native.Textures(
-            texels=self.texels.ctypes.data,
-            offset=self.offset.ctypes.data,
-            extent=self.extent.ctypes.data,
-            count=len(self),
-            levels=self.offset.shape[1],
-        )
