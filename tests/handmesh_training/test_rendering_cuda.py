@@ -24,7 +24,7 @@ COUNT, SIZE = 6, 64
 LABELS = ("mask", "depth", "parts", "normals")
 
 # No fast arithmetic: two inlinings of one function then give the same bits.
-PLAIN_FLAGS = ("-std=c++14", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-pthread")
+PLAIN_FLAGS = ("-std=c++14", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-pthread")
 
 
 class ShimDevice(HostDevice):
@@ -113,7 +113,7 @@ def test_no_memory_for_a_picture_is_an_error(hands: HandRenderer, shim: ctypes.C
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("architecture", ["90"])
 def test_device_code_compiles(architecture: str, tmp_path: Path) -> None:
     try:
         native_cuda.find_compiler()
