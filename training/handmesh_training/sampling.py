@@ -1,4 +1,4 @@
-"""Random hands before random cameras: poses from `poses`, view, distance and crop."""
+"""Random hands before random cameras: poses from `poses`, cameras from `views`, crops."""
 
 from __future__ import annotations
 
@@ -9,47 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from .gestures.library import GestureLibrary
-from .hand import HandModel, PosedHand
+from .hand import FOREARM, HandModel, PosedHand
 from .poses import Poses, draw_poses
+from .views import sample_views_of
 
 Array = NDArray[np.float64]
 
-# Distance of the camera, and how far the hand stands off the optical axis (tangent).
-DISTANCE_M = (0.22, 1.3)
-OFF_AXIS = 0.35
-
-
-def sample_orientations(rng: np.random.Generator, count: int) -> Array:
-    """Rotations (count, 3, 3): four in ten uniform over all, the others as held up to a camera."""
-    quaternion = rng.normal(0, 1, (count, 4))
-    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
-    anyhow = _quaternion_matrix(quaternion)
-    # Palm or back towards the camera, then pitched, yawed and rolled.
-    yaw = rng.normal(0, 0.55, count) + np.pi * (rng.random(count) < 0.4)
-    # Thumb-side and edge views are the hard ones: a good share of them.
-    around = rng.random(count) < 0.4
-    yaw[around] = rng.uniform(-np.pi, np.pi, int(around.sum()))
-    held = _turn(2, rng.normal(0, 0.7, count)) @ _turn(0, rng.normal(0, 0.5, count)) @ _turn(1, yaw)
-    return np.where((rng.random(count) < 0.4)[:, None, None], anyhow, held)
-
-
-def _quaternion_matrix(q: Array) -> Array:
-    w, x, y, z = q.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)  # (count, 3, 3)
-
-
-def _turn(axis: int, angle: Array) -> Array:
-    a, b = (axis + 1) % 3, (axis + 2) % 3
-    matrix = np.zeros((len(angle), 3, 3))
-    matrix[:, axis, axis] = 1
-    matrix[:, a, a] = matrix[:, b, b] = np.cos(angle)
-    matrix[:, a, b], matrix[:, b, a] = -np.sin(angle), np.sin(angle)
-    return matrix
+# Nothing of a hand or arm is nearer to the camera than this; an arm bends away from here on.
+NEAR_M, BENDS_M = 0.05, 0.11
+# The arm is drawn out from here on, metres below the wrist, where its end would be seen.
+ARM_FROM_M = 0.07
+ARM_END_M = 0.05  # the open end is cut aslant
+ARM_STRETCHES = (0.8, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +76,14 @@ def sample_views(
     """
     poses = draw_poses(rng, model, count)
     posed = skin(model, poses)
-    turn = torch.from_numpy(sample_orientations(rng, count)).float()
-    distance = np.exp(rng.uniform(np.log(DISTANCE_M[0]), np.log(DISTANCE_M[1]), count))
-    place = np.concatenate([rng.uniform(-OFF_AXIS, OFF_AXIS, (count, 2)), np.ones((count, 1))], 1)
-    # The middle of the hand, not the wrist, stands at the sampled place.
-    offset = torch.from_numpy(place * distance[:, None]).float()[:, None]
+    arm = model.rotations(poses.angles)[:, FOREARM, :, 1].double().numpy()  # (B, 3) of +y
+    view = sample_views_of(rng, arm)
+    turn = torch.from_numpy(view.turn).float()
     turned = posed.joints @ turn.transpose(1, 2)  # (B, 21, 3)
-    centre = turned.mean(dim=1, keepdim=True)
-    joints = (turned - centre + offset).numpy()
-    vertices = (posed.vertices @ turn.transpose(1, 2) - centre + offset).numpy()
+    # The middle of the hand, not the wrist, stands at the sampled place.
+    shift = torch.from_numpy(view.middle).float()[:, None] - turned.mean(dim=1, keepdim=True)
+    joints = (turned + shift).numpy()
+    vertices = (posed.vertices @ turn.transpose(1, 2) + shift).numpy()
 
     plane = joints[..., :2] / joints[..., 2:]  # (B, 21, 2) tangents
     low, high = plane.min(axis=1), plane.max(axis=1)
@@ -123,6 +93,8 @@ def sample_views(
     # Crop fraction u = (x_px + 0.5) / crop_px, with x_px counted from pixel centres.
     principal = -corner * focal[:, None] - 0.5
     intrinsics = np.concatenate([focal[:, None], focal[:, None], principal], axis=1)
+
+    _lead_arms_away(model, vertices, (view.turn @ arm[..., None])[..., 0], intrinsics, crop_px)
 
     bone = np.linalg.norm(joints[:, 10] - joints[:, 9], axis=-1)
     root = joints[:, :1, 2:]
@@ -141,3 +113,42 @@ def sample_views(
         in_view=np.ones(count, dtype=bool),
         gesture=poses.gesture,
     )
+
+
+def _lead_arms_away(
+    model: HandModel,
+    vertices: NDArray[np.float32],
+    arm: Array,
+    intrinsics: Array,
+    crop_px: int,
+) -> None:
+    """Draw out, in place, arms whose end would be in the crop, and bend those behind the camera.
+
+    Only vertices (B, V, 3) below the labelled mesh move. ``arm`` (B, 3) points to the elbow.
+    """
+    height = model.asset.vertices_m[:, 1]
+    moved = np.flatnonzero(height > ARM_FROM_M)
+    beyond = height[moved] - ARM_FROM_M  # (N,)
+    end = beyond > beyond.max() - ARM_END_M
+    # The elbow bends sideways, out of the picture on the side to which the arm points already.
+    out = arm.copy()
+    out[:, 2] = 0
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-6)
+    out = (out + arm * [1, 1, 0.25]).astype(np.float32)
+    left = np.arange(len(vertices))
+    extra = np.zeros(len(vertices), dtype=np.float32)
+    for stretch in (0.0, *ARM_STRETCHES):
+        extra[left] = stretch
+        reach = extra[left, None, None] * beyond[end][:, None]
+        ends = vertices[left][:, moved[end]] + reach * out[left, None]
+        focal, centre = intrinsics[left, None, :2], intrinsics[left, None, 2:]
+        pixel = focal * ends[..., :2] / np.maximum(ends[..., 2:], NEAR_M) + centre
+        seen = ((pixel > -1) & (pixel < crop_px)).all(axis=-1).any(axis=1)
+        left = left[seen & (ends[..., 2] > NEAR_M).any(axis=1)]
+        if not len(left):
+            break
+    arms = vertices[:, moved] + (extra[:, None] * beyond)[..., None] * out[:, None]
+    depth = arms[..., 2]
+    bent = NEAR_M + (BENDS_M - NEAR_M) * np.exp((depth - BENDS_M) / (BENDS_M - NEAR_M))
+    arms[..., 2] = np.where(depth < BENDS_M, bent, depth)
+    vertices[:, moved] = arms
