@@ -13,6 +13,9 @@
     ├── MissingExtra (also ImportError)        an optional package that is not installed
     ├── ExportError
     │   └── ParityError                        an artifact that computes something else
+    ├── ShardError                             a sharded set that cannot be found, read or written
+    │   ├── ShardIntegrityError                a shard of it is missing, or not what was written
+    │   └── ShardMismatchError                 the set in the folder is another one
     └── TrainingError
         ├── DivergedError                      the loss is no longer a number
         └── CheckpointError                    a checkpoint that cannot be resumed
@@ -39,6 +42,9 @@ __all__ = [
     "IntegrityError",
     "MissingExtra",
     "ParityError",
+    "ShardError",
+    "ShardIntegrityError",
+    "ShardMismatchError",
     "TrainingError",
 ]
 
@@ -106,6 +112,18 @@ class ExportError(HandMeshError):
 
 class ParityError(ExportError):
     """An artifact's outputs differ from the network's by more than the tolerance."""
+
+
+class ShardError(HandMeshError):
+    """A sharded set is not there, not complete, or cannot be read or written."""
+
+
+class ShardIntegrityError(ShardError):
+    """A shard is missing, truncated, or differs from the one that was written."""
+
+
+class ShardMismatchError(ShardError):
+    """A folder holds a set with other settings, or one that is rendered otherwise."""
 
 
 class TrainingError(HandMeshError):

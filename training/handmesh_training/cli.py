@@ -1,17 +1,19 @@
-"""The sub-commands `handmesh train`, `handmesh evaluate` and `handmesh reference`."""
+"""The sub-commands `handmesh train`, `evaluate`, `reference` and `render`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from handmesh.errors import InputError, MissingExtra
+from handmesh.errors import InputError
 from handmesh.files import write_atomic
+
+from .cli_options import add_data, needing_the_extra
+from .cli_render import add_render
 
 # Seeds of rendered hands: training counts up from zero, evaluation stands far off.
 EVALUATION_SEED = 987_654
@@ -22,49 +24,7 @@ def add_commands(commands: Any) -> None:
     _add_train(commands)
     _add_evaluate(commands)
     _add_reference(commands)
-
-
-def _needing_the_extra(
-    command: Callable[[argparse.Namespace], int],
-) -> Callable[[argparse.Namespace], int]:
-    """The command, with a missing package told as such."""
-
-    def run(options: argparse.Namespace) -> int:
-        try:
-            return command(options)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("handmesh"):
-                raise
-            raise MissingExtra(error.name, "training") from error
-
-    return run
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--skins", type=Path, metavar="DIR", help="MakeHuman body-atlas crops (default: made up)"
-    )
-    parser.add_argument(
-        "--environments", type=Path, metavar="DIR", help=".hdr panoramas (default: made up)"
-    )
-    parser.add_argument(
-        "--backgrounds", type=Path, metavar="DIR", help="photos to put behind rendered hands"
-    )
-    parser.add_argument(
-        "--photos",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder of real photos with pseudo_labels.json; may be given more than once",
-    )
-    parser.add_argument(
-        "--dataset",
-        action="append",
-        default=[],
-        metavar="LAYOUT:SPLIT:DIR",
-        help="a labelled data set, as stb:train_sk:DIR; may be given more than once",
-    )
+    add_render(commands)
 
 
 def _add_train(commands: Any) -> None:
@@ -75,7 +35,7 @@ def _add_train(commands: Any) -> None:
         "checkpoint in --out. With several GPUs, or a process for each core: torchrun "
         "--nproc-per-node N -m handmesh train ...",
     )
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument("--network", choices=("light", "paper"), default="light")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
     parser.add_argument(
@@ -86,12 +46,21 @@ def _add_train(commands: Any) -> None:
         "--decay", type=int, metavar="N", help="batches at the end over which the rate falls"
     )
     parser.add_argument("--batch", type=int, default=64, metavar="N")
+    parser.add_argument(
+        "--shards", type=Path, metavar="DIR", help="train on this set of `handmesh render`"
+    )
+    parser.add_argument(
+        "--reuse",
+        type=float,
+        metavar="N",
+        help="draws of each rendered hand, augmented anew (default 3; with --shards 1 an epoch)",
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="loader processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.set_defaults(run=_needing_the_extra(_train))
+    parser.set_defaults(run=needing_the_extra(_train))
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -101,7 +70,7 @@ def _add_evaluate(commands: Any) -> None:
         description="Errors on rendered hands and data sets with true labels, and disagreement "
         "with a teacher's landmarks on photos. The box around the hand is given.",
     )
-    _add_data(parser)
+    add_data(parser)
     parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
     parser.add_argument("--backend", default="onnx", metavar="NAME")
     parser.add_argument("--rendered", type=int, default=1000, metavar="N", help="0 for none")
@@ -114,7 +83,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="photos or hands of a set at most")
     parser.add_argument("--search", action="store_true", help="also find hands without a box")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    parser.set_defaults(run=_needing_the_extra(_evaluate))
+    parser.set_defaults(run=needing_the_extra(_evaluate))
 
 
 def _add_reference(commands: Any) -> None:
@@ -129,7 +98,7 @@ def _add_reference(commands: Any) -> None:
     )
     parser.add_argument("--side", type=int, default=128, metavar="PX")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
-    parser.set_defaults(run=_needing_the_extra(_reference))
+    parser.set_defaults(run=needing_the_extra(_reference))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -141,6 +110,7 @@ def _train(options: argparse.Namespace) -> int:
     from .datasets import parse_dataset
     from .parallel import process_group
     from .rendered import HandRenderer, RenderSettings
+    from .shards import Manifest
     from .stream import StreamSettings
     from .train import Trainer, TrainSettings
 
@@ -148,10 +118,13 @@ def _train(options: argparse.Namespace) -> int:
         parse_dataset(name)
     config: NetworkConfig = LightConfig() if options.network == "light" else PaperConfig()
     side = config.input_size
-    stored = side * 5 // 4
     render = RenderSettings(
-        options.skins, options.environments, options.backgrounds, crop_px=stored
+        options.skins, options.environments, options.backgrounds, crop_px=side * 5 // 4
     )
+    if options.shards is not None:
+        stored = Manifest.load(options.shards)
+        render = replace(render, crop_px=stored.crop_px, margin=stored.margin)
+    reuse = 3.0 if options.shards is None else 1.0
     settings = TrainSettings(
         steps=options.steps,
         decay=options.steps // 3 if options.decay is None else options.decay,
@@ -162,8 +135,10 @@ def _train(options: argparse.Namespace) -> int:
             batch=options.batch,
             photos=tuple(options.photos),
             datasets=tuple(options.dataset),
+            shards=options.shards,
+            reuse=reuse if options.reuse is None else options.reuse,
             render=render,
-            augment=Augmentation(input_size=side),
+            augment=Augmentation(input_size=side, stored_margin=render.margin),
         ),
     )
     look = RenderSettings(

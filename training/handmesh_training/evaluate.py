@@ -113,8 +113,9 @@ def evaluate_rendered(
     side = settings.crop_px
     box = Box(0.5 * side - 0.5, 0.5 * side - 0.5, side * BOX_MARGIN / settings.margin)
     with tqdm(total=count, desc="rendered", unit="hand") as bar:
-        for number in range((count + chunk - 1) // chunk):
-            images, views = renderer.pictures(number, min(chunk, count - number * chunk))
+        for first in range(0, count, chunk):
+            drawn = renderer.draw(range(first, min(first + chunk, count)))
+            images, views = renderer.render(drawn).image, drawn.views
             for i, image in enumerate(images):
                 fx, fy, cx, cy = (float(x) for x in views.intrinsics[i])
                 joints = views.joints_m[i].astype(np.float64)

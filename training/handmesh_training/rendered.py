@@ -1,26 +1,46 @@
-"""Rendered crops with exact labels, reproducible from a seed."""
+"""Rendered hands with exact labels. Sample ``i`` of a seed is always the same sample.
+
+Random numbers are drawn for blocks of `BLOCK` samples: block ``b`` has a generator of its own,
+seeded by ``[seed, b]``, and sample ``i`` is row ``i % BLOCK`` of block ``i // BLOCK``. What a
+sample shows therefore depends on seed and index alone: not on what was rendered before, nor on how
+many processes share the work. `docs/rendering.md` says what may differ between machines.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from handmesh.errors import InputError
+
 from .hand import HandModel
+from .record import HandRecord
 from .rendering.appearance import Appearance, sample_appearance
 from .rendering.environments import BackgroundSet, EnvironmentSet
 from .rendering.hands import Hands
 from .rendering.mesh import RenderMesh
-from .rendering.renderer import Renderer
+from .rendering.renderer import Rendered, Renderer
 from .rendering.skins import SkinSet
 from .samples import Crops
 from .sampling import HandViews, sample_views
+from .tones import nearest_monk, skin_albedo
 
+# Samples that share a random generator. Changing it changes every sample.
+BLOCK = 64
+# Drawn blocks that are kept: reading samples one after the other draws each block once.
+BLOCKS_KEPT = 2
 # Metres sideways that put a hand out of every picture: what is left is the background.
 OUT_OF_SIGHT_M = 60.0
+
+Rows = TypeVar("Rows", HandViews, Appearance)
+Indices = NDArray[np.integer] | Sequence[int] | range
 
 
 @dataclass(frozen=True)
@@ -46,22 +66,27 @@ class RenderSettings:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Hands and looks of one chunk of B pictures, ready to be drawn.
+    """What B samples show, ready to be drawn: all that chance decides.
 
     Attributes:
-        views: the hands with their labels.
-        vertices_m: (B, V, 3) float32 where the mesh is drawn: out of sight where `views.in_view`
-            is False.
+        indices: (B,) int64 of the samples.
+        views: the hands with their labels; ``in_view`` is False where the hand is left out.
+        vertices_m: (B, V, 3) float32 where the mesh is drawn: out of sight where the hand is left
+            out.
         look: everything else.
     """
 
+    indices: NDArray[np.int64]
     views: HandViews
     vertices_m: NDArray[np.float32]
     look: Appearance
 
+    def __len__(self) -> int:
+        return len(self.indices)
+
 
 class HandRenderer:
-    """Renders numbered chunks of hands: the same seed and number give the same crops."""
+    """Renders numbered samples of one seed. All are right hands."""
 
     def __init__(
         self, settings: RenderSettings, seed: int, threads: int = 1, device: str = "cpu"
@@ -70,8 +95,8 @@ class HandRenderer:
         Args:
             settings, seed: decide the pictures.
             threads: pictures are shared out among so many threads of the CPU.
-            device: what draws, as `Renderer` names it. `pictures` and `chunk` are for the CPU;
-                `scene` with ``renderer.render`` for all.
+            device: what draws, as `Renderer` names it. Here pictures come as NumPy arrays all the
+                same; to keep them on a GPU, give a `scene` to ``renderer.render``.
 
         Raises:
             InputError, ImageError: folders that do not hold what they should.
@@ -106,6 +131,7 @@ class HandRenderer:
             if settings.backgrounds is not None
             else None
         )
+        self._blocks: OrderedDict[int, tuple[HandViews, Appearance]] = OrderedDict()
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -129,34 +155,71 @@ class HandRenderer:
         """V of the labels' mesh."""
         return len(self.model.asset.template_subset)
 
+    def draw(self, indices: Indices) -> Scene:
+        """What the samples ``indices`` show, without making pictures of them.
+
+        Raises:
+            InputError: ``indices`` is not a row of whole numbers from 0, or is empty.
+        """
+        wanted = _checked(indices)
+        blocks = wanted // BLOCK
+        order = np.argsort(blocks, kind="stable")
+        views, looks = [], []
+        for block in np.unique(blocks):
+            rows = wanted[order][blocks[order] == block] % BLOCK
+            drawn_views, drawn_look = self._block(int(block))
+            views.append(_take(drawn_views, rows))
+            looks.append(_take(drawn_look, rows))
+        back = np.argsort(order, kind="stable")
+        joined = _take(_join(views), back)
+        vertices = joined.vertices_m.copy()
+        vertices[~joined.in_view, :, 0] += OUT_OF_SIGHT_M
+        return Scene(wanted, joined, vertices, _take(_join(looks), back))
+
     def scene(self, number: int, count: int) -> Scene:
-        """What the ``number``-th chunk shows: all that chance decides, drawn on the CPU."""
+        """Samples ``number * count`` to ``(number + 1) * count``. Raises as `draw`."""
+        return self.draw(range(number * count, (number + 1) * count))
+
+    def _block(self, number: int) -> tuple[HandViews, Appearance]:
+        """All rows of one block. Always drawn whole: a row depends on how many are drawn."""
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
         rng = np.random.default_rng([self.seed, number])
-        views = sample_views(rng, self.model, count, self.settings.crop_px, self.settings.margin)
-        empty = rng.random(count) < self.settings.empty
+        views = sample_views(rng, self.model, BLOCK, self.settings.crop_px, self.settings.margin)
+        empty = rng.random(BLOCK) < self.settings.empty
         hands = Hands(
             views.vertices_m, views.joints_m, views.intrinsics, self.settings.crop_px,
             self.model.asset.vertices_m[:, 1], ~empty,
         )  # fmt: skip
         look = sample_appearance(
-            rng, count, self.skins, self.environments, self.backgrounds, hands=hands
+            rng, BLOCK, self.skins, self.environments, self.backgrounds, hands=hands
         )
-        vertices = views.vertices_m.copy()
-        vertices[empty, :, 0] += OUT_OF_SIGHT_M
-        views = replace(views, in_view=~empty)
-        return Scene(views, vertices, look)
+        self._blocks[number] = replace(views, in_view=~empty), look
+        if len(self._blocks) > BLOCKS_KEPT:
+            self._blocks.popitem(last=False)
+        return self._blocks[number]
 
-    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
-        """The ``number``-th chunk: pictures (count, S, S, 3) RGB and the right hands on them."""
-        scene = self.scene(number, count)
-        drawn = self.renderer.render(scene.vertices_m, scene.views.intrinsics, scene.look)
-        return drawn.image, scene.views
+    def render(self, scene: Scene, depth: bool = False) -> Rendered:
+        """Pictures (B, S, S, 3) and masks, as NumPy arrays; with ``depth``, depth as well.
 
-    def chunk(self, number: int, count: int) -> Crops:
-        """The same as labelled crops."""
-        images, views = self.pictures(number, count)
+        Raises:
+            BackendUnavailable: no compiler for the device, or no such device.
+        """
+        made = self.renderer.render(
+            scene.vertices_m, scene.views.intrinsics, scene.look, depth=depth
+        )
+        if self.device == "cpu":
+            return made
+        arrays = {f.name: getattr(made, f.name) for f in fields(made)}
+        return Rendered(**{k: None if a is None else a.cpu().numpy() for k, a in arrays.items()})
+
+    def crops(self, indices: Indices) -> Crops:
+        """The samples ``indices`` as labelled crops. Raises as `draw`."""
+        scene = self.draw(indices)
+        views = scene.views
         return Crops(
-            images=images,
+            images=self.render(scene).image,
             joints=views.joints,
             vertices=views.vertices,
             crop_in_bones=views.crop_in_bones,
@@ -164,5 +227,54 @@ class HandRenderer:
             has_joints=views.in_view,
             has_depth=views.in_view,
             has_mesh=views.in_view,
-            is_right=np.ones(count, dtype=bool),
+            is_right=np.ones(len(scene), dtype=bool),
         )
+
+    def records(self, indices: Indices) -> list[HandRecord]:
+        """The samples ``indices`` with all that is known about them. Raises as `draw`."""
+        scene = self.draw(indices)
+        made = self.render(scene, depth=True)
+        tones = nearest_monk(skin_albedo(scene.look, self.skins))
+        subset = self.model.asset.template_subset
+        views = scene.views
+        return [
+            HandRecord(
+                index=int(scene.indices[i]),
+                image=made.image[i],
+                has_hand=bool(views.in_view[i]),
+                intrinsics=views.intrinsics[i],
+                joints_m=views.joints_m[i],
+                vertices_m=views.vertices_m[i, subset],
+                skin_tone=int(tones[i]),
+                mask=made.mask[i],
+                depth_m=made.depth[i],
+            )
+            for i in range(len(scene))
+        ]
+
+    def chunk(self, number: int, count: int) -> Crops:
+        """Crops ``number * count`` to ``(number + 1) * count``. Raises as `draw`."""
+        return self.crops(range(number * count, (number + 1) * count))
+
+    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
+        """The same samples as pictures (count, S, S, 3) RGB and the hands on them."""
+        scene = self.scene(number, count)
+        return self.render(scene).image, scene.views
+
+
+def _checked(indices: Indices) -> NDArray[np.int64]:
+    array = np.asarray(indices)
+    if array.ndim != 1 or not (array.dtype.kind in "iu" or array.size == 0):
+        raise InputError(f"expected a row of whole sample numbers, got {array.shape} {array.dtype}")
+    if array.size == 0 or array.min() < 0:
+        raise InputError("expected at least one sample number, and none below 0")
+    return array.astype(np.int64)
+
+
+def _take(rows: Rows, indices: NDArray[np.integer]) -> Rows:
+    return type(rows)(*(getattr(rows, field.name)[indices] for field in fields(rows)))
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -17,10 +17,10 @@ from .augment import Augmentation
 from .datasets import parse_dataset
 from .datasets.crops import can_crop, to_crops
 from .photos import load_crops
-from .rendered import HandRenderer, RenderSettings
+from .pool import Pool
+from .rendered import RenderSettings
 from .samples import Crops
-
-Batch = dict[str, torch.Tensor]
+from .sources import Batch, open_source, to_tensors
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ class StreamSettings:
             hand of theirs is as likely as any other.
         photos: photo sets (see `photos`), held in memory.
         datasets: data sets as LAYOUT:SPLIT:FOLDER (see `datasets`), read as they are drawn.
-        reuse: how often each rendered crop is drawn, on average, before it is replaced; every draw
+        reuse: how often each rendered crop is drawn before it is replaced, at least 1; every draw
             is augmented anew. Rendering costs a good part of a training step on a CPU.
-        pool: rendered crops held at a time.
-        chunk: crops rendered at a time.
+        pool: rendered crops held at a time by each worker.
+        chunk: crops rendered at a time; best a multiple of `rendered.BLOCK`.
+        shards: folder of a sharded set to draw from, instead of rendering; its crops must be of
+            ``render``'s size and margin. Each sample is read once an epoch, over all workers.
         render: of the stored crops. augment: from those to network inputs.
 
     Raises:
@@ -50,20 +52,29 @@ class StreamSettings:
     reuse: float = 3.0
     pool: int = 6144
     chunk: int = 256
+    shards: Path | None = None
     render: RenderSettings = field(default_factory=RenderSettings)
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.pool < 2 * self.chunk:
-            raise InputError(f"a pool of {self.pool} is less than two chunks of {self.chunk}")
-        from_others = self.photos or self.datasets
-        if from_others and round(self.batch * self.photo_share) >= self.batch:
+        if self.others_per_batch >= self.batch:
             raise InputError(f"photo_share {self.photo_share} leaves no room for rendered hands")
         if self.augment.stored_margin != self.render.margin:
             raise InputError(
                 f"crops are stored with margin {self.render.margin}, but augment.stored_margin is "
                 f"{self.augment.stored_margin}; give both the same"
             )
+        self.new_pool(seed=0)  # which checks the other numbers
+
+    @property
+    def others_per_batch(self) -> int:
+        """Crops of each batch that come from photos and data sets."""
+        return round(self.batch * self.photo_share) if self.photos or self.datasets else 0
+
+    def new_pool(self, seed: int, worker: int = 0, workers: int = 1) -> Pool:
+        """The bookkeeping of one worker's pool."""
+        drawn = self.batch - self.others_per_batch
+        return Pool(self.pool, self.chunk, drawn, self.reuse, seed, worker, workers)
 
 
 class LabelledCrops:
@@ -109,7 +120,11 @@ class LabelledCrops:
 
 
 class CropStream(IterableDataset[Batch]):
-    """Batches as tensors named like the fields of `Crops`; endless; each worker its own seeds."""
+    """Batches as tensors named like the fields of `Crops`; endless.
+
+    Each worker of each process has its own part of the numbered samples (see `pool`): together they
+    leave none out and take none twice.
+    """
 
     def __init__(
         self, settings: StreamSettings, seed: int, start: int = 0, rank: int = 0, world: int = 1
@@ -117,8 +132,9 @@ class CropStream(IterableDataset[Batch]):
         """
         Args:
             settings: what is in a batch. seed: of the whole stream.
-            start: batches already consumed by an earlier run; the stream goes on with hands that
-                run has not seen, but for a chunk or two that it had just begun to draw from.
+            start: batches that this process has consumed in an earlier run. With as many processes
+                and workers as then, the batches are those that would have come next, bit for bit;
+                first the pool is filled again, which takes as long as rendering it.
             rank, world: number of this process and of all that train together; each has its own.
         """
         super().__init__()
@@ -131,36 +147,36 @@ class CropStream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         settings = self.settings
         info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
-        worker, workers = self.rank * workers + worker, self.world * workers
+        place, here = (info.id, info.num_workers) if info is not None else (0, 1)
+        # A loader asks its workers in turn, from the first: batch `start` must be its first.
+        place = (place + self.start) % here
+        done = (self.start + here - 1 - place) // here  # batches this worker has made before
+        worker, workers = self.rank * here + place, self.world * here
         torch.set_num_threads(1)
         cv2.setNumThreads(0)
-        renderer = HandRenderer(settings.render, self.seed)
-        rng = np.random.default_rng([self.seed, 7, worker, self.start])
-        labelled = LabelledCrops(settings, renderer.vertex_count)
-        from_others = round(settings.batch * settings.photo_share) if len(labelled) else 0
-        from_pool = settings.batch - from_others
+        source = open_source(settings.render, settings.shards, self.seed)
+        labelled = LabelledCrops(settings, source.vertex_count)
+        if settings.others_per_batch and not len(labelled):
+            raise InputError("the photo and data sets hold no labelled hand; leave them out")
 
-        # Chunk numbers: interleaved over workers, continued after `start` batches.
-        per_chunk = settings.reuse * settings.chunk / from_pool  # batches a chunk lasts
-        number = int(self.start / per_chunk) * workers + worker + (workers if self.start else 0)
-        pool = Crops.empty(settings.pool, settings.render.crop_px, renderer.vertex_count)
-        filled, slot, due = 0, 0, 0.0
+        plan = settings.new_pool(self.seed, worker, workers)
+        plan.skip(done)
+        pool = Crops.empty(settings.pool, settings.render.crop_px, source.vertex_count)
+        held = plan.held()
+        for first in range(0, len(held.rows), settings.chunk):
+            part = slice(first, first + settings.chunk)
+            pool.put(held.rows[part], source.crops(held.numbers[part]))
         while True:
-            # Start with a few chunks rather than a full pool: the first batches come soon.
-            while due >= 1 or filled < 2 * settings.chunk:
-                rows = (slot + np.arange(settings.chunk)) % settings.pool
-                pool.put(rows, renderer.chunk(number, settings.chunk))
-                number += workers
-                slot = (slot + settings.chunk) % settings.pool
-                filled = min(filled + settings.chunk, settings.pool)
-                due = max(due - 1, 0.0)
-            due += 1 / per_chunk
-            parts = [pool.take(rng.integers(filled, size=from_pool))]
-            if from_others:
-                parts.append(labelled.draw(rng, from_others))
-            batch = settings.augment(rng, Crops.concatenate(parts))
-            yield {f.name: torch.from_numpy(getattr(batch, f.name)) for f in fields(Crops)}
+            fills, rows = plan.next()
+            for fill in fills:
+                pool.put(fill.rows, source.crops(fill.numbers))
+            # A generator for each batch: going on needs no memory of those before.
+            rng = np.random.default_rng([self.seed, 7, worker, done])
+            parts = [pool.take(rows)]
+            if settings.others_per_batch:
+                parts.append(labelled.draw(rng, settings.others_per_batch))
+            yield to_tensors(settings.augment(rng, Crops.concatenate(parts)))
+            done += 1
 
 
 def loader(stream: CropStream, workers: int) -> DataLoader[Batch]:

@@ -1,0 +1,58 @@
+"""What several sub-commands of training have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from handmesh.errors import MissingExtra
+
+
+def needing_the_extra(
+    command: Callable[[argparse.Namespace], int],
+) -> Callable[[argparse.Namespace], int]:
+    """The command, with a missing package told as such."""
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return command(options)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("handmesh"):
+                raise
+            raise MissingExtra(error.name, "training") from error
+
+    return run
+
+
+def add_surroundings(parser: argparse.ArgumentParser) -> None:
+    """Folders that rendering takes skins, light and backgrounds from."""
+    parser.add_argument(
+        "--skins", type=Path, metavar="DIR", help="MakeHuman body-atlas crops (default: made up)"
+    )
+    parser.add_argument(
+        "--environments", type=Path, metavar="DIR", help=".hdr panoramas (default: made up)"
+    )
+    parser.add_argument(
+        "--backgrounds", type=Path, metavar="DIR", help="photos to put behind rendered hands"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The same, and real photos and data sets."""
+    add_surroundings(parser)
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of real photos with pseudo_labels.json; may be given more than once",
+    )
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="LAYOUT:SPLIT:DIR",
+        help="a labelled data set, as stb:train_sk:DIR; may be given more than once",
+    )

@@ -1,0 +1,110 @@
+"""The sub-command `handmesh render`: sets of rendered hands, and a look at them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from handmesh.errors import InputError, ShardIntegrityError
+
+from .cli_options import add_surroundings, needing_the_extra
+
+# How many samples each of the modes takes when --count is not given.
+PREVIEWED, COUNTED = 64, 5_000
+
+
+def add_render(commands: Any) -> None:
+    """Add it to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "render",
+        help="render labelled hands to disk, check such a set, or look at samples",
+        description="With --out, renders a set as WebDataset shards; interrupted at any time, the "
+        "same command goes on. Many machines share the work by --rank and --world. Sample i of a "
+        "seed is always the same.",
+    )
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--out", type=Path, metavar="DIR", help="write a set of --count samples")
+    mode.add_argument("--verify", type=Path, metavar="DIR", help="check every byte of a set")
+    mode.add_argument(
+        "--preview", type=Path, metavar="FILE", help="draw a contact sheet (default: 64 samples)"
+    )
+    mode.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="FILE",
+        help="plot what poses, views, tones and scales the samples cover, with the figures as "
+        ".json beside it (default: 5000 samples; none is rendered)",
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="samples in all")
+    parser.add_argument("--shards", type=int, default=1, metavar="K", help="files of the set")
+    parser.add_argument("--rank", type=int, default=0, metavar="R", help="number of this process")
+    parser.add_argument("--world", type=int, default=1, metavar="W", help="of so many")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one for each core")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=160, metavar="PX", help="default 160")
+    parser.add_argument(
+        "--margin", type=float, default=1.9, help="side over the joints' box (default 1.9)"
+    )
+    parser.add_argument(
+        "--empty", type=float, default=0.05, help="share without a hand (default 0.05)"
+    )
+    add_surroundings(parser)
+    parser.add_argument("--image", choices=("png", "jpg"), default="png")
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 95 to 100")
+    parser.add_argument("--no-mask", action="store_true", help="write no masks")
+    parser.add_argument("--no-depth", action="store_true", help="write no depth")
+    parser.set_defaults(run=needing_the_extra(_render))
+
+
+def _render(options: argparse.Namespace) -> int:
+    # Heavy imports belong to the command, not to `handmesh --help`.
+    from .rendered import RenderSettings
+
+    if options.verify is not None:
+        return _verify(options.verify)
+    if not 0 <= options.empty <= 1 or not 1 <= options.margin <= 10:
+        raise InputError("--empty must be from 0 to 1, and --margin from 1 to 10")
+    if options.seed < 0:
+        raise InputError(f"--seed must not be negative, but is {options.seed}")
+    threads = options.threads or os.cpu_count() or 1
+    settings = RenderSettings(
+        options.skins,
+        options.environments,
+        options.backgrounds,
+        options.size,
+        options.margin,
+        options.empty,
+    )
+    return _write(options, settings, threads)
+
+
+def _write(options: argparse.Namespace, render: Any, threads: int) -> int:
+    from .shards import Encoding, SetSettings, render_shards
+
+    if options.count is None:
+        raise InputError("say with --count how many samples the set is to have")
+    encoding = Encoding(options.image, options.quality, not options.no_mask, not options.no_depth)
+    settings = SetSettings(options.count, options.shards, options.seed, render, encoding)
+    manifest = render_shards(settings, options.out, options.rank, options.world, threads)
+    state = "complete" if manifest.shards else "not complete yet: other ranks' shards are missing"
+    sys.stdout.write(f"{options.out}: {manifest.count} samples, {state}\n")
+    return 0
+
+
+def _verify(folder: Path) -> int:
+    from .shards import verify
+
+    try:
+        manifest = verify(folder)
+    except ShardIntegrityError as error:
+        sys.stderr.write(f"handmesh: {error}\n")
+        return 1  # a check failed
+    size = sum(entry.bytes for entry in manifest.shards.values())
+    sys.stdout.write(
+        f"{folder}: {manifest.count} samples in {manifest.shard_count} shards, {size / 1e6:.1f} "
+        "MB, all whole\n"
+    )
+    return 0

@@ -1,0 +1,231 @@
+"""Rendering a set to shards: by one process or many machines, going on after a crash."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from handmesh.errors import InputError, ShardError, ShardIntegrityError
+from handmesh_training.rendered import BLOCK, HandRenderer, RenderSettings
+
+from .manifest import (
+    MANIFEST,
+    PROBE,
+    Manifest,
+    ShardEntry,
+    ShardIndex,
+    check_shard,
+    file_sha256,
+    folder_sha256,
+    shard_name,
+)
+from .records import Encoding, encode
+
+SKIN_FILES = (".png", ".json")
+PANORAMA_FILES = (".hdr",)
+PHOTO_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class SetSettings:
+    """A sharded set.
+
+    Attributes:
+        count: samples. shards: files that they are shared out among.
+        seed: of everything random. render: what to render with. encoding: how to write it.
+
+    Raises:
+        InputError: fewer samples than shards, or no shard.
+    """
+
+    count: int
+    shards: int = 1
+    seed: int = 0
+    render: RenderSettings = field(default_factory=RenderSettings)
+    encoding: Encoding = field(default_factory=Encoding)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shards <= self.count:
+            raise InputError(
+                f"expected at least one shard and a sample for each, got {self.count} samples in "
+                f"{self.shards} shards"
+            )
+        if self.shards > 99_999 or self.count > 999_999_999:
+            raise InputError("names are made for up to 99,999 shards and 999,999,999 samples")
+
+
+def render_shards(
+    settings: SetSettings, folder: Path, rank: int = 0, world: int = 1, threads: int = 1
+) -> Manifest:
+    """Render this process's shards of a set: every ``world``-th, from ``rank`` on.
+
+    May be killed at any time; the same call goes on, and ends with the same bytes as if it had
+    never been interrupted. Whole shards are checked and skipped, damaged ones rendered again. The
+    process that finds all shards of the set in the folder writes their SHA-256 to the manifest.
+
+    Args:
+        settings: of the set; all processes must give the same.
+        folder: where to write; made if need be. Processes may share it, or each have its own, to be
+            copied into one folder afterwards.
+        rank, world: number of this process and of all.
+        threads: pictures are shared out among so many.
+
+    Returns:
+        The manifest; its ``shards`` are empty while some are missing.
+
+    Raises:
+        InputError: a rank outside ``world``, more processes than shards, folders that do not hold
+            what they should.
+        ShardMismatchError: the folder holds another set.
+        ShardError: the folder holds other things, or cannot be written to.
+        BackendUnavailable: no C++ compiler to build the renderer with.
+    """
+    if not 0 <= rank < world:
+        raise InputError(f"rank must be 0 to {world - 1} in a world of {world}, not {rank}")
+    if world > settings.shards:
+        raise InputError(
+            f"{settings.shards} shards are too few for {world} processes; give at least as many"
+        )
+    renderer = HandRenderer(settings.render, settings.seed, threads)
+    manifest = _claim(folder, _describe(settings, renderer))
+    own = range(rank, settings.shards, world)
+    missing = [
+        shard
+        for shard in tqdm(own, desc="checking shards", unit="shard", leave=False)
+        if not _is_whole(folder, shard, manifest)
+    ]
+    total = sum(len(manifest.span(shard)) for shard in missing)
+    with tqdm(total=total, desc=f"rank {rank}", unit="image", smoothing=0.05) as bar:
+        for shard in missing:
+            _write_shard(folder, shard, manifest, renderer, settings.encoding, bar)
+    return seal(folder)
+
+
+def seal(folder: Path) -> Manifest:
+    """Tell the manifest of all shards, if all are there; by their small files, unchecked.
+
+    Raises:
+        ShardError: no manifest.
+    """
+    manifest = Manifest.load(folder)
+    try:
+        entries = [ShardIndex.load(folder, i).entry for i in range(manifest.shard_count)]
+    except ShardIntegrityError:
+        return manifest
+    complete = manifest.complete(entries)
+    if complete != manifest:
+        complete.save(folder)
+    return complete
+
+
+def _describe(settings: SetSettings, renderer: HandRenderer) -> Manifest:
+    render = settings.render
+    folders = {
+        "skins": (render.skins, SKIN_FILES),
+        "environments": (render.environments, PANORAMA_FILES),
+        "backgrounds": (render.backgrounds, PHOTO_FILES),
+    }
+    drawn = renderer.draw(PROBE)
+    joints = drawn.views.joints[..., :2].astype(np.float64) * render.crop_px - 0.5  # (4, 21, 2)
+    colour = renderer.render(drawn).image.mean(axis=(1, 2))  # (4, 3)
+    return Manifest(
+        count=settings.count,
+        shard_count=settings.shards,
+        seed=settings.seed,
+        crop_px=render.crop_px,
+        margin=render.margin,
+        empty=render.empty,
+        sources={
+            name: None if path is None else folder_sha256(path, suffixes)
+            for name, (path, suffixes) in folders.items()
+        },
+        encoding=asdict(settings.encoding),
+        hand_sha256=renderer.model.asset.sha256,
+        vertex_count=renderer.vertex_count,
+        probe={"joints_px": joints.round(3).tolist(), "colour": colour.round(3).tolist()},
+    )
+
+
+def _claim(folder: Path, wanted: Manifest) -> Manifest:
+    """Begin the set in the folder, or make sure that it is the one begun there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / MANIFEST).exists():
+            begun = Manifest.load(folder)
+            begun.require_same(wanted, folder)
+            return begun
+        foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ShardError(f"{folder} cannot be used as a folder: {error}") from error
+    # Another process of this set may have begun it in the meantime.
+    if foreign and not (folder / MANIFEST).exists():
+        raise ShardError(
+            f"{folder} holds {foreign[0]!r} but no {MANIFEST}: give an empty folder, or one with "
+            "a set that was begun"
+        )
+    wanted.save(folder)
+    return wanted
+
+
+def _is_whole(folder: Path, shard: int, manifest: Manifest) -> bool:
+    try:
+        check_shard(folder, shard, manifest.shards.get(shard_name(shard)))
+    except ShardIntegrityError as error:
+        if (folder / shard_name(shard)).exists():
+            tqdm.write(f"rendering again: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _write_shard(
+    folder: Path,
+    shard: int,
+    manifest: Manifest,
+    renderer: HandRenderer,
+    encoding: Encoding,
+    bar: tqdm,
+) -> None:
+    """First the shard, then the small file that says that it is whole; each by renaming."""
+    path = folder / shard_name(shard)
+    owner = f"{platform.node()}.{os.getpid()}"
+    temporary = folder / f".{path.name}.{owner}.tmp"
+    starts = []
+    try:
+        with temporary.open("wb") as file:
+            for part in _in_blocks(manifest.span(shard)):
+                for record in renderer.records(part):
+                    starts.append(file.tell())
+                    file.write(encode(record, encoding))
+                    bar.update()
+            starts.append(file.tell())
+            # Two empty blocks end an archive, whose length is a whole number of records.
+            end = starts[-1] + 2 * tarfile.BLOCKSIZE
+            file.write(b"\0" * (end + -end % tarfile.RECORDSIZE - starts[-1]))
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
+        entry = ShardEntry(file_sha256(temporary), temporary.stat().st_size, len(starts) - 1)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ShardError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    ShardIndex(entry, starts).save(folder, shard)
+    for left_over in folder.glob(f".hands-{shard:05d}.*.tmp"):  # of processes that were killed
+        left_over.unlink(missing_ok=True)
+
+
+def _in_blocks(span: range) -> Iterator[range]:
+    """A span cut where the renderer's blocks begin."""
+    first = span.start
+    while first < span.stop:
+        last = min(span.stop, (first // BLOCK + 1) * BLOCK)
+        yield range(first, last)
+        first = last
