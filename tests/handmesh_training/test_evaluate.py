@@ -103,8 +103,10 @@ class _KnowsTheTruth:
         renderer = HandRenderer(settings, seed)
         subset = renderer.model.asset.template_subset
         self.answers = []
-        for number, count in enumerate(counts):
-            _, views = renderer.pictures(number, count)
+        first = 0
+        for count in counts:
+            views = renderer.draw(range(first, first + count)).views
+            first += count
             for i in range(count):
                 fx, fy, cx, cy = views.intrinsics[i].astype(float)
                 joints = views.joints_m[i].astype(float)

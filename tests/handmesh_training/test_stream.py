@@ -7,11 +7,13 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from handmesh.errors import InputError
 from handmesh_training import stream
@@ -21,6 +23,8 @@ from handmesh_training.datasets.freihand import FreiHand
 from handmesh_training.photos import LABELS
 from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
+from handmesh_training.shards import SetSettings, ShardSet, render_shards
+from handmesh_training.sources import ShuffledShards
 from handmesh_training.stream import Batch, CropStream, LabelledCrops, StreamSettings, loader
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
@@ -40,17 +44,28 @@ def first(settings: StreamSettings, count: int, seed: int = 0, **more: int) -> l
 
 
 @pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Which chunks have been rendered, in order."""
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the samples that have been rendered, in order."""
     numbers: list[int] = []
-    plain = HandRenderer.chunk
+    plain = HandRenderer.crops
 
-    def counted(self: HandRenderer, number: int, count: int) -> Crops:
-        numbers.append(number)
-        return plain(self, number, count)
+    def counted(self: HandRenderer, indices: NDArray[np.integer]) -> Crops:
+        numbers.extend(int(index) for index in indices)
+        return plain(self, indices)
 
-    monkeypatch.setattr(HandRenderer, "chunk", counted)
+    monkeypatch.setattr(HandRenderer, "crops", counted)
     return numbers
+
+
+def as_worker(monkeypatch: pytest.MonkeyPatch, number: int, workers: int) -> None:
+    """Let torch say that this is one of a loader's workers."""
+    info = SimpleNamespace(id=number, num_workers=workers)
+    monkeypatch.setattr(stream, "get_worker_info", lambda: info)
+
+
+def assert_same(one: Batch, two: Batch) -> None:
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
 
 
 @pytest.fixture
@@ -93,85 +108,110 @@ def test_the_same_seed_gives_the_same_batches() -> None:
     assert not torch.equal(one[0]["images"], one[1]["images"])
 
 
-def test_a_chunk_is_a_function_of_seed_and_number() -> None:
-    renderer = HandRenderer(SETTINGS.render, seed=3)
-    other = HandRenderer(SETTINGS.render, seed=4)
-
-    one, _, again = (renderer.chunk(number, 4) for number in (0, 1, 0))
-
-    np.testing.assert_array_equal(one.images, again.images)
-    np.testing.assert_array_equal(one.vertices, again.vertices)
-    assert not np.array_equal(one.joints, renderer.chunk(1, 4).joints)
-    assert not np.array_equal(one.joints, other.chunk(0, 4).joints)
-
-
-def test_rendered_crops_know_which_of_them_are_empty() -> None:
-    settings = replace(SETTINGS.render, empty=0.5)
-    crops = HandRenderer(settings, seed=0).chunk(0, 40)
-
-    assert 8 < crops.has_hand.sum() < 32
-    for name in ("has_joints", "has_depth", "has_mesh"):
-        np.testing.assert_array_equal(getattr(crops, name), crops.has_hand)
-    assert crops.is_right.all()
-    # The hand is what differs from the same chunk without any.
-    bare = HandRenderer(replace(settings, empty=1.0), seed=0).chunk(0, 40)
-    assert not bare.has_hand.any()
-    differs = (crops.images != bare.images).any(axis=(1, 2, 3))
-    np.testing.assert_array_equal(differs, crops.has_hand)
-
-
-def test_crops_are_drawn_so_often_and_replaced(chunks: list[int]) -> None:
+def test_hands_are_rendered_as_they_are_used_up(rendered: list[int]) -> None:
     batches = 40
     first(SETTINGS, batches)
 
-    # Two chunks to begin with; then one for every reuse * chunk crops drawn.
-    rendered = 2 + batches * SETTINGS.batch / (SETTINGS.reuse * SETTINGS.chunk)
-    assert abs(len(chunks) - rendered) <= 1
-    assert chunks == list(range(len(chunks))), "none left out, none twice"
+    # All that was drawn, each as often as planned, and what is still in the pool.
+    used = batches * SETTINGS.batch / SETTINGS.reuse
+    assert used <= len(rendered) <= used + SETTINGS.pool
+    assert rendered == list(range(len(rendered))), "none left out, none twice"
 
 
-def test_a_later_start_goes_on_with_other_hands(chunks: list[int]) -> None:
-    first(SETTINGS, 40)
-    before = list(chunks)
-    chunks.clear()
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("start", [1, 7, 23])
+def test_a_stream_goes_on_bit_for_bit(
+    start: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a loader of so many workers asks for batches: from the first worker on, in turn."""
 
-    first(SETTINGS, 3, start=40)
+    def loaded(start: int, count: int) -> list[Batch]:
+        made = []
+        for worker in range(workers):
+            as_worker(monkeypatch, worker, workers)
+            part = iter(CropStream(SETTINGS, 0, start=start))
+            made.append([next(part) for _ in range(-(-count // workers))])
+        return [made[i % workers][i // workers] for i in range(count)]
 
-    assert len(set(chunks) & set(before)) <= 2
-    assert min(chunks) >= max(before) - 1
-    assert max(chunks) <= max(before) + 3, "and leaves none out"
+    undisturbed = loaded(0, start + 5)
+
+    for one, two in zip(undisturbed[start:], loaded(start, 5), strict=True):
+        assert_same(one, two)
 
 
 def test_starts_and_processes_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even from the same crops."""
-    plain = HandRenderer.chunk
-    monkeypatch.setattr(HandRenderer, "chunk", lambda self, _, count: plain(self, 0, count))
+    plain = HandRenderer.crops
+    monkeypatch.setattr(HandRenderer, "crops", lambda self, n: plain(self, np.asarray(n) % 8))
 
     batches = [first(SETTINGS, 1), first(SETTINGS, 1, start=1), first(SETTINGS, 1, rank=1, world=2)]
 
     assert len({batch[0]["images"].numpy().tobytes() for batch in batches}) == 3
 
 
-def test_processes_and_workers_share_no_chunk(
-    chunks: list[int], monkeypatch: pytest.MonkeyPatch
+def test_processes_and_workers_share_no_hand(
+    rendered: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Worker:
-        num_workers = 2
-
-        def __init__(self, number: int) -> None:
-            self.id = number
-
     seen: list[int] = []
     pictures = []
     for rank, worker in itertools.product(range(2), range(2)):
-        monkeypatch.setattr(stream, "get_worker_info", lambda worker=worker: Worker(worker))
+        as_worker(monkeypatch, worker, 2)
         pictures.append(first(SETTINGS, 8, rank=rank, world=2)[0]["images"].numpy().tobytes())
-        seen += chunks
-        chunks.clear()
+        seen += rendered
+        rendered.clear()
 
     assert len(seen) == len(set(seen))
     assert sorted(seen) == list(range(len(seen))), "together they leave none out"
     assert len(set(pictures)) == 4
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Twenty hands on disk."""
+    folder = tmp_path / "shards"
+    render_shards(SetSettings(20, 3, 5, SETTINGS.render), folder)
+    return folder
+
+
+def test_shards_are_read_once_an_epoch_over_all_workers(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plain = ShardSet.record
+    monkeypatch.setattr(ShardSet, "record", lambda self, i: read.append(i) or plain(self, i))
+    settings = replace(SETTINGS, shards=shards, reuse=1.0, chunk=5)
+
+    for worker in range(2):
+        as_worker(monkeypatch, worker, 2)
+        stream_ = iter(CropStream(settings, 0))
+        already = len(read)
+        while len(read) < already + 20:  # each two fifths of what two epochs need, or more
+            next(stream_)
+        del read[already + 20 :]
+
+    assert sorted(read) == sorted([*range(20), *range(20)])
+    assert read != sorted(read)
+
+
+def test_batches_from_shards_are_those_of_the_renderer(shards: Path) -> None:
+    """But for the order: the same crops, and the same labels to rounding."""
+    source = ShuffledShards(ShardSet(shards), seed=1)
+    order = [int(i) for i in source._order(0)]
+    assert sorted(order) == list(range(20))
+
+    read, made = source.crops(np.arange(20)), HandRenderer(SETTINGS.render, 5).crops(order)
+
+    np.testing.assert_array_equal(read.images, made.images)
+    for name in ("joints", "vertices", "crop_in_bones"):
+        np.testing.assert_allclose(getattr(read, name), getattr(made, name), rtol=1e-5, atol=2e-6)
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
+
+
+def test_shards_of_another_size_are_refused(shards: Path) -> None:
+    settings = replace(SETTINGS, shards=shards, render=RenderSettings(crop_px=64))
+    with pytest.raises(InputError, match=r"48 px with margin 1\.9.*64 px"):
+        first(settings, 1)
 
 
 def test_photos_take_their_share(photo_set: Path) -> None:
@@ -181,7 +221,7 @@ def test_photos_take_their_share(photo_set: Path) -> None:
     for batch in first(settings, 3):
         assert len(batch["images"]) == 6
         middle = batch["images"][:, 12:20, 12:20].float().mean(dim=(1, 2))
-        green = (middle[:, 1] > 3 * middle[:, 0] + 20) & (middle[:, 1] > 3 * middle[:, 2] + 20)
+        green = middle[:, 1] > 1.5 * torch.maximum(middle[:, 0], middle[:, 2]) + 20
         assert green.tolist()[3:] == [True] * 3, "photos come last"
         assert not batch["has_depth"][3:].any()
         assert batch["has_joints"][3:].all()
@@ -260,7 +300,9 @@ def test_the_loader_passes_batches_through() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pool": 15}, "less than two chunks"),
+        ({"pool": 15}, "two chunks"),
+        ({"pool": 16, "batch": 9}, "a batch of 9"),
+        ({"reuse": 0.5}, "at least 1"),
         ({"photos": (Path("x"),), "photo_share": 1.0}, "no room"),
         ({"datasets": ("photos:all:x",), "photo_share": 1.0}, "no room"),
         ({"augment": Augmentation(stored_margin=1.5)}, "margin"),
