@@ -48,6 +48,7 @@ DEV = [
     "ruff>=0.9",
     "scipy>=1.14",
     "tqdm>=4.66",
+    "webdataset>=1.0",
 ]
 
 
