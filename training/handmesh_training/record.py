@@ -26,6 +26,7 @@ class HandRecord:
         joints_m: (21, 3) float32, in the order of `handmesh.types.JOINT_NAMES`.
         vertices_m: (V, 3) float32 of the networks' mesh, in its order.
         skin_tone: nearest tone of the Monk scale, 1 (light) to 10 (dark).
+        gesture: its name in the gesture library; None for transitions and free poses.
         mask: (S, S) uint8 share of the pixel in which the hand is seen, 0..255; or None.
         depth_m: (S, S) float32 metres of the hand's nearest surface, 0 = none, or hidden by
             something else; or None.
@@ -38,6 +39,7 @@ class HandRecord:
     joints_m: NDArray[np.float32]
     vertices_m: NDArray[np.float32]
     skin_tone: int
+    gesture: str | None = None
     mask: NDArray[np.uint8] | None = None
     depth_m: NDArray[np.float32] | None = None
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from handmesh.errors import InputError
 
+from .gestures.library import default_library
 from .hand import HandModel
 from .record import HandRecord
 from .rendering.appearance import Appearance, sample_appearance
@@ -235,7 +236,7 @@ class HandRenderer:
         scene = self.draw(indices)
         made = self.render(scene, depth=True)
         tones = nearest_monk(skin_albedo(scene.look, self.skins))
-        subset = self.model.asset.template_subset
+        subset, names = self.model.asset.template_subset, default_library().names
         views = scene.views
         return [
             HandRecord(
@@ -246,6 +247,7 @@ class HandRenderer:
                 joints_m=views.joints_m[i],
                 vertices_m=views.vertices_m[i, subset],
                 skin_tone=int(tones[i]),
+                gesture=names[views.gesture[i]] if views.gesture[i] >= 0 else None,
                 mask=made.mask[i],
                 depth_m=made.depth[i],
             )

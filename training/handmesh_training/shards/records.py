@@ -93,9 +93,9 @@ def to_json(record: HandRecord) -> dict[str, Any]:
     """The labels that are no arrays of many rows.
 
     ``index``; ``has_hand`` (false: a picture of the background alone, whose other labels mean
-    nothing); ``handedness``; ``skin_tone`` on the Monk scale; ``camera``, in pixels, pixel centres
-    at integers; ``joints_px`` (21, 2) and ``joints_m`` (21, 3), camera frame, in the order of
-    `handmesh.JOINT_NAMES`.
+    nothing); ``handedness``; ``skin_tone`` on the Monk scale; ``gesture``, its name or null;
+    ``camera``, in pixels, pixel centres at integers; ``joints_px`` (21, 2) and ``joints_m``
+    (21, 3), camera frame, in the order of `handmesh.JOINT_NAMES`.
     """
     fx, fy, cx, cy = (_shortest(value) for value in record.intrinsics)
     joints_px = record.joints_m[:, :2] / record.joints_m[:, 2:] * record.intrinsics[:2]
@@ -104,6 +104,7 @@ def to_json(record: HandRecord) -> dict[str, Any]:
         "has_hand": record.has_hand,
         "handedness": "right",
         "skin_tone": record.skin_tone,
+        "gesture": record.gesture,
         "camera": {"fx": fx, "fy": fy, "cx": cx, "cy": cy},
         "joints_px": [
             [round(float(x), 3) for x in row] for row in joints_px + record.intrinsics[2:]
@@ -138,6 +139,7 @@ def decode(data: bytes, where: str) -> HandRecord:
             joints_m=np.array(labels["joints_m"], dtype=np.float32).reshape(21, 3),
             vertices_m=np.load(io.BytesIO(files["vertices.npy"]), allow_pickle=False),
             skin_tone=int(labels["skin_tone"]),
+            gesture=labels["gesture"],
             mask=None if mask is None else _decode_image(mask, cv2.IMREAD_UNCHANGED, np.uint8),
             depth_m=None
             if depth is None
