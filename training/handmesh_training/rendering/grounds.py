@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from handmesh_training.rendering.colours import surface
 from handmesh_training.rendering.environments import BackgroundSet
-from handmesh_training.rendering.hands import Array, HandFrame, frame_of, tilted, unit
+from handmesh_training.rendering.hands import Array, HandFrame, cross, frame_of, tilted, unit
 from handmesh_training.rendering.solids import Material, Pattern
 
 GROUND_FLOATS = 29  # kGroundFloats of raster.cpp
@@ -78,7 +78,7 @@ def sample_ground(
     offset = min(float((points @ normal).min()) - gap, -0.05)
     centre = middle * (offset / (middle @ normal))
     right = frame_of(normal, tilted(rng, np.array([0.0, 1.0, 0.0]), 0.3))[0]
-    right = right * np.cos(turn := rng.choice([0.0, rng.uniform(-np.pi, np.pi)])) + np.cross(
+    right = right * np.cos(turn := rng.choice([0.0, rng.uniform(-np.pi, np.pi)])) + cross(
         normal, right
     ) * np.sin(turn)
     half = (ENDLESS_M, ENDLESS_M)
@@ -86,7 +86,7 @@ def sample_ground(
         half = (rng.uniform(0.07, 0.5), rng.uniform(0.07, 0.5))
         centre = centre + 0.5 * (
             right * half[0] * rng.uniform(-1, 1)
-            + np.cross(normal, right) * half[1] * rng.uniform(-1, 1)
+            + cross(normal, right) * half[1] * rng.uniform(-1, 1)
         )
     first = surface(rng)
     gloss = float(rng.choice([0.0, rng.uniform(0.1, 1.0)]))

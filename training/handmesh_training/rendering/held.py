@@ -67,14 +67,14 @@ def sample_rings(rng: np.random.Generator, hand: HandFrame) -> Rows:
         offset = hand.vertices - start - along * axis
         lift = offset @ axis
         aside = offset - lift[:, None] * axis
-        near = (np.abs(lift) < 0.006 * hand.scale) & (
-            np.linalg.norm(aside, axis=1) < 0.014 * hand.scale
-        )
+        close = np.flatnonzero(np.abs(lift) < 0.006 * hand.scale)
+        reach = np.linalg.norm(aside[close], axis=1)
+        free = np.full(len(close), 0.014 * hand.scale)
         for other in {5, 9, 13, 17} - {int(base)}:  # none of a neighbour's
-            near &= np.linalg.norm(aside, axis=1) < _aside(
-                hand.vertices, hand.joints[other], hand.joints[other + 1]
-            )
-        if near.sum() < 4:
+            gap = _aside(hand.vertices[close], hand.joints[other], hand.joints[other + 1])
+            free = np.minimum(free, gap)
+        near = close[reach < free]
+        if len(near) < 4:
             continue
         middle = aside[near].mean(axis=0)
         if np.linalg.norm(middle) > 0.0045:  # a neighbour presses on it
@@ -198,10 +198,11 @@ def _room(
     best, room = start, 0.0
     for _ in range(16):
         away = (place - points) @ free
-        distance = np.linalg.norm(away, axis=1)
-        nearest = int(distance.argmin())
-        if distance[nearest] > room:
-            best, room = place, float(distance[nearest])
+        square = np.einsum("ni,ni->n", away, away)
+        nearest = int(square.argmin())
+        distance = float(square[nearest]) ** 0.5
+        if distance > room:
+            best, room = place, distance
         if room >= most:
             break
         place = place + 0.0025 * unit(away[nearest])
