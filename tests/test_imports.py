@@ -40,6 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "archive",
+            "atomic",
             "bundle",
             "coarsening",
             "draw",

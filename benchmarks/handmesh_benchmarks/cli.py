@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh import Box, Bundle, backends
+from handmesh.atomic import write_atomic
 from handmesh.errors import BackendUnavailable, ExportError, InputError, MissingExtra
-from handmesh.files import write_atomic
 from handmesh.imaging import decode
 
 from .candidates import locate, network_candidate, predict_candidate, reference_photo

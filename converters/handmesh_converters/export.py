@@ -7,12 +7,10 @@ been checked. Whatever fails before leaves the old bundle as it was and nothing 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh import __version__, backends
+from handmesh.archive import write_arrays
 from handmesh.backends import RawOutput
 from handmesh.bundle import MANIFEST, Bundle, io_specs, write_manifest
 from handmesh.errors import (
@@ -125,7 +124,7 @@ def write_bundle(
             np.linspace(0, len(reference_crops) - 1, REFERENCE_CROPS).round().astype(np.int64)
         )
         named = {key: value[kept] for key, value in expected._asdict().items()}
-        _write_npz(temporary / REFERENCE, {"images": reference_crops[kept], **named})
+        write_arrays(temporary / REFERENCE, {"images": reference_crops[kept], **named})
         proof = _Proof(reference_crops, expected, topology, tolerance)
         parity = _add(temporary, manifest, fold(network, form), export, proof)
     return Written(Bundle.load(target), parity)
@@ -338,14 +337,3 @@ def _swap(new: Path, target: Path) -> None:
         os.rename(old, target)
         raise
     os.rename(old, new)
-
-
-def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Compressed, and the same bytes for the same arrays."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, buffer.getvalue())

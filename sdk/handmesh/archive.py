@@ -7,19 +7,17 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import replacing
 from .errors import BundleError
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """Write a compressed .npz atomically; the same arrays give the same bytes."""
-    target = Path(path)
-    temporary = target.with_name(target.name + ".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in sorted(arrays.items()):
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, array, allow_pickle=False)
@@ -27,7 +25,6 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[np.g
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(2026, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, buffer.getvalue())
-    os.replace(temporary, target)
 
 
 def read_arrays(path: str | os.PathLike[str], remedy: str) -> dict[str, NDArray[np.generic]]:

@@ -34,8 +34,8 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from .atomic import write_atomic
 from .errors import BundleError, IntegrityError
-from .files import write_atomic
 from .graph import Topology
 from .types import JOINT_NAMES
 

@@ -203,7 +203,7 @@ def _write_hand(hand: Hand, out: Path, stem: str, number: str) -> list[Path]:
 def _write_png(path: Path, picture: Any) -> Path:
     import cv2
 
-    from .files import write_atomic
+    from .atomic import write_atomic
 
     _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return write_atomic(path, data.tobytes())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import write_atomic
 from .errors import InputError
 from .geometry import vertex_normals
 from .types import JOINT_NAMES, Hand
 
-__all__ = ["HAND_SCHEMA", "save", "to_dict", "write_atomic"]
+__all__ = ["HAND_SCHEMA", "save", "to_dict"]
 
 # Raised when a field of `to_dict` changes its meaning or goes; new fields leave it alone.
 HAND_SCHEMA = 1
@@ -48,24 +48,6 @@ def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
             f"{target.name!r} ends in {target.suffix!r}"
         )
     return write_atomic(target, encode(hand))
-
-
-def write_atomic(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed.
-
-    Raises:
-        InputError: the folder does not exist or cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as cause:
-        reason = cause.strerror or type(cause).__name__
-        raise InputError(f"cannot write {path}: {reason}; does its folder exist?") from cause
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def to_dict(hand: Hand) -> dict[str, Any]:

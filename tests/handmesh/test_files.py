@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from handmesh.errors import InputError
-from handmesh.files import write_atomic
 from handmesh.geometry import vertex_normals
 from handmesh.graph import Topology
 from handmesh.types import JOINT_NAMES, Box, Camera, Hand
@@ -135,21 +134,3 @@ def test_other_suffixes_are_refused(hand: Hand, tmp_path: Path) -> None:
 def test_missing_folders_are_refused(hand: Hand, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         hand.save(tmp_path / "missing" / "hand.obj")
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "result.json"
-    write_atomic(path, b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="No space left"):
-        write_atomic(path, b"a longer new text")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
-from handmesh.files import write_atomic
 
 from .cli_options import add_data, needing_the_extra
 from .cli_render import add_render

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from handmesh.atomic import replacing
 from handmesh.errors import CheckpointError, DivergedError
 from handmesh.graph import Topology
 from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, load_weights, to_dict
@@ -211,9 +211,8 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        temporary = self.checkpoint_path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.checkpoint_path)
+        with replacing(self.checkpoint_path) as temporary:
+            torch.save(state, temporary)
 
     def restore(self) -> None:
         """Go on from the folder's checkpoint.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from handmesh import __version__
+from handmesh.atomic import write_atomic
 from handmesh.errors import ExportError
 
 from ..fold import INPUT, OUTPUTS, ExportTwin
@@ -60,9 +60,7 @@ def export(twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[st
             f"({type(cause).__name__}: {cause}); install the versions of constraints.txt"
         ) from cause
     data = model.SerializeToString(deterministic=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_atomic(path, data)
     return {
         "opset": OPSET,
         "nodes": len(model.graph.node),

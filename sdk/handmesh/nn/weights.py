@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from handmesh.atomic import write_atomic
 from handmesh.errors import BundleError
 from handmesh.nn.config import NetworkConfig, from_dict, to_dict
 
@@ -45,10 +45,7 @@ def save_weights(
     }
     # Contiguous: training leaves convolutions in channels-last memory.
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    target = Path(path)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_bytes(save(plain, metadata))
-    os.replace(temporary, target)
+    write_atomic(path, _with_sorted_header(save(plain, metadata)))
 
 
 def read_config(path: str | os.PathLike[str]) -> NetworkConfig:
@@ -83,6 +80,18 @@ def load_weights(
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise BundleError(f"{path} does not fit the network ({error}); restore it") from error
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """A safetensors file with the entries of its JSON header in order: equal weights, equal bytes.
+
+    The library writes metadata in an order that changes from one process to the next. Offsets in
+    the header count from its end, so it may be written anew.
+    """
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":"))
+    padded = header.encode() + b" " * (-len(header.encode()) % 8)  # tensors start aligned
+    return len(padded).to_bytes(8, "little") + padded + data[8 + length :]
 
 
 def _metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -42,6 +42,16 @@ def test_round_trip(topology: Topology, saved: Path) -> None:
     assert {f.name for f in saved.parent.iterdir()} == {saved.name}  # no temporary file left
 
 
+def test_equal_weights_give_equal_bytes(topology: Topology, saved: Path) -> None:
+    torch.manual_seed(0)
+    network = build(CONFIG, topology)
+    data = saved.read_bytes()
+    for n in range(8):  # the library orders metadata anew each time
+        again = saved.with_name(f"{n}.safetensors")
+        save_weights(network, again, CONFIG, topology)
+        assert again.read_bytes() == data
+
+
 def test_average_in_place_of_own_weights(topology: Topology, saved: Path) -> None:
     network = build(CONFIG, topology)
     average = {k: torch.full_like(v, 3) for k, v in network.state_dict().items()}
