@@ -131,7 +131,8 @@ class Predictor:
             found = search.find(look, width, height, looks_left, max_hands, min_presence)
         else:
             start = View(_checked_box(box, width, height), bool(looks_left))
-            found = search.follow(look, look([start]), looks_left)
+            # One run of the network where that is clear and the box fits, two at most.
+            found = search.follow(look, look([start]), looks_left, rounds=1)
 
         with clock("geometry"):
             fields = [

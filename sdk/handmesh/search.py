@@ -32,9 +32,10 @@ _FOLLOWED = 4
 _REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
 # A presence at which smaller windows are not looked at any more.
 _CONFIDENT = 0.8
-# Where the handedness head is not believed: the crop is shown both ways. Trained on more right than
-# left hands, a head in doubt says "right"; the comparison has no such leaning.
-_DOUBT = (0.05, 0.95)
+# Log-odds of handedness below which both sides are looked at, here at 95 %. Trained on more right
+# than left hands, a head in doubt says "right"; a crop and its mirror image together have no such
+# leaning. A single look is never surer than `_SUREST` allows.
+_DOUBT, _SUREST = math.log(19), 1e-4
 # Two sightings are of one hand when their joints lie closer than this share of a box, on average.
 _SAME_HAND = 0.15
 
@@ -114,34 +115,95 @@ def find(
     return found[:max_hands]
 
 
-def follow(look: Look, sightings: list[Sighting], mirrored: bool | None = None) -> list[Sighting]:
+def follow(
+    look: Look,
+    sightings: list[Sighting],
+    mirrored: bool | None = None,
+    rounds: int = _REFINEMENTS + 1,
+) -> list[Sighting]:
     """Move each view to where its joints are, and look again, until it settles.
 
-    The handedness head decides which way round a crop is shown next. Where it is in doubt the crop
-    is shown both ways, once, and the stronger sighting stays. Where it contradicts the very last
-    view, that crop is shown the other way round, too. ``mirrored`` decides instead, unless None.
+    The handedness head decides which way round a crop is shown next, by its log-odds summed over
+    all looks at that hand. Where they leave doubt, both ways are shown, once: the last crop the
+    other way round, and the next one both ways. ``mirrored`` decides instead, unless None.
+
+    Args:
+        look: shows crops to the network.
+        sightings: first looks.
+        mirrored: as in `find`.
+        rounds: further looks at most. After `_REFINEMENTS` of them only hands are shown again whose
+            evidence contradicts the way they were shown.
+
+    Returns:
+        The last look at each hand. Its ``looks_right`` is by all looks.
     """
-    settled: list[Sighting] = []
-    moving = sightings
-    for round_ in range(_REFINEMENTS):
-        next_views = [_next_views(s, mirrored, compared=round_ > 0) for s in moving]
-        still = [_has_settled(s, views) for s, views in zip(moving, next_views, strict=True)]
-        settled += [s for s, stays in zip(moving, still, strict=True) if stays]
-        next_views = [views for views, stays in zip(next_views, still, strict=True) if not stays]
-        seen = iter(look([view for views in next_views for view in views]) if next_views else [])
-        moving = [_by_score([next(seen) for _ in views])[0] for views in next_views]
-    followed = settled + moving
-    return followed if mirrored is not None else _both_ways_where_contradicted(look, followed)
+    tracks = [_Track(sighting, mirrored) for sighting in sightings]
+    for round_ in range(rounds):
+        moving = [t for t in tracks if not t.settled and (round_ < _REFINEMENTS or t.contradicted)]
+        next_views = [track.next_views() for track in moving]
+        if not next_views:
+            break
+        seen = iter(look([view for views in next_views for view in views]))
+        for track, views in zip(moving, next_views, strict=True):
+            track.add([next(seen) for _ in views])
+    return [track.result() for track in tracks]
 
 
-def _both_ways_where_contradicted(look: Look, sightings: list[Sighting]) -> list[Sighting]:
-    """At most one look at the crops whose last sighting says that they were shown wrongly."""
-    doubted = [n for n, sighting in enumerate(sightings) if sighting.expected < 0.5]
-    others = [View(s.view.box, not s.view.mirrored) for s in (sightings[n] for n in doubted)]
-    decided = list(sightings)
-    for n, other in zip(doubted, look(others) if others else [], strict=True):
-        decided[n] = _by_score([sightings[n], other])[0]
-    return decided
+class _Track:
+    """One hand through several looks."""
+
+    def __init__(self, sighting: Sighting, mirrored: bool | None) -> None:
+        self.last = sighting
+        self.known = mirrored
+        self.log_odds = _log_odds(sighting.looks_right)
+        self.compared = False
+
+    @property
+    def side(self) -> bool:
+        """Whether to show the hand mirrored."""
+        return self.log_odds < 0 if self.known is None else self.known
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the last look was at the wrong side."""
+        return self.side != self.last.view.mirrored
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.known is None and not self.compared and abs(self.log_odds) < _DOUBT
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing speaks for another look."""
+        near = _is_near(self.last.view.box, _next_box(self.last))
+        return near and not (self.in_doubt or self.contradicted)
+
+    def next_views(self) -> list[View]:
+        following = _next_box(self.last)
+        if not self.in_doubt:
+            return [View(following, self.side)]
+        self.compared = True
+        # The network's opinions of a crop and of its mirror image err apart: all of them count.
+        other = View(self.last.view.box, not self.last.view.mirrored)
+        return [other, View(following, False), View(following, True)]
+
+    def add(self, sightings: list[Sighting]) -> None:
+        """Take in the looks at `next_views`."""
+        self.log_odds += sum(_log_odds(sighting.looks_right) for sighting in sightings)
+        if len(sightings) == 1:
+            (self.last,) = sightings
+        else:
+            _, plain, mirrored = sightings
+            self.last = mirrored if self.side else plain
+
+    def result(self) -> Sighting:
+        return dataclasses.replace(self.last, looks_right=1 / (1 + math.exp(-self.log_odds)))
+
+
+def _log_odds(probability: float) -> float:
+    """Bounded, so that no single look outweighs all others."""
+    bounded = min(max(probability, _SUREST), 1 - _SUREST)
+    return math.log(bounded / (1 - bounded))
 
 
 def windows(width: int, height: int) -> Iterator[list[Box]]:
@@ -176,17 +238,6 @@ def _centres(side: int, size: float, count: int) -> list[float]:
     )
 
 
-def _next_views(sighting: Sighting, mirrored: bool | None, compared: bool) -> list[View]:
-    following = _next_box(sighting)
-    if mirrored is not None:
-        sides = [mirrored]
-    elif sighting.looks_right <= _DOUBT[0] or sighting.looks_right >= _DOUBT[1]:
-        sides = [sighting.looks_right < 0.5]
-    else:
-        sides = [sighting.view.mirrored] if compared else [False, True]
-    return [View(following, side) for side in sides]
-
-
 def _next_box(sighting: Sighting) -> Box:
     """The box around the joints that were seen, turned so that the hand points up in it."""
     old, points = sighting.view.box, sighting.joints_px()
@@ -200,15 +251,12 @@ def _next_box(sighting: Sighting) -> Box:
     return Box(float(cx), float(cy), float(size), frame.angle)
 
 
-def _has_settled(sighting: Sighting, views: list[View]) -> bool:
-    """Whether the only next view is nearly the one that was shown already."""
-    old, new = sighting.view, views[0]
-    if len(views) > 1 or old.mirrored != new.mirrored:
+def _is_near(old: Box, new: Box) -> bool:
+    """Whether two boxes are so alike that the network would see the same in both."""
+    if abs(math.remainder(new.angle - old.angle, math.tau)) > _SETTLED_ANGLE:
         return False
-    if abs(math.remainder(new.box.angle - old.box.angle, math.tau)) > _SETTLED_ANGLE:
-        return False
-    moved = math.hypot(new.box.cx - old.box.cx, new.box.cy - old.box.cy)
-    return max(moved, abs(new.box.size - old.box.size)) < _SETTLED * old.box.size
+    moved = math.hypot(new.cx - old.cx, new.cy - old.cy)
+    return max(moved, abs(new.size - old.size)) < _SETTLED * old.size
 
 
 def _by_score(sightings: list[Sighting]) -> list[Sighting]:
