@@ -82,6 +82,13 @@ def _add_evaluate(commands: Any) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="photos or hands of a set at most")
     parser.add_argument("--search", action="store_true", help="also find hands without a box")
+    parser.add_argument(
+        "--negatives",
+        type=Path,
+        metavar="DIR",
+        help="pictures without hands: false alarms of finding hands without a box, beside the "
+        "share of hands found in --photos",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
     parser.set_defaults(run=needing_the_extra(_evaluate))
 
@@ -164,6 +171,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         evaluate_rendered,
         to_table,
     )
+    from .finding import evaluate_finding
     from .rendered import RenderSettings
 
     if options.limit is not None and options.limit < 1:
@@ -171,9 +179,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     labelled = {name: parse_dataset(name) for name in options.dataset}
     if options.labelled is not None:
         labelled |= find_datasets(options.labelled, "test")
-    if not options.photos and not labelled and options.rendered < 1:
+    if not (options.photos or labelled or options.negatives) and options.rendered < 1:
         raise InputError(
-            "nothing to evaluate: give --photos, --dataset or --labelled, or --rendered above 0"
+            "nothing to evaluate: give --photos, --dataset, --labelled or --negatives, or "
+            "--rendered above 0"
         )
     reports: dict[str, Report] = {}
     with Predictor(options.bundle, options.backend) as predictor:
@@ -190,9 +199,15 @@ def _evaluate(options: argparse.Namespace) -> int:
             reports[folder.name] = evaluate_photos(
                 predictor, [folder], options.limit, options.search
             )
+        finding = options.negatives and evaluate_finding(
+            predictor, options.negatives, options.photos, options.limit
+        )
+    figures: dict[str, Any] = {name: asdict(report) for name, report in reports.items()}
     sys.stdout.write(to_table(reports) + "\n")
+    if finding is not None:
+        sys.stdout.write(finding.to_table() + "\n")
+        figures["finding"] = finding.to_dict()
     if options.out is not None:
-        figures = {name: asdict(report) for name, report in reports.items()}
         write_atomic(options.out, (json.dumps(figures, indent=2) + "\n").encode())
     return 0
 

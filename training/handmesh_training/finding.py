@@ -1,0 +1,131 @@
+"""How well hands are found without a box: false alarms on pictures without hands, beside the share
+of hands found, at every threshold of presence.
+
+This is what `handmesh evaluate --negatives` prints, and what the constants of `handmesh.search` are
+chosen by: its prior first, by the column of false alarms at a presence of 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from handmesh import Predictor
+from handmesh.errors import InputError
+
+from . import metrics
+from .photos import read_labels
+
+T = TypeVar("T")
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+# What `Predictor.predict` asks for when it is not told.
+DEFAULT_THRESHOLD = 0.5
+# A hand counts as found when its joints are, on average, this share of its box from their places.
+FOUND_WITHIN = 1 / 3
+
+
+@dataclass(frozen=True, eq=False)
+class FindingReport:
+    """Presences of the surest place in each picture.
+
+    Attributes:
+        negatives: (N,) float64, sorted, of pictures without hands.
+        hands: by photo set, (M,) float64 of photos with one hand; -1 where the surest place is not
+            at the hand.
+    """
+
+    negatives: NDArray[np.float64]
+    hands: dict[str, NDArray[np.float64]]
+
+    def false_alarms(self, threshold: float = DEFAULT_THRESHOLD) -> float:
+        """Hands reported per picture without hands."""
+        return float((self.negatives >= threshold).mean())
+
+    def found(self, name: str, threshold: float = DEFAULT_THRESHOLD) -> float:
+        """Share of the hands of a photo set that are reported, and in the right place."""
+        return float((self.hands[name] >= threshold).mean())
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "count": len(self.negatives),
+            "false_alarms": {str(t): self.false_alarms(t) for t in THRESHOLDS},
+            "presence": self._quantiles(),
+            "found": {
+                name: {"count": len(hands), **{str(t): self.found(name, t) for t in THRESHOLDS}}
+                for name, hands in self.hands.items()
+            },
+        }
+
+    def to_table(self) -> str:
+        """For a reader."""
+        lines = [
+            f"finding without a box ({len(self.negatives)} pictures without hands)",
+            f"  false alarms per picture {self.false_alarms():10.3f}",
+            "  presence of the surest place there: "
+            + ", ".join(f"{name} {value:.3f}" for name, value in self._quantiles().items()),
+        ]
+        lines += [
+            f"  found, {name + f' ({len(hands)} hands)':<32}{100 * self.found(name):9.2f} %"
+            for name, hands in self.hands.items()
+        ]
+        rows = {"false alarms": [self.false_alarms(t) for t in THRESHOLDS]}
+        rows |= {f"found, {name}": [self.found(name, t) for t in THRESHOLDS] for name in self.hands}
+        lines.append(f"  {'at a presence of':<26}" + "".join(f"{t:8.2f}" for t in THRESHOLDS))
+        for name, values in rows.items():
+            lines.append(f"  {name:<26}" + "".join(f"{value:8.3f}" for value in values))
+        return "\n".join(lines)
+
+    def _quantiles(self) -> dict[str, float]:
+        shares = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "highest": 1.0}
+        return {name: float(np.quantile(self.negatives, q)) for name, q in shares.items()}
+
+
+def evaluate_finding(
+    predictor: Predictor,
+    negatives: Path | str,
+    photos: Iterable[Path | str] = (),
+    limit: int | None = None,
+) -> FindingReport:
+    """Search pictures without hands, and photos with one.
+
+    Args:
+        negatives: folder, with sub-folders, of pictures that show no hand.
+        photos: photo sets, see `handmesh_training.photos`.
+        limit: at most so many pictures of each, evenly spread.
+
+    Raises:
+        InputError: no picture among the negatives, or a photo set without labels.
+        ImageError: a picture that cannot be read.
+    """
+    files = sorted(path for path in Path(negatives).rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(f"{negatives} holds no picture ({', '.join(SUFFIXES)})")
+    empty = [
+        predictor.predict(file, min_presence=0.0)[0].presence
+        for file in tqdm(_spread(files, limit), desc="negatives", unit="picture")
+    ]
+    hands = {}
+    for folder in photos:
+        labels = _spread(list(read_labels(folder)), limit)
+        seen = []
+        for label in tqdm(labels, desc=Path(folder).name, unit="photo"):
+            hand = predictor.predict(label.path, min_presence=0.0)[0]
+            miss = metrics.box_normalised_error(hand.joints_px[None], label.joints_px[None])[0]
+            seen.append(hand.presence if miss < FOUND_WITHIN else -1.0)
+        hands[Path(folder).name] = np.array(seen)
+    return FindingReport(np.sort(empty), hands)
+
+
+def _spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
