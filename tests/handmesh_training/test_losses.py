@@ -273,43 +273,50 @@ def test_full_loss_is_the_weighted_sum_of_equation_6(
     surface: Surface, rng: np.random.Generator
 ) -> None:
     output, target = fake_batch(rng)
-    weights = LossWeights(2.0, 3.0, 5.0, 7.0, 11.0, 13.0)
-    total, terms = losses.full_loss(output, target, surface, weights)
-    factors = {"heatmap": 2, "vertex": 3, "normal": 5, "edge": 7, "laplacian": 11, "pose": 13}
+    weights = LossWeights(2.0, 3.0, 5.0, 7.0, 11.0, 13.0, huber=None)
+    total, terms = losses.full_loss(output, target, surface, weights, "sum")
+    # Times what the paper publishes: lambda_H 0.5, lambda_l 50, the others 1.
+    factors = {"heatmap": 1, "vertex": 3, "normal": 5, "edge": 7, "laplacian": 550, "pose": 13}
     assert set(terms) == set(factors)
     expected = sum(factors[name] * term.item() for name, term in terms.items())
     assert total.item() == pytest.approx(expected, rel=1e-12)
     # The sample without depth counts in the heat-map term alone.
     output.vertices[2] += 9.0
     output.joints[2] += 9.0
-    _, again = losses.full_loss(output, target, surface, weights)
+    _, again = losses.full_loss(output, target, surface, weights, "sum")
     assert {k: v.item() for k, v in again.items()} == {k: v.item() for k, v in terms.items()}
     output.heatmaps[0][2] += 1.0
-    assert losses.full_loss(output, target, surface, weights)[1]["heatmap"] != terms["heatmap"]
+    assert (
+        losses.full_loss(output, target, surface, weights, "sum")[1]["heatmap"] != terms["heatmap"]
+    )
 
 
 def test_joints_with_depth_count_without_a_mesh(surface: Surface, rng: np.random.Generator) -> None:
     output, target = fake_batch(rng)
-    weights = LossWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     target["has_mesh"] = torch.tensor([True, False, False])
-    _, terms = losses.full_loss(output, target, surface, weights)
+    _, terms = losses.full_loss(output, target, surface)
     output.vertices[1] += torch.from_numpy(rng.random((V, 3)))
     output.joints[1, :, 2] += 9.0
-    _, again = losses.full_loss(output, target, surface, weights)
+    _, again = losses.full_loss(output, target, surface)
     changed = {name for name in terms if terms[name].item() != again[name].item()}
     assert changed == {"pose"}
 
 
-def test_paper_weights_make_both_reductions_proportional(
-    surface: Surface, rng: np.random.Generator
+@pytest.mark.parametrize("stacks", [1, 2])
+def test_both_reductions_are_in_the_paper_s_proportion(
+    surface: Surface, rng: np.random.Generator, stacks: int
 ) -> None:
     output, target = fake_batch(rng)
+    output.heatmaps.extend([output.heatmaps[0] * 0.5] * (stacks - 1))
     target["has_depth"][:] = target["has_mesh"][:] = True
-    totals = [
-        losses.full_loss(output, target, surface, losses.paper_weights(surface, 8, r), r)[0].item()
-        for r in ("mean", "sum")
-    ]
-    assert totals[0] * V == pytest.approx(totals[1], rel=1e-12)
+    mean, total = (losses.full_loss(output, target, surface, reduction=r) for r in ("mean", "sum"))
+    assert mean[0].item() * V == pytest.approx(total[0].item(), rel=1e-12)
+    # Eq. (6) by hand; L_H adds up the stacks.
+    maps = losses.gaussian_heatmaps(target["joints"][..., :2], 8)
+    by_hand = 0.5 * sum((m - maps).square().sum((1, 2, 3)).mean().item() for m in output.heatmaps)
+    lambdas = {"vertex": 1, "normal": 1, "edge": 1, "laplacian": 50, "pose": 1}
+    by_hand += sum(lambdas[name] * total[1][name].item() for name in lambdas)
+    assert total[0].item() == pytest.approx(by_hand, rel=1e-12)
 
 
 class TestHeads:

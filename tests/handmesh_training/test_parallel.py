@@ -18,6 +18,8 @@ def test_alone_there_is_nothing_to_synchronise() -> None:
     assert parallel.synchronized(network, torch.device("cpu")) is network
     assert parallel.agreed(True, torch.device("cpu"))
     assert not parallel.agreed(False, torch.device("cpu"))
+    assert parallel.any_of(True, torch.device("cpu"))
+    assert not parallel.any_of(False, torch.device("cpu"))
 
 
 def _gradient(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -44,6 +46,7 @@ def _work(rank: int, folder: str) -> None:
             "gradient": _gradient(both, inputs),
             "weight": network.weight.detach(),
             "stop": parallel.agreed(rank == 0, cpu),
+            "any": [parallel.any_of(flag, cpu) for flag in (rank == 0, rank == 1, True, False)],
             "rank": parallel.rank(),
             "world": parallel.world_size(),
         }
@@ -63,6 +66,7 @@ def test_two_processes_give_the_gradient_of_the_joint_batch(tmp_path: Path) -> N
     torch.testing.assert_close(first["gradient"], second["gradient"])
     assert first["stop"]
     assert second["stop"]  # process 0 said so
+    assert first["any"] == second["any"] == [True, True, True, False]
 
     torch.manual_seed(0)
     alone = nn.Linear(3, 2)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from handmesh.errors import BundleError, CheckpointError, DivergedError
 from handmesh.nn import LightConfig, build, save_weights
-from handmesh_training import train
+from handmesh_training import parallel, train
 from handmesh_training.augment import Augmentation
 from handmesh_training.hand import HandModel
 from handmesh_training.metrics import procrustes_error
@@ -276,6 +276,24 @@ def test_nan_stops_the_run_and_leaves_the_checkpoint_whole(
     assert Trainer(tiny_config, SETTINGS, tmp_path).step == 2
 
 
+@pytest.mark.usefixtures("quick_regressor")
+def test_a_process_stops_with_the_one_that_diverged(
+    tiny_config: LightConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def elsewhere(flag: bool, _: torch.device) -> bool:
+        asked.append(flag)
+        return len(asked) == 3  # the other process, in the third batch
+
+    monkeypatch.setattr(parallel, "any_of", elsewhere)
+    trainer = Trainer(tiny_config, SETTINGS, tmp_path)
+    with pytest.raises(DivergedError, match="another process is not finite at batch 2"):
+        trainer.run()
+    assert asked == [False] * 3
+    assert trainer.step == 2
+
+
 def test_learning_rate_closed_form(tiny_config: LightConfig, tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=1000, warmup=100, decay=400, learning_rate=0.5)
     rate = Trainer(tiny_config, settings, tmp_path).learning_rate
@@ -419,7 +437,7 @@ def test_the_objective_uses_each_label_where_it_is_known(
 
     def loss(changed: Batch) -> float:
         with torch.no_grad():
-            return float(train.objective(output, changed, trainer.surface, SETTINGS.extra)[0])
+            return float(train.objective(output, changed, trainer.surface, SETTINGS.weights)[0])
 
     for flag in (True, False):
         flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth", "mesh")}

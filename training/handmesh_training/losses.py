@@ -33,42 +33,76 @@ HEATMAP_CELLS_PER_SIGMA = 16  # the paper's 4 px of 64
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the terms of Eq. (6); the defaults suit reduction "mean" and points in bones.
+    """Every weight of a run. The terms of Eq. (6) are told in multiples of the paper's weights, so
+    that 1 is the paper's for any mesh, size of maps and reduction; the others are absolute.
 
-    The heat-map's default is twenty times the paper's share of it. The paper trains its hourglass
-    on heat-maps alone first; trained together from nothing, the mesh terms drown them: after 3,200
-    crops the held-out heat-map error of `light` was still that of empty maps with a factor of 10,
-    and 13 % below it with 200, with better (u, v) of the mesh too.
+    Attributes:
+        heatmap: L_H. The paper trains its hourglass on heat-maps alone first; trained together
+            from nothing, the dense mesh terms drown them.
+        vertex, normal, edge, laplacian: L_M.
+        pose: L_J, which in the paper's proportion is 21 points among a thousand vertices.
+        huber: bones beyond which squared distances go on linearly; None, never. Far-off joints,
+            the hard ones, would otherwise drown the many that are nearly right.
+        heatmap_uv: (u, v) read off the heat-maps, where the network reads them.
+        image: (u, v) of the joints, for every labelled picture, real photos included.
+        confidence, presence, handedness: of the heads that the paper does not have.
     """
 
-    heatmap: float = 200.0
+    heatmap: float = 20.0
     vertex: float = 1.0
     normal: float = 1.0
     edge: float = 1.0
-    laplacian: float = 50.0
-    pose: float = 1.0
+    laplacian: float = 1.0
+    pose: float = 50.0
+    huber: float | None = 0.2
+    heatmap_uv: float = 20.0
+    image: float = 40.0
+    confidence: float = 0.05
+    presence: float = 0.1
+    handedness: float = 0.3
+
+
+# L_fully as it is published: its own terms in its own proportion, and nothing else.
+PAPER = LossWeights(
+    heatmap=1.0,
+    pose=1.0,
+    huber=None,
+    heatmap_uv=0.0,
+    image=0.0,
+    confidence=0.0,
+    presence=0.0,
+    handedness=0.0,
+)
 
 
 def paper_weights(
     surface: Surface, heatmap_size: int, reduction: Reduction = "mean", stacks: int = 1
-) -> LossWeights:
-    """The paper's weights: lambda_H 0.5, lambda_v, n, e 1, lambda_l 50, lambda_J 1.
+) -> dict[str, float]:
+    """The paper's weights by term: lambda_H 0.5, lambda_v, n, e 1, lambda_l 50, lambda_J 1.
 
     Under "mean" each is multiplied by its number of summands over the number of vertices, so that
     the total is Eq. (6) divided by V: the terms stand in the paper's proportion.
     """
+    published = {
+        "heatmap": 0.5 * stacks,  # `heatmap_loss` averages over them
+        "vertex": 1.0,
+        "normal": 1.0,
+        "edge": 1.0,
+        "laplacian": 50.0,
+        "pose": 1.0,
+    }
     if reduction == "sum":
-        return LossWeights(0.5, 1.0, 1.0, 1.0, 50.0, 1.0)
-    vertices = float(surface.vertex_count)
-    joints = 21.0
-    return LossWeights(
-        heatmap=0.5 * joints * heatmap_size**2 * stacks / vertices,
-        vertex=1.0,
-        normal=3.0 * surface.face_count / vertices,
-        edge=surface.edge_count / vertices,
-        laplacian=50.0,
-        pose=joints / vertices,
-    )
+        return published
+    vertices, joints = surface.vertex_count, 21
+    summands = {
+        "heatmap": joints * heatmap_size**2,
+        "vertex": vertices,
+        "normal": 3 * surface.face_count,
+        "edge": surface.edge_count,
+        "laplacian": vertices,
+        "pose": joints,
+    }
+    return {name: weight * summands[name] / vertices for name, weight in published.items()}
 
 
 def to_metric_like(points: Tensor, crop_in_bones: Tensor) -> Tensor:
@@ -268,9 +302,8 @@ def full_loss(
     output: NetworkOutput,
     target: Mapping[str, Tensor],
     surface: Surface,
-    weights: LossWeights,
+    weights: LossWeights = PAPER,
     reduction: Reduction = "mean",
-    huber: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_fully = lambda_H L_H + lambda_M L_M + lambda_J L_J, Eq. (6).
 
@@ -280,7 +313,7 @@ def full_loss(
             `has_joints`, `has_depth`, `has_mesh` (B,): heat-maps are compared where joints are
             labelled, the 3D pose where their depth is, the mesh where it is.
         surface: of the mesh.
-        weights: of the terms, for the given reduction.
+        weights: of the terms; only those of Eq. (6) and ``huber`` count here.
 
     Returns:
         The weighted sum, and the terms before weighting under the names of `LossWeights`.
@@ -289,7 +322,8 @@ def full_loss(
     flat = target["has_joints"].to(scale.dtype)
     deep = target["has_depth"].to(scale.dtype)
     solid = target["has_mesh"].to(scale.dtype)
-    size = output.heatmaps[-1].shape[-1]
+    size, stacks = output.heatmaps[-1].shape[-1], len(output.heatmaps)
+    huber = weights.huber
     maps = gaussian_heatmaps(target["joints"][..., :2], size)
     points = to_metric_like(output.vertices, scale)
     truth = to_metric_like(target["vertices"], scale)
@@ -301,8 +335,9 @@ def full_loss(
         "laplacian": laplacian_loss(points, truth, surface, solid, reduction),
         "pose": pose_loss(output.joints, target["joints"], scale, deep, reduction, huber),
     }
-    total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
-    return total, terms
+    paper = paper_weights(surface, size, reduction, stacks)
+    total = sum(getattr(weights, name) * paper[name] * term for name, term in terms.items())
+    return torch.as_tensor(total), terms
 
 
 def confidence_loss(

@@ -53,3 +53,12 @@ def agreed(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([flag], dtype=torch.int32, device=device)
     dist.broadcast(value, 0)
     return bool(value.item())
+
+
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so: all learn it, and none goes on waiting for one that stopped."""
+    if not dist.is_initialized():
+        return flag
+    value = torch.tensor([flag], dtype=torch.int32, device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value.item())

@@ -41,30 +41,6 @@ STOP_EVERY = 20
 
 
 @dataclass(frozen=True)
-class ExtraWeights:
-    """Terms beside the paper's L_fully, whose weights are the paper's (`losses.paper_weights`).
-
-    Attributes:
-        huber: bones beyond which squared distances go on linearly: far-off joints, the hard ones,
-            would otherwise drown the many that are nearly right.
-        heatmap: more of L_H: beside dense mesh losses its paper weight teaches maps too slowly.
-        heatmap_uv: (u, v) read off the heat-maps, where the network reads them.
-        pose: more of L_J than the paper's share of 21 points among a thousand vertices.
-        image: (u, v) of the joints, for every labelled picture, real photos included.
-        confidence, presence, handedness: of the heads that the paper does not have.
-    """
-
-    huber: float = 0.2
-    heatmap: float = 190.0
-    heatmap_uv: float = 20.0
-    pose: float = 1.0
-    image: float = 40.0
-    confidence: float = 0.05
-    presence: float = 0.1
-    handedness: float = 0.3
-
-
-@dataclass(frozen=True)
 class TrainSettings:
     """One training run.
 
@@ -76,7 +52,7 @@ class TrainSettings:
         seed: of weights and stream. workers: loader processes; 0, this process.
         report, evaluate: batches between log lines, and between evaluations.
         checkpoint_seconds: between checkpoints.
-        extra: weights of the losses beside the paper's. stream: how batches are made.
+        weights: of the losses. stream: how batches are made.
     """
 
     steps: int = 20_000
@@ -91,51 +67,38 @@ class TrainSettings:
     report: int = 100
     evaluate: int = 1_000
     checkpoint_seconds: float = 180.0
-    extra: ExtraWeights = field(default_factory=ExtraWeights)
+    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     stream: StreamSettings = field(default_factory=StreamSettings)
 
 
 def objective(
-    output: NetworkOutput, batch: Batch, surface: losses.Surface, extra: ExtraWeights
+    output: NetworkOutput, batch: Batch, surface: losses.Surface, weights: losses.LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and its unweighted terms. Samples contribute to what they are labelled for.
 
     Args:
         output: of the network. batch: its labels, named like the fields of `Crops`.
-        surface: of the network's mesh. extra: weights beside the paper's.
+        surface: of the network's mesh. weights: of the terms.
     """
-    size, stacks = output.heatmaps[-1].shape[-1], len(output.heatmaps)
-    paper = losses.paper_weights(surface, size, "mean", stacks)
-    total, terms = losses.full_loss(output, batch, surface, paper, "mean", extra.huber)
-
-    scale, joints = batch["crop_in_bones"], batch["joints"]
-    flat, deep = batch["has_joints"].float(), batch["has_depth"].float()
-    terms["image"] = losses.point_loss_2d(
-        output.joints, joints, flat, huber=extra.huber / USUAL_CROP_IN_BONES
-    )
-    more_pose = losses.pose_loss(output.joints, joints, scale, deep, huber=extra.huber)
-    total = total + extra.image * terms["image"] + extra.pose * more_pose
-    total = total + extra.heatmap * terms["heatmap"]
+    total, terms = losses.full_loss(output, batch, surface, weights)
+    joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]
+    bend = None if weights.huber is None else weights.huber / USUAL_CROP_IN_BONES
+    others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend)}
     if output.heatmap_uv is not None:
-        terms["heatmap_uv"] = losses.point_loss_2d(
-            output.heatmap_uv, joints, flat, huber=extra.huber / USUAL_CROP_IN_BONES
-        )
-        total = total + extra.heatmap_uv * terms["heatmap_uv"]
-    present = batch["has_hand"]
+        others["heatmap_uv"] = losses.point_loss_2d(output.heatmap_uv, joints, flat, huber=bend)
     if output.confidence_logits is not None:
-        terms["confidence"] = losses.confidence_loss(
+        others["confidence"] = losses.confidence_loss(
             output.confidence_logits, output.joints, joints, batch["has_joints"], present
         )
-        total = total + extra.confidence * terms["confidence"]
     if output.presence_logit is not None:
-        terms["presence"] = losses.presence_loss(output.presence_logit, present)
-        total = total + extra.presence * terms["presence"]
+        others["presence"] = losses.presence_loss(output.presence_logit, present)
     if output.handedness_logit is not None:
-        terms["handedness"] = losses.handedness_loss(
+        others["handedness"] = losses.handedness_loss(
             output.handedness_logit, batch["is_right"], present.float()
         )
-        total = total + extra.handedness * terms["handedness"]
-    return total, terms
+    for name, term in others.items():
+        total = total + getattr(weights, name) * term
+    return total, terms | others
 
 
 def to_input(images: Tensor) -> Tensor:
@@ -373,14 +336,13 @@ class Trainer:
         images = to_input(batch["images"])
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             output = self._parallel(images)
-        loss, terms = objective(output, batch, self.surface, self.settings.extra)
+        loss, terms = objective(output, batch, self.surface, self.settings.weights)
         value = float(loss.detach())
-        self._check_finite("loss", value)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trained = [p for p in self.network.parameters() if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, self.settings.clip))
-        self._check_finite("norm of the gradient", norm)  # or a step would spoil the weights
+        self._check_finite({"loss": value, "norm of the gradient": norm})
         self.optimizer.step()
         self.step += 1
         self.images_seen += len(images) * parallel.world_size()
@@ -392,11 +354,14 @@ class Trainer:
             **{k: float(v.detach()) for k, v in terms.items()},
         }
 
-    def _check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
+    def _check_finite(self, figures: dict[str, float]) -> None:
+        """Stop all processes together, before a step would spoil the weights of any."""
+        bad = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+        if parallel.any_of(bool(bad), self.device):
+            culprit = bad[0] if bad else "loss of another process is not finite"
             raise DivergedError(
-                f"the {name} is {value} at batch {self.step}; the last checkpoint is whole: "
-                "resume from it with a lower learning rate"
+                f"the {culprit} at batch {self.step}; the last checkpoint is whole: resume from it "
+                "with a lower learning rate"
             )
 
     @torch.no_grad()
