@@ -30,8 +30,13 @@ _FOLLOWED = 4
 # Rounds of following, and the changes of a box below which it has settled: of place and size, as a
 # share of its size, and of its angle, in radians.
 _REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
-# A presence at which smaller windows are not looked at any more.
-_CONFIDENT = 0.8
+# Log-odds of a hand in a window before it is looked at, against those in the training pictures. A
+# search looks at a hundred places of which one at most is right, and where the network saw little
+# but hands it believes in them too easily. Chosen for about one false alarm in ten pictures without
+# hands, by `handmesh evaluate --negatives`, which says what to add for another rate or network.
+_PRIOR = -6.5
+# A presence at which smaller windows are not looked at any more, if that many hands are there.
+_CONFIDENT = 0.5
 # Log-odds of handedness below which both sides are looked at, here at 95 %. Trained on more right
 # than left hands, a head in doubt says "right"; a crop and its mirror image together have no such
 # leaning. A single look is never surer than `_SUREST` allows.
@@ -67,16 +72,6 @@ class Sighting:
     presence: float
     looks_right: float
 
-    @property
-    def expected(self) -> float:
-        """Probability that the network was shown a right hand, as it expects."""
-        return 1 - self.looks_right if self.view.mirrored else self.looks_right
-
-    @property
-    def score(self) -> float:
-        """How much speaks for this hand, shown this way round."""
-        return self.presence * float(self.confidence.mean()) * self.expected
-
     def joints_px(self) -> NDArray[np.float64]:
         """(21, 2) pixels of the photo."""
         return self.view.box.to_image(self.joints[:, :2])
@@ -102,13 +97,17 @@ def find(
         mirrored: False for right hands only, True for left hands only, None for both.
         max_hands: how many, at most. The search goes on to smaller windows until it has them.
         min_presence: what is less sure than this is not a hand.
+
+    Returns:
+        Sightings whose ``presence`` takes into account in how many places a search looks: lower
+        than the network's for that crop.
     """
     found: list[Sighting] = []
     for boxes in windows(width, height):
         seen = look([View(box, bool(mirrored)) for box in boxes])
-        seen.sort(key=lambda sighting: sighting.presence, reverse=True)
-        promising = _distinct(seen)[: _FOLLOWED * max_hands]
-        found = _distinct(_by_score(found + follow(look, promising, mirrored)))
+        promising = _distinct(_surest_first(seen))[: _FOLLOWED * max_hands]
+        followed = [_with_prior(sighting) for sighting in follow(look, promising, mirrored)]
+        found = _distinct(_surest_first(found + followed))
         found = [sighting for sighting in found if sighting.presence >= min_presence]
         if sum(sighting.presence >= _CONFIDENT for sighting in found) >= max_hands:
             break
@@ -155,7 +154,7 @@ class _Track:
     def __init__(self, sighting: Sighting, mirrored: bool | None) -> None:
         self.last = sighting
         self.known = mirrored
-        self.log_odds = _log_odds(sighting.looks_right)
+        self.log_odds = _log_odds(sighting.looks_right, _SUREST)
         self.compared = False
 
     @property
@@ -189,7 +188,8 @@ class _Track:
 
     def add(self, sightings: list[Sighting]) -> None:
         """Take in the looks at `next_views`."""
-        self.log_odds += sum(_log_odds(sighting.looks_right) for sighting in sightings)
+        # Bounded, so that no single look outweighs all others.
+        self.log_odds += sum(_log_odds(sighting.looks_right, _SUREST) for sighting in sightings)
         if len(sightings) == 1:
             (self.last,) = sightings
         else:
@@ -197,13 +197,17 @@ class _Track:
             self.last = mirrored if self.side else plain
 
     def result(self) -> Sighting:
-        return dataclasses.replace(self.last, looks_right=1 / (1 + math.exp(-self.log_odds)))
+        return dataclasses.replace(self.last, looks_right=_probability(self.log_odds))
 
 
-def _log_odds(probability: float) -> float:
-    """Bounded, so that no single look outweighs all others."""
-    bounded = min(max(probability, _SUREST), 1 - _SUREST)
+def _log_odds(probability: float, surest: float = 1e-7) -> float:
+    """Bounded by those of `surest`, also where a float32 has come to be exactly 0 or 1."""
+    bounded = min(max(probability, surest), 1 - surest)
     return math.log(bounded / (1 - bounded))
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-log_odds))
 
 
 def windows(width: int, height: int) -> Iterator[list[Box]]:
@@ -259,8 +263,14 @@ def _is_near(old: Box, new: Box) -> bool:
     return max(moved, abs(new.size - old.size)) < _SETTLED * old.size
 
 
-def _by_score(sightings: list[Sighting]) -> list[Sighting]:
-    return sorted(sightings, key=lambda sighting: sighting.score, reverse=True)
+def _with_prior(sighting: Sighting) -> Sighting:
+    return dataclasses.replace(
+        sighting, presence=_probability(_log_odds(sighting.presence) + _PRIOR)
+    )
+
+
+def _surest_first(sightings: list[Sighting]) -> list[Sighting]:
+    return sorted(sightings, key=lambda sighting: sighting.presence, reverse=True)
 
 
 def _distinct(sightings: list[Sighting]) -> list[Sighting]:

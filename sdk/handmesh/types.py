@@ -300,7 +300,8 @@ class Hand:
         joints_px: (21, 2) float32, pixels of the photo.
         vertices_px: (V, 2) float32, pixels of the photo.
         confidence: (21,) float32 in 0..1: how sure the network is of each joint.
-        presence: 0..1, how sure the network is that this is a hand.
+        presence: 0..1, how sure the network is that this is a hand. Found by a search, it is lower
+            than in a given box, because a search looks in so many places.
         handedness: the person's own left or right.
         depth: "metric" when a camera and the bone length or the wrist's depth were given, else
             "assumed": then the scale and the distance follow from a default camera, an adult's

@@ -76,10 +76,17 @@ def test_the_report_says_so_in_words_and_in_json(report: FindingReport) -> None:
     figures = json.loads(json.dumps(report.to_dict()))
     assert figures["false_alarms"]["0.5"] == 0.5
     assert figures["presence"]["highest"] == 0.9
-    assert figures["found"]["some"] == {"count": 4} | {
-        str(t): report.found("some", t)
-        for t in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-    }
+    assert figures["found"]["some"]["count"] == 4
+    assert [figures["found"]["some"][t] for t in ("0.35", "0.8", "0.97")] == [0.75, 0.25, 0.0]
+
+
+def test_the_prior_that_gives_a_rate_of_false_alarms() -> None:
+    log_odds = np.linspace(-4, 6, 1001)
+    presences = 1 / (1 + np.exp(-log_odds))
+    report = FindingReport(presences, {})
+    for rate in (0.05, 0.1, 0.5):
+        moved = FindingReport(1 / (1 + np.exp(-log_odds - report.prior_shift(rate))), {})
+        assert moved.false_alarms() == pytest.approx(rate, abs=0.002)
 
 
 def test_a_limit_spreads_over_the_pictures(tmp_path: Path, joints_px: np.ndarray) -> None:

@@ -199,14 +199,17 @@ def _evaluate(options: argparse.Namespace) -> int:
             reports[folder.name] = evaluate_photos(
                 predictor, [folder], options.limit, options.search
             )
-        finding = options.negatives and evaluate_finding(
-            predictor, options.negatives, options.photos, options.limit
+        finding = (
+            evaluate_finding(predictor, options.negatives, options.photos, options.limit)
+            if options.negatives is not None
+            else None
         )
     figures: dict[str, Any] = {name: asdict(report) for name, report in reports.items()}
-    sys.stdout.write(to_table(reports) + "\n")
+    tables = [to_table(reports)] if reports else []
     if finding is not None:
-        sys.stdout.write(finding.to_table() + "\n")
+        tables.append(finding.to_table())
         figures["finding"] = finding.to_dict()
+    sys.stdout.write("\n".join(tables) + "\n")
     if options.out is not None:
         write_atomic(options.out, (json.dumps(figures, indent=2) + "\n").encode())
     return 0

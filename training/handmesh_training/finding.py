@@ -1,8 +1,9 @@
 """How well hands are found without a box: false alarms on pictures without hands, beside the share
 of hands found, at every threshold of presence.
 
-This is what `handmesh evaluate --negatives` prints, and what the constants of `handmesh.search` are
-chosen by: its prior first, by the column of false alarms at a presence of 0.5.
+This is what `handmesh evaluate --negatives` prints. To tune `handmesh.search` for another network:
+add to its `_PRIOR` what the report says for the wanted rate of false alarms, run again, and compare
+the shares of hands found; then its other constants.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from .photos import read_labels
 T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+THRESHOLDS = (0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 0.99)
+# Shares of pictures with a false alarm for which the report says how to come by them.
+RATES = (0.02, 0.05, 0.1, 0.2)
 # What `Predictor.predict` asks for when it is not told.
 DEFAULT_THRESHOLD = 0.5
 # A hand counts as found when its joints are, on average, this share of its box from their places.
@@ -53,12 +56,20 @@ class FindingReport:
         """Share of the hands of a photo set that are reported, and in the right place."""
         return float((self.hands[name] >= threshold).mean())
 
+    def prior_shift(self, rate: float) -> float:
+        """What to add to the search's log-odds of a hand, so that this share of the pictures has a
+        false alarm at the default threshold."""
+        bounded = self.negatives.clip(1e-12, 1 - 1e-12)
+        log_odds = np.log(bounded / (1 - bounded))
+        return -float(np.quantile(log_odds, 1 - rate))
+
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "count": len(self.negatives),
             "false_alarms": {str(t): self.false_alarms(t) for t in THRESHOLDS},
             "presence": self._quantiles(),
+            "prior_shift": {str(rate): self.prior_shift(rate) for rate in RATES},
             "found": {
                 name: {"count": len(hands), **{str(t): self.found(name, t) for t in THRESHOLDS}}
                 for name, hands in self.hands.items()
@@ -72,6 +83,9 @@ class FindingReport:
             f"  false alarms per picture {self.false_alarms():10.3f}",
             "  presence of the surest place there: "
             + ", ".join(f"{name} {value:.3f}" for name, value in self._quantiles().items()),
+            "  to the search's prior add "
+            + ", ".join(f"{self.prior_shift(r):+.2f} for {100 * r:g} %" for r in RATES)
+            + " false alarms",
         ]
         lines += [
             f"  found, {name + f' ({len(hands)} hands)':<32}{100 * self.found(name):9.2f} %"
