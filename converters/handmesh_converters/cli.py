@@ -47,6 +47,12 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--format", default="onnx", metavar="A,B", help="default onnx")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: the bundle itself")
     parser.add_argument(
+        "--weights",
+        choices=("fp16", "fp32"),
+        default="fp16",
+        help="how large weights are stored; they are computed with in float32 (default fp16)",
+    )
+    parser.add_argument(
         "--explain", action="store_true", help="print the form of the export and what it costs"
     )
     parser.set_defaults(run=_export)
@@ -85,7 +91,7 @@ def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
     bundle = Bundle.load(args.bundle)
     if args.explain:
         _explain(load_bundle(bundle))
-    return add_formats(bundle, chosen, args.out)
+    return add_formats(bundle, chosen, args.out, weights=args.weights)
 
 
 def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
@@ -110,6 +116,7 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
         provenance={**run, **card.get("provenance", {})},
         licences={**LICENCES, **card.get("licences", {})},
         export=chosen,
+        weights=args.weights,
     )
 
 

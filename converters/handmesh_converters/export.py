@@ -7,12 +7,13 @@ been checked. Whatever fails before leaves the old bundle as it was and nothing 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ from handmesh.errors import (
 )
 from handmesh.graph import Topology
 from handmesh.nn import build, from_dict, load_weights, read_config, save_weights, to_dict
+from handmesh.nn.weights import Precision
 from handmesh.verification import read_reference
 
 from . import formats
 from .fold import ExportTwin, Network, fold
 from .forms import GraphForm
-from .parity import FP32, Parity, Tolerance, measure, network_outputs
+from .parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
 
@@ -72,7 +74,8 @@ def write_bundle(
     name: str | None = None,
     export: Sequence[str] = ("onnx",),
     form: GraphForm | None = None,
-    tolerance: Tolerance = FP32,
+    weights: Precision = "fp16",
+    tolerance: Tolerance | None = None,
 ) -> Written:
     """Write a network as a bundle, with its artifacts; replaces an older one whole.
 
@@ -87,7 +90,9 @@ def write_bundle(
         name: of the bundle; by default the folder's.
         export: formats, see `handmesh_converters.formats`.
         form: of the graph convolutions in the artifacts; by default the recurrence.
-        tolerance: that every artifact must keep.
+        weights: precision in which large weights are stored. With "fp16" the bundle's network is
+            the rounded one: its artifacts are proven against that, and it against ``network``.
+        tolerance: that every artifact must keep; by default that of its weights' precision.
 
     Raises:
         InputError: an unknown format, or a place where no bundle can or should be written.
@@ -101,7 +106,6 @@ def write_bundle(
     _check_graph(network, topology)
     target = Path(folder)
     config = network.config
-    expected = network_outputs(network, reference_crops)
     manifest = {
         "name": target.resolve().name if name is None else name,
         "network": config.name,
@@ -111,6 +115,7 @@ def write_bundle(
             "torch": {
                 "path": WEIGHTS,
                 "precision": "fp32",
+                "weights": weights,
                 "tools": {"handmesh": __version__, "torch": version("torch")},
             }
         },
@@ -119,14 +124,19 @@ def write_bundle(
     }
     with _replacing(target) as temporary:
         topology.save(temporary / TOPOLOGY)
-        save_weights(network, temporary / WEIGHTS, config, topology)
+        save_weights(network, temporary / WEIGHTS, config, topology, precision=weights)
+        stored = _read_network(temporary / WEIGHTS, topology)
+        expected = network_outputs(stored, reference_crops)
+        manifest["artifacts"]["torch"]["rounding"] = _rounding(
+            network, expected, reference_crops, topology, tolerance or TOLERANCES[weights]
+        )
         kept = np.unique(
             np.linspace(0, len(reference_crops) - 1, REFERENCE_CROPS).round().astype(np.int64)
         )
         named = {key: value[kept] for key, value in expected._asdict().items()}
         write_arrays(temporary / REFERENCE, {"images": reference_crops[kept], **named})
         proof = _Proof(reference_crops, expected, topology, tolerance)
-        parity = _add(temporary, manifest, fold(network, form), export, proof)
+        parity = _add(temporary, manifest, fold(stored, form), export, proof, weights)
     return Written(Bundle.load(target), parity)
 
 
@@ -135,7 +145,8 @@ def add_formats(
     export: Sequence[str],
     out: str | os.PathLike[str] | None = None,
     form: GraphForm | None = None,
-    tolerance: Tolerance = FP32,
+    weights: Precision = "fp16",
+    tolerance: Tolerance | None = None,
 ) -> Written:
     """Export the network of a bundle again or to further formats, proven on its own crops.
 
@@ -144,6 +155,7 @@ def add_formats(
         export: formats; artifacts that the bundle has in others are kept.
         out: folder of the new bundle; by default the bundle is replaced.
         form, tolerance: as in `write_bundle`.
+        weights: precision in which the artifacts store large constants; those of the bundle stay.
 
     Raises:
         BundleError, IntegrityError, GraphMismatchError: the bundle is damaged.
@@ -161,7 +173,7 @@ def add_formats(
         for path in bundle.manifest["files"]:
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / path, temporary / path)
-        parity = _add(temporary, manifest, fold(network, form), export, proof)
+        parity = _add(temporary, manifest, fold(network, form), export, proof, weights)
     return Written(Bundle.load(target), parity)
 
 
@@ -171,10 +183,13 @@ def load_bundle(bundle: Bundle) -> Network:
     Raises:
         BundleError, IntegrityError, GraphMismatchError: the bundle is damaged.
     """
-    path = bundle.artifact("torch")
+    return _read_network(bundle.artifact("torch"), bundle.topology)
+
+
+def _read_network(path: Path, topology: Topology) -> Network:
     config = read_config(path)
-    network = build(config, bundle.topology)
-    load_weights(network, path, config, bundle.topology)
+    network = build(config, topology)
+    load_weights(network, path, config, topology)
     return network.eval()
 
 
@@ -222,11 +237,40 @@ class _Proof:
     images: NDArray[np.uint8]
     expected: RawOutput
     topology: Topology
-    tolerance: Tolerance
+    tolerance: Tolerance | None
+
+
+def _rounding(
+    network: Network,
+    stored: RawOutput,
+    images: NDArray[np.uint8],
+    topology: Topology,
+    allowed: Tolerance,
+) -> dict[str, Any]:
+    """How far the network as stored is from the one that was trained; both in torch.
+
+    Raises:
+        ParityError: too far.
+    """
+    trained = network_outputs(network, images)
+    rows = iter(range(len(images)))
+
+    def as_stored(batch: NDArray[np.uint8]) -> RawOutput:
+        chosen = list(itertools.islice(rows, len(batch)))
+        return RawOutput(*(array[chosen] for array in stored))
+
+    found = measure(as_stored, "the rounded network", images, trained, topology.bone_ratios)
+    found.check(allowed)
+    return found.to_dict()
 
 
 def _add(
-    folder: Path, manifest: dict[str, Any], twin: ExportTwin, export: Sequence[str], proof: _Proof
+    folder: Path,
+    manifest: dict[str, Any],
+    twin: ExportTwin,
+    export: Sequence[str],
+    proof: _Proof,
+    weights: Precision,
 ) -> dict[str, Parity]:
     """Export into a folder, run each artifact as the SDK will, and write the manifest."""
     inside = {
@@ -241,14 +285,14 @@ def _add(
     parity = {}
     for name in export:
         format_ = formats.load(name)
-        facts = format_.export(twin, folder / format_.FILE, inside)
-        allowed = proof.tolerance
+        facts = format_.export(twin, folder / format_.FILE, inside, weights)
+        allowed = proof.tolerance or TOLERANCES[facts.get("weights", "fp32")]
         entry = {
             "path": format_.FILE,
             "precision": "fp32",
             "graph_form": twin.form.name,
             **facts,
-            "tolerance": {"tensor": allowed.tensor, "px": allowed.px, "mm": allowed.mm},
+            "tolerance": asdict(allowed),
         }
         manifest["artifacts"][name] = entry
         # Proven through the backend that apps will use, which wants a bundle.

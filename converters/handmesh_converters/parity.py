@@ -23,7 +23,7 @@ from handmesh.types import Box, Camera
 
 from .fold import Network
 
-__all__ = ["FP32", "Deviation", "Parity", "Tolerance", "measure", "network_outputs"]
+__all__ = ["TOLERANCES", "Deviation", "Parity", "Tolerance", "measure", "network_outputs"]
 
 _PHOTO_PX = (640, 480)
 _CROP = Box(cx=319.5, cy=239.5, size=320.0)
@@ -48,7 +48,11 @@ class Tolerance:
     mm: float
 
 
-FP32 = Tolerance(tensor=1e-4, scores=1e-4, px=0.05, mm=0.05)
+# By the precision of the stored weights; everything is computed in float32.
+TOLERANCES = {
+    "fp32": Tolerance(tensor=1e-4, scores=1e-4, px=0.05, mm=0.05),
+    "fp16": Tolerance(tensor=5e-3, scores=5e-3, px=0.3, mm=1.0),
+}
 
 
 @dataclass(frozen=True)

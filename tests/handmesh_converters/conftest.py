@@ -132,7 +132,8 @@ def light_bundle(
     topology: Topology,
     crops: NDArray[np.uint8],
 ) -> Bundle:
-    """A bundle of the light network with its ONNX artifact. Not to be written to."""
+    """A bundle of the light network with its ONNX artifact, exact. Not to be written to."""
     folder: Path = tmp_path_factory.mktemp("bundles") / "small"
-    written = write_bundle(light, topology, folder, crops, provenance={"made": "in a test"})
+    provenance = {"made": "in a test"}
+    written = write_bundle(light, topology, folder, crops, provenance=provenance, weights="fp32")
     return written.bundle

@@ -35,9 +35,11 @@ def _run(*arguments: object) -> int:
 def _prepared(light_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = light_bundle.artifact("onnx")
 
-    def export(twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    def export(
+        twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: str
+    ) -> dict[str, Any]:
         shutil.copyfile(artifact, path)
-        return {"nodes": 156}
+        return {"nodes": 156, "weights": weights}
 
     monkeypatch.setattr(onnx_format, "export", export)
 
@@ -107,7 +109,9 @@ def test_a_failed_proof_is_exit_code_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def export(twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    def export(
+        twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: str
+    ) -> dict[str, Any]:
         raise ParityError("off by a mile")
 
     monkeypatch.setattr(onnx_format, "export", export)

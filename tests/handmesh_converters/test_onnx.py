@@ -19,7 +19,7 @@ from handmesh.nn import LightNetwork, PaperNetwork
 from handmesh_converters.export import write_bundle
 from handmesh_converters.fold import fold
 from handmesh_converters.formats import onnx as onnx_format
-from handmesh_converters.parity import network_outputs
+from handmesh_converters.parity import TOLERANCES, measure, network_outputs
 
 Crops = Callable[..., NDArray[np.uint8]]
 
@@ -99,18 +99,68 @@ def test_same_weights_give_the_same_bytes(
 ) -> None:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
 
-    onnx_format.export(fold(light), tmp_path / "again.onnx", metadata)
+    onnx_format.export(fold(light), tmp_path / "again.onnx", metadata, "fp32")
 
     again = (tmp_path / "again.onnx").read_bytes()
     assert again == light_bundle.artifact("onnx").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.onnx"]
 
 
+@pytest.fixture(scope="module")
+def halved(light: LightNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("halved") / "model.onnx"
+    onnx_format.export(fold(light), path, {}, "fp16")
+    return path
+
+
+def test_halved_weights_are_the_rounded_ones(
+    halved: Path, model: onnx.ModelProto, light: LightNetwork
+) -> None:
+    exact = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    half = {
+        i.name: onnx.numpy_helper.to_array(i)
+        for i in onnx.load(halved).graph.initializer
+        if i.data_type == onnx.TensorProto.FLOAT16
+    }
+    for name, values in half.items():
+        np.testing.assert_array_equal(values, exact[name.removesuffix(".fp16")].astype(np.float16))
+    # Every large learned weight; averages and Laplacians of the mesh stay as they are.
+    learned = {name for name, weight in fold(light).named_parameters() if weight.numel() >= 1024}
+    assert half.keys() == {f"{name}.fp16" for name in learned & exact.keys()}
+    assert len(half) > 5
+
+
+def test_onnx_runtime_widens_halved_weights_once(halved: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as_run.onnx")
+    onnxruntime.InferenceSession(str(halved), options, providers=["CPUExecutionProvider"])
+
+    as_run = onnx.load(tmp_path / "as_run.onnx").graph
+    constants = {i.name: i.data_type for i in as_run.initializer}
+    assert onnx.TensorProto.FLOAT16 not in constants.values()
+    casts = [node.input[0] for node in as_run.node if node.op_type == "Cast"]
+    assert constants.keys().isdisjoint(casts)
+    assert len(casts) == 1  # of the picture
+
+
+def test_halved_weights_cost_little(
+    halved: Path, light: LightNetwork, random_crops: Crops, topology: Topology
+) -> None:
+    images = random_crops(4)
+    expected = network_outputs(light, images)
+    found = measure(lambda i: _run(halved, i), "halved", images, expected, topology.bone_ratios)
+
+    found.check(TOLERANCES["fp16"])
+    assert found.tensor.worst > 1e-6  # or nothing was rounded
+
+
 def test_paper_equals_the_network(
     paper: PaperNetwork, topology: Topology, random_crops: Crops, tmp_path: Path
 ) -> None:
     images = random_crops(3)
-    written = write_bundle(paper, topology, tmp_path / "paper", images, provenance={})
+    written = write_bundle(
+        paper, topology, tmp_path / "paper", images, provenance={}, weights="fp32"
+    )
 
     assert written.parity["onnx"].tensor.worst < 1e-5
     found = _run(written.bundle.artifact("onnx"), images)

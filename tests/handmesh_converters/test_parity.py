@@ -14,7 +14,7 @@ from handmesh.geometry import solve_root_depth
 from handmesh.graph import Topology
 from handmesh.nn import LightNetwork
 from handmesh.types import Box, Camera
-from handmesh_converters.parity import FP32, Parity, Tolerance, measure, network_outputs
+from handmesh_converters.parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
 
 Crops = Callable[..., NDArray[np.uint8]]
 CROPS = 14
@@ -124,7 +124,7 @@ def test_past_tolerance(
     found = _measure(expected._replace(**{field: changed}), expected, topology)
 
     with pytest.raises(ParityError, match=rf"replay .* {named} "):
-        found.check(FP32)
+        found.check(TOLERANCES["fp32"])
 
 
 def test_network_outputs_need_fitting_crops(light: LightNetwork, random_crops: Crops) -> None:

@@ -4,7 +4,7 @@ as that of the backend in `handmesh.backends` that runs it. Adding one is adding
     REQUIRES    import names of the packages that it needs
     EXTRA       the extra of handmesh that installs them
     FILE        name of the artifact in a bundle
-    export      (twin, path, metadata) -> facts about the artifact, for the manifest
+    export      (twin, path, metadata, weights) -> facts about the artifact, for the manifest
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from handmesh.errors import InputError, MissingExtra
+from handmesh.nn.weights import Precision
 
 from ..fold import ExportTwin
 
@@ -31,8 +32,14 @@ class Format(Protocol):
     EXTRA: str
     FILE: str
 
-    def export(self, twin: ExportTwin, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    def export(
+        self, twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: Precision
+    ) -> dict[str, Any]:
         """Write the twin to a path, with the metadata inside; returns facts for the manifest.
+
+        Args:
+            weights: precision in which large weights are stored. The fact of that name says in
+                which they are, and the artifact is judged by it.
 
         Raises:
             ExportError: the converter failed or made something invalid.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 FORMAT = "handmesh-weights-1"
 
+Precision = Literal["fp32", "fp16"]
+# Elements from which on a tensor is worth storing in fewer bytes.
+LARGE = 1024
+
 
 def save_weights(
     network: nn.Module,
@@ -26,8 +31,9 @@ def save_weights(
     config: NetworkConfig,
     topology: Topology,
     state: dict[str, Tensor] | None = None,
+    precision: Precision = "fp32",
 ) -> None:
-    """Write a network's weights, atomically.
+    """Write a network's weights, atomically. Equal weights give equal bytes.
 
     Args:
         network: made by `build(config, topology)`.
@@ -35,6 +41,8 @@ def save_weights(
         config: hyper-parameters, stored as metadata.
         topology: its hash is stored as metadata.
         state: weights to write instead of the network's own, such as a moving average.
+        precision: "fp16" stores large tensors in half the bytes; they are rounded, and load into a
+            float32 network all the same. Small ones (norms, biases) stay as they are.
     """
     tensors = network.state_dict() if state is None else state
     metadata = {
@@ -45,6 +53,9 @@ def save_weights(
     }
     # Contiguous: training leaves convolutions in channels-last memory.
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    if precision == "fp16":
+        learned = {name for name, _ in network.named_parameters()}
+        plain = {n: _halved(tensor) if n in learned else tensor for n, tensor in plain.items()}
     write_atomic(path, _with_sorted_header(save(plain, metadata)))
 
 
@@ -80,6 +91,13 @@ def load_weights(
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise BundleError(f"{path} does not fit the network ({error}); restore it") from error
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.float32 or tensor.numel() < LARGE:
+        return tensor
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor
 
 
 def _with_sorted_header(data: bytes) -> bytes:
