@@ -106,7 +106,7 @@ def write_bundle(
     _check_graph(network, topology)
     target = Path(folder)
     config = network.config
-    manifest = {
+    manifest: dict[str, Any] = {
         "name": target.resolve().name if name is None else name,
         "network": config.name,
         "config": to_dict(config),
