@@ -86,11 +86,10 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_kernels": COMMON | {"cupy", "pycuda"},
     "handmesh_converters": COMMON
     | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"},
-    "handmesh_training": COMMON
-    | {"torch", "cv2", "matplotlib", "rich", "safetensors", "scipy", "tqdm"},
+    "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
-    "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "rich", "torch"},
+    "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch"},
 }
 
 

@@ -39,7 +39,18 @@ PUBLIC = [
     "load",
     "predict",
 ]
-HEAVY = ["torch", "onnxruntime", "cv2", "numpy", "scipy", "matplotlib", "onnx", "anny"]
+HEAVY = {
+    "anny",
+    "cv2",
+    "importlib.metadata",
+    "matplotlib",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+    "scipy",
+    "torch",
+}
 
 
 def _in_fresh_process(code: str) -> str:
@@ -49,15 +60,16 @@ def _in_fresh_process(code: str) -> str:
 
 
 def _loaded_after(code: str) -> set[str]:
-    """Which of the heavy packages a fresh process has loaded after running some code."""
-    report = f"import sys, json; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
-    return set(json.loads(_in_fresh_process(f"{code}\n{report}")))
+    """The heavy packages and those of our own modules that a fresh process has loaded after some
+    code."""
+    report = "import sys, json; print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(_in_fresh_process(f"{code}\n{report}"))
+    return {name for name in modules if name in HEAVY or name.startswith("handmesh")}
 
 
 def test_exactly_these_names_are_public() -> None:
-    assert sorted(handmesh.__all__) == sorted(PUBLIC)
-    assert sorted(dir(handmesh)) == sorted(PUBLIC)
-    assert len(set(handmesh.__all__)) == len(handmesh.__all__)
+    assert handmesh.__all__ == dir(handmesh) == sorted(PUBLIC)
+    assert set(PUBLIC) == {*handmesh._HOME, "__version__"}
 
 
 def test_every_public_name_can_be_had() -> None:
@@ -123,15 +135,27 @@ def test_errors_form_the_documented_tree() -> None:
 
 
 def test_import_loads_no_runtime_and_no_library() -> None:
-    assert _loaded_after("import handmesh") == set()
+    assert _loaded_after("import handmesh") == {"handmesh"}
 
 
 def test_types_need_numpy_alone() -> None:
-    assert _loaded_after("from handmesh import Box, Camera, Hand, InputError") == {"numpy"}
+    code = "from handmesh import Box, Camera, Hand; Box(0, 0, 1); Camera.default(64, 64)"
+    assert _loaded_after(code) & HEAVY == {"numpy"}
 
 
 def test_predict_loads_its_runtime_on_first_use_only() -> None:
-    assert not _loaded_after("from handmesh import predict, Predictor") & {"torch", "onnxruntime"}
+    loaded = _loaded_after("from handmesh import Bundle, Predictor, predict")
+    assert not loaded & {"onnxruntime", "safetensors", "torch"}
+
+
+def test_command_loads_nothing_heavy_to_explain_itself() -> None:
+    code = (
+        "import contextlib, io\n"
+        "from handmesh.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main(['predict', '--help'])"
+    )
+    assert not _loaded_after(code) & {"cv2", "onnxruntime", "torch"}
 
 
 def test_import_is_quick() -> None:

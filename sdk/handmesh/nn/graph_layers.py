@@ -3,11 +3,8 @@
 Layout: here and in `graph_head` signals are node-major, (N, B, C), so that the sparse product with
 a Laplacian is one `csr (N, N) @ dense (N, B*C)` without a transpose.
 
-Why CSR: forward and backward of one product at batch 32, 2 threads, float32, 6.5 entries a row:
-    nodes x channels    CSR       dense     neighbour gather (ELL)
-    320 x 64            1.3 ms    11 ms     31 ms
-    1280 x 32           2.7 ms    135 ms    130 ms
-    1280 x 3            0.25 ms   16 ms     1.5 ms
+Why CSR: of sparse products, dense ones and neighbour gathers (ELL), forward and backward at a
+training's batch, it is the fastest on CPUs by far: `pytest benchmarks/suites/test_graph_layers.py`.
 All of it runs in float32 even under autocast: vertex coordinates in bfloat16 would be off
 by a pixel.
 
