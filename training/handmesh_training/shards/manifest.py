@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from handmesh import __version__
+from handmesh.atomic import write_atomic
 from handmesh.errors import ShardError, ShardIntegrityError, ShardMismatchError
-from handmesh.files import write_atomic
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
