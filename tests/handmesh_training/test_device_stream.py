@@ -1,0 +1,158 @@
+"""Batches made on a device; here the device is the CPU, which runs the same code."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from handmesh_training import device_stream
+from handmesh_training.augment import Augmentation
+from handmesh_training.device_stream import DeviceStream, SceneStream
+from handmesh_training.photos import LABELS
+from handmesh_training.rendered import HandRenderer, RenderSettings, Scene
+from handmesh_training.samples import Crops
+from handmesh_training.stream import Batch, CropStream, StreamSettings
+
+pytestmark = pytest.mark.usefixtures("quick_surroundings")
+
+SETTINGS = StreamSettings(
+    batch=6,
+    pool=16,
+    chunk=8,
+    reuse=1.5,
+    render=RenderSettings(crop_px=48),
+    augment=Augmentation(input_size=32),
+)
+
+
+def first(settings: StreamSettings, count: int, seed: int = 0, **more: int) -> list[Batch]:
+    return list(itertools.islice(DeviceStream(settings, seed, "cpu", **more), count))
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Which chunks have been drawn, in order."""
+    numbers: list[int] = []
+    plain = HandRenderer.scene
+
+    def counted(self: HandRenderer, number: int, count: int) -> Scene:
+        numbers.append(number)
+        return plain(self, number, count)
+
+    monkeypatch.setattr(HandRenderer, "scene", counted)
+    return numbers
+
+
+def test_batches_are_those_of_the_cpu_stream_in_shape_and_type() -> None:
+    (batch,) = first(SETTINGS, 1)
+    expected = next(iter(CropStream(SETTINGS, 0)))
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+        k: (v.shape, v.dtype) for k, v in expected.items()
+    }
+    assert batch["images"].float().std() > 5, "pictures show something"
+
+
+def test_what_is_kept_is_what_the_renderer_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without augmentation the crops are those of `HandRenderer.chunk`, pictures and labels."""
+    monkeypatch.setattr(device_stream, "augment", lambda _, __, batch: batch)
+    renderer = HandRenderer(SETTINGS.render, seed=0)
+    known = Crops.concatenate([renderer.chunk(number, SETTINGS.chunk) for number in range(4)])
+    places = {picture.tobytes(): i for i, picture in enumerate(known.images)}
+    for batch in first(SETTINGS, 3):
+        for i, picture in enumerate(batch["images"].numpy()):
+            row = places[picture.tobytes()]
+            for field in fields(Crops):
+                np.testing.assert_array_equal(batch[field.name][i], getattr(known, field.name)[row])
+
+
+def test_the_same_seed_gives_the_same_batches() -> None:
+    one, two, other = first(SETTINGS, 4), first(SETTINGS, 4), first(SETTINGS, 4, seed=1)
+    for a, b, c in zip(one, two, other, strict=True):
+        for name in a:
+            assert torch.equal(a[name], b[name]), name
+        assert not torch.equal(a["images"], c["images"])
+    assert not torch.equal(one[0]["images"], one[1]["images"])
+
+
+def test_the_number_of_processes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worker:
+        num_workers = 3
+
+        def __init__(self, number: int) -> None:
+            self.id = number
+
+    def drawn(worker: Worker | None) -> list[Batch]:
+        monkeypatch.setattr(device_stream, "get_worker_info", lambda: worker)
+        return list(itertools.islice(SceneStream(SETTINGS, 0, 1, 2, labelled=0), 6))
+
+    alone = drawn(None)
+    turns = [drawn(Worker(number)) for number in range(3)]
+    for k in range(6):  # a loader takes from its processes in turn
+        other = turns[k % 3][k // 3]
+        assert all(torch.equal(alone[k][name], other[name]) for name in alone[k])
+
+
+def test_crops_are_drawn_so_often_and_replaced(chunks: list[int]) -> None:
+    batches = 40
+    first(SETTINGS, batches)
+    rendered = 2 + batches * SETTINGS.batch / (SETTINGS.reuse * SETTINGS.chunk)
+    assert abs(len(chunks) - rendered) <= 1
+    assert chunks == list(range(len(chunks))), "none left out, none twice"
+
+
+def test_a_later_start_goes_on_with_other_hands(chunks: list[int]) -> None:
+    first(SETTINGS, 40)
+    before = list(chunks)
+    chunks.clear()
+    first(SETTINGS, 3, start=40)
+    assert len(set(chunks) & set(before)) <= 2
+    assert max(before) - 1 <= min(chunks) <= max(before) + 2
+
+
+def test_ranks_share_no_chunk(chunks: list[int]) -> None:
+    seen = []
+    pictures = []
+    for rank in range(2):
+        pictures.append(first(SETTINGS, 4, rank=rank, world=2)[0]["images"])
+        seen += chunks
+        chunks.clear()
+    assert sorted(seen) == list(range(len(seen)))
+    assert not torch.equal(*pictures)
+
+
+def test_photos_take_their_share(tmp_path: Path) -> None:
+    joints = np.random.default_rng(0).uniform(20, 60, (21, 2)).tolist()
+    hand = {"uv": joints, "world_m": [[0, 0, 0]] * 21, "handedness_as_reported": "Left"}
+    green = np.zeros((80, 80, 3), dtype=np.uint8)
+    green[..., 1] = 200
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), green)
+    (tmp_path / LABELS).write_text(json.dumps({f"{k}.png": {"hands": [hand]} for k in range(3)}))
+    plain = Augmentation(input_size=32, misses=0, occluders=0)
+    settings = replace(SETTINGS, photos=(tmp_path,), photo_share=0.5, augment=plain)
+    for batch in first(settings, 3):
+        assert len(batch["images"]) == 6
+        middle = batch["images"][:, 12:20, 12:20].float().mean(dim=(1, 2))
+        is_green = (middle[:, 1] > 3 * middle[:, 0] + 20) & (middle[:, 1] > 3 * middle[:, 2] + 20)
+        grey = (middle.amax(dim=1) - middle.amin(dim=1)) < 3  # some lose their colour
+        assert (is_green | grey)[3:].all(), "photos come last"
+        assert not batch["has_mesh"][3:].any()
+        assert batch["has_joints"][3:].all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_batches_on_a_gpu_stay_there() -> None:
+    stream = DeviceStream(SETTINGS, 0, "cuda")
+    batches = list(itertools.islice(stream, 3))
+    expected = first(SETTINGS, 3)
+    for batch, other in zip(batches, expected, strict=True):
+        assert all(values.is_cuda for values in batch.values())
+        assert {k: v.shape for k, v in batch.items()} == {k: v.shape for k, v in other.items()}
