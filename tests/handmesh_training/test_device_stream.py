@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from handmesh_training import device_stream
 from handmesh_training.augment import Augmentation
-from handmesh_training.device_stream import DeviceStream, SceneStream
+from handmesh_training.device_stream import ChunkStream, DeviceStream
 from handmesh_training.photos import LABELS
-from handmesh_training.rendered import HandRenderer, RenderSettings, Scene
+from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
 from handmesh_training.stream import Batch, CropStream, StreamSettings
 
@@ -36,20 +37,6 @@ def first(settings: StreamSettings, count: int, seed: int = 0, **more: int) -> l
     return list(itertools.islice(DeviceStream(settings, seed, "cpu", **more), count))
 
 
-@pytest.fixture
-def chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Which chunks have been drawn, in order."""
-    numbers: list[int] = []
-    plain = HandRenderer.scene
-
-    def counted(self: HandRenderer, number: int, count: int) -> Scene:
-        numbers.append(number)
-        return plain(self, number, count)
-
-    monkeypatch.setattr(HandRenderer, "scene", counted)
-    return numbers
-
-
 def test_batches_are_those_of_the_cpu_stream_in_shape_and_type() -> None:
     (batch,) = first(SETTINGS, 1)
     expected = next(iter(CropStream(SETTINGS, 0)))
@@ -63,7 +50,7 @@ def test_what_is_kept_is_what_the_renderer_makes(monkeypatch: pytest.MonkeyPatch
     """Without augmentation the crops are those of `HandRenderer.chunk`, pictures and labels."""
     monkeypatch.setattr(device_stream, "augment", lambda _, __, batch: batch)
     renderer = HandRenderer(SETTINGS.render, seed=0)
-    known = Crops.concatenate([renderer.chunk(number, SETTINGS.chunk) for number in range(4)])
+    known = renderer.chunk(0, 5 * SETTINGS.chunk)
     places = {picture.tobytes(): i for i, picture in enumerate(known.images)}
     for batch in first(SETTINGS, 3):
         for i, picture in enumerate(batch["images"].numpy()):
@@ -90,41 +77,61 @@ def test_the_number_of_processes_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
     def drawn(worker: Worker | None) -> list[Batch]:
         monkeypatch.setattr(device_stream, "get_worker_info", lambda: worker)
-        return list(itertools.islice(SceneStream(SETTINGS, 0, 1, 2, labelled=0), 6))
+        held = np.array([5, 2, 40, 41, 7, 100, 3, 9, 1, 11])  # a chunk and a bit
+        return list(itertools.islice(ChunkStream(SETTINGS, 0, held, 3, rank=1, world=2), 6))
 
     alone = drawn(None)
     turns = [drawn(Worker(number)) for number in range(3)]
     for k in range(6):  # a loader takes from its processes in turn
         other = turns[k % 3][k // 3]
         assert all(torch.equal(alone[k][name], other[name]) for name in alone[k])
+    assert len(alone[1]["joints"]) == 2
+    expected = HandRenderer(SETTINGS.render, 0).draw(np.arange(56, 64))  # turn 3 of rank 1 of 2
+    np.testing.assert_array_equal(alone[2]["joints"], expected.views.joints)
 
 
-def test_crops_are_drawn_so_often_and_replaced(chunks: list[int]) -> None:
-    batches = 40
-    first(SETTINGS, batches)
-    rendered = 2 + batches * SETTINGS.batch / (SETTINGS.reuse * SETTINGS.chunk)
-    assert abs(len(chunks) - rendered) <= 1
-    assert chunks == list(range(len(chunks))), "none left out, none twice"
+@pytest.mark.parametrize("start", [1, 7])
+def test_a_stopped_run_goes_on_as_if_it_had_not(start: int) -> None:
+    whole = first(SETTINGS, start + 3)[start:]
+    for a, b in zip(whole, first(SETTINGS, 3, start=start), strict=True):
+        for name in a:
+            assert torch.equal(a[name], b[name]), name
 
 
-def test_a_later_start_goes_on_with_other_hands(chunks: list[int]) -> None:
-    first(SETTINGS, 40)
-    before = list(chunks)
-    chunks.clear()
-    first(SETTINGS, 3, start=40)
-    assert len(set(chunks) & set(before)) <= 2
-    assert max(before) - 1 <= min(chunks) <= max(before) + 2
+def test_ranks_share_no_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_stream, "augment", lambda _, __, batch: batch)
+    seen = [
+        {
+            hand.tobytes()
+            for batch in first(SETTINGS, 6, rank=rank, world=2)
+            for hand in joints(batch)
+        }
+        for rank in range(2)
+    ]
+    assert min(len(hands) for hands in seen) > 12
+    assert not seen[0] & seen[1]
 
 
-def test_ranks_share_no_chunk(chunks: list[int]) -> None:
-    seen = []
-    pictures = []
-    for rank in range(2):
-        pictures.append(first(SETTINGS, 4, rank=rank, world=2)[0]["images"])
-        seen += chunks
-        chunks.clear()
-    assert sorted(seen) == list(range(len(seen)))
-    assert not torch.equal(*pictures)
+def joints(batch: Batch) -> NDArray[np.float32]:
+    return batch["joints"].numpy()
+
+
+def test_a_set_on_disk_is_drawn_from_like_the_renderer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_stream, "augment", lambda _, __, batch: batch)
+    known = HandRenderer(SETTINGS.render, seed=0).chunk(0, 24)
+
+    class Stored:
+        vertex_count = known.vertices.shape[1]
+
+        def crops(self, numbers: NDArray[np.int64]) -> Crops:
+            return known.take(numbers % 24)
+
+    monkeypatch.setattr(device_stream, "open_source", lambda *_: Stored())
+    pictures = {picture.tobytes() for picture in known.images}
+    (batch,) = first(replace(SETTINGS, shards=tmp_path), 1)
+    assert {picture.tobytes() for picture in batch["images"].numpy()} <= pictures
 
 
 def test_photos_take_their_share(tmp_path: Path) -> None:

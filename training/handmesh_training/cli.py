@@ -60,6 +60,12 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="loader processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--draw-on-device",
+        action=argparse.BooleanOptionalAction,
+        help="draw and augment the crops on the GPU (default: with --device cuda), which takes "
+        "nvcc; else on the CPU",
+    )
     parser.set_defaults(run=needing_the_extra(_train))
 
 
@@ -138,6 +144,9 @@ def _train(options: argparse.Namespace) -> int:
         learning_rate=options.rate,
         seed=options.seed,
         workers=options.workers,
+        draw_on_device=(
+            options.device != "cpu" if options.draw_on_device is None else options.draw_on_device
+        ),
         stream=StreamSettings(
             batch=options.batch,
             photos=tuple(options.photos),

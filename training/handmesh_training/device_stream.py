@@ -1,13 +1,14 @@
-"""`stream` for a GPU: processes decide what to show, the GPU draws, augments and mixes it.
+"""`stream` for a GPU: processes decide what to show, the GPU draws, keeps and augments it.
 
-Only numbers cross the bus: poses, cameras and looks of a chunk of pictures, a few kilobytes a hand.
-Pictures are made, kept and augmented on the device. The batches do not depend on how many processes
-there are. It runs on a CPU as well, where it is slower than `stream`; tests do.
+Only numbers cross the bus: poses, cameras and looks, a few tens of kilobytes a hand; and the crops
+of photos and stored sets. Pictures are made, kept and augmented on the device. The batches do not
+depend on how many processes there are, and go on bit for bit after a stop. It runs on a CPU as
+well, where it is slower than `stream`; tests do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -17,59 +18,98 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from handmesh.errors import InputError
+
 from .augment_torch import augment
-from .rendered import HandRenderer
+from .rendered import HandRenderer, labelled
 from .rendering.appearance import Appearance
 from .samples import Crops
-from .sampling import HandViews
-from .stream import Batch, LabelledCrops, StreamSettings
+from .sources import Batch, open_source, to_tensors
+from .stream import LabelledCrops, StreamSettings
 
-# Prefixes of a chunk's tensors: crops without pictures, what to draw, crops with pictures.
-_LABELS, _LOOK, _LABELLED = "label.", "look.", "labelled."
+_LOOK = "look."  # prefix of the tensors of an `Appearance`
 
 
-class SceneStream(IterableDataset[Batch]):
-    """Chunks first, first + step, ... of undrawn pictures, with labelled crops to go with them.
+class ChunkStream(IterableDataset[Batch]):
+    """What comes into a pool, chunk after chunk: fields of `Crops`, made or still to be drawn.
+
+    Chunks to be drawn have no pictures, but ``vertices_m``, ``intrinsics`` and the look.
 
     Args:
-        settings: of the stream. seed: of the renderer.
-        first, step: numbers of the chunks. labelled: crops from photos and data sets a chunk.
+        settings: of the stream. seed: of the source.
+        held: (N,) numbers of the samples to begin with.
+        turn: of the first chunk after them. rank, world: whose chunks, as in `pool.Pool`.
     """
 
     def __init__(
-        self, settings: StreamSettings, seed: int, first: int, step: int, labelled: int
+        self,
+        settings: StreamSettings,
+        seed: int,
+        held: NDArray[np.int64],
+        turn: int,
+        rank: int,
+        world: int,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.seed = seed
-        self.first = first
-        self.step = step
-        self.labelled = labelled
+        self.turn = turn
+        self.rank = rank
+        self.world = world
+        ends = range(settings.chunk, len(held) + settings.chunk, settings.chunk)
+        self._held = [held[end - settings.chunk : end] for end in ends]
 
     def __iter__(self) -> Iterator[Batch]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
-        if info is not None:
-            torch.set_num_threads(1)
-            cv2.setNumThreads(0)
-        renderer = HandRenderer(self.settings.render, self.seed)
-        others = LabelledCrops(self.settings, renderer.vertex_count) if self.labelled else None
-        # Chunks are taken from the processes in turn, so that they come in the order of numbers.
-        number = self.first + worker * self.step
-        while True:
-            yield self._chunk(renderer, others, number)
-            number += workers * self.step
+        settings = self.settings
+        source = open_source(settings.render, settings.shards, self.seed)
+        for index in _own_share():
+            numbers = self._numbers(index)
+            if isinstance(source, HandRenderer):
+                yield self._undrawn(source, numbers)
+            else:
+                yield to_tensors(source.crops(numbers))
 
-    def _chunk(self, renderer: HandRenderer, others: LabelledCrops | None, number: int) -> Batch:
-        scene = renderer.scene(number, self.settings.chunk)
+    def _numbers(self, index: int) -> NDArray[np.int64]:
+        if index < len(self._held):
+            return self._held[index]
+        turn = self.turn + index - len(self._held)
+        first = (turn * self.world + self.rank) * self.settings.chunk
+        return np.arange(first, first + self.settings.chunk)
+
+    def _undrawn(self, renderer: HandRenderer, numbers: NDArray[np.int64]) -> Batch:
+        scene = renderer.draw(numbers)
+        batch = to_tensors(labelled(scene.views, np.empty((len(scene), 0, 0, 3), np.uint8)))
+        del batch["images"]
         arrays = {"vertices_m": scene.vertices_m, "intrinsics": scene.views.intrinsics}
         arrays |= {_LOOK + f.name: getattr(scene.look, f.name) for f in fields(Appearance)}
-        arrays |= {_LABELS + name: array for name, array in _labels(scene.views).items()}
-        if others is not None:
-            rng = np.random.default_rng([self.seed, 13, number])
-            drawn = others.draw(rng, self.labelled)
-            arrays |= {_LABELLED + f.name: getattr(drawn, f.name) for f in fields(Crops)}
-        return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        return batch | {k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in arrays.items()}
+
+
+class OthersStream(IterableDataset[Batch]):
+    """Crops of photos and data sets for batches start, start + 1, ...; drawn as numbered.
+
+    Args:
+        settings: of the stream. vertex_count: V of the crops' mesh. seed, rank: of the draws.
+        start: number of the first batch.
+    """
+
+    def __init__(
+        self, settings: StreamSettings, vertex_count: int, seed: int, rank: int, start: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.vertex_count = vertex_count
+        self.seed = seed
+        self.rank = rank
+        self.start = start
+
+    def __iter__(self) -> Iterator[Batch]:
+        crops = LabelledCrops(self.settings, self.vertex_count)
+        if not len(crops):
+            raise InputError("the photo and data sets hold no labelled hand; leave them out")
+        for index in _own_share():
+            rng = np.random.default_rng([self.seed, 17, self.rank, self.start + index])
+            yield to_tensors(crops.draw(rng, self.settings.others_per_batch))
 
 
 class DeviceStream:
@@ -79,11 +119,14 @@ class DeviceStream:
         settings: what is in a batch.
         seed: of the whole stream.
         device: where pictures are drawn and batches live.
-        workers: processes that decide what to show; 0 does it in this one.
-        start, rank, world: as for `CropStream`.
+        workers: processes that decide what to show; 0 does it in this one. With photos or data
+            sets there is one more, which reads them.
+        start: batches consumed in an earlier run; those that follow are the same as if it had gone
+            on.
+        rank, world: number of this process and of all that train together; each has its own.
 
     Raises:
-        InputError, ImageError: folders that do not hold what they should.
+        InputError, ImageError, ShardError: folders that do not hold what they should.
         BackendUnavailable: no compiler for the device, or no such device.
     """
 
@@ -98,114 +141,94 @@ class DeviceStream:
         world: int = 1,
     ) -> None:
         self.settings = settings
+        self.seed = seed
         self.device = torch.device(device)
         self.workers = workers
-        renderer = HandRenderer(settings.render, seed, device=str(device))
-        self._renderer = renderer.renderer
-        there_are = settings.photos or settings.datasets
-        self._from_others = round(settings.batch * settings.photo_share) if there_are else 0
-        self._from_pool = settings.batch - self._from_others
-        # Batches that a chunk lasts, and labelled crops for so many: each is drawn about once.
-        self._per_chunk = settings.reuse * settings.chunk / self._from_pool
-        labelled = max(1, round(self._per_chunk * self._from_others)) if self._from_others else 0
-        # As in `CropStream`: whoever goes on starts with hands not seen before.
-        first = (int(start / self._per_chunk) + (1 if start else 0)) * world + rank
-        self._scenes = SceneStream(settings, seed, first, world, labelled)
-        self._seed = int(np.random.SeedSequence([seed, 7, rank, start]).generate_state(1)[0])
+        self.start = start
+        self.rank = rank
+        self.world = world
+        self._renderer = None
+        if settings.shards is None:
+            self._renderer = HandRenderer(settings.render, seed, device=str(device)).renderer
 
     def __iter__(self) -> Iterator[Batch]:
         settings = self.settings
-        chunks = iter(
-            DataLoader(
-                self._scenes,
-                batch_size=None,
-                num_workers=self.workers,
-                prefetch_factor=2 if self.workers else None,
-                multiprocessing_context="spawn" if self.workers else None,
-                pin_memory=self.device.type == "cuda",
-            )
+        plan = settings.new_pool(self.seed, self.rank, self.world)
+        plan.skip(self.start)
+        held = plan.held()
+        chunks = self._loaded(
+            ChunkStream(settings, self.seed, held.numbers, plan.turns, self.rank, self.world),
+            self.workers,
         )
-        generator = torch.Generator(self.device).manual_seed(self._seed)
-        rendered = _Ring(settings.pool)
-        labelled = _Ring(settings.pool)
-        due = 0.0
+        pool: Batch = {}
+        for first in range(0, len(held.rows), settings.chunk):
+            self._put(pool, held.rows[first : first + settings.chunk], next(chunks))
+        others: Iterator[Batch] | None = None
+        generator = torch.Generator(self.device)
+        batch_number = self.start
         while True:
-            while due >= 1 or rendered.filled < 2 * settings.chunk:
-                chunk = next(chunks)
-                rendered.put(self._drawn(chunk))
-                if self._from_others:
-                    labelled.put(self._moved(chunk, _LABELLED))
-                due = max(due - 1, 0.0)
-            due += 1 / self._per_chunk
-            batch = rendered.draw(generator, self._from_pool)
-            if self._from_others:
-                more = labelled.draw(generator, self._from_others)
-                batch = {name: torch.cat([batch[name], more[name]]) for name in batch}
+            fills, rows = plan.next()
+            for fill in fills:
+                self._put(pool, fill.rows, next(chunks))
+            there = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            batch = {name: values[there] for name, values in pool.items()}
+            if settings.others_per_batch:
+                if others is None:
+                    count = batch["vertices"].shape[1]
+                    more = OthersStream(settings, count, self.seed, self.rank, batch_number)
+                    others = self._loaded(more, min(1, self.workers))
+                joined = {name: v.to(self.device) for name, v in next(others).items()}
+                batch = {name: torch.cat([batch[name], joined[name]]) for name in batch}
+            # A seed for each batch: going on needs no memory of those before.
+            words = np.random.SeedSequence([self.seed, 7, self.rank, batch_number])
+            generator.manual_seed(int(words.generate_state(1)[0]))
             yield augment(settings.augment, generator, batch)
+            batch_number += 1
 
-    def _moved(self, chunk: Batch, prefix: str) -> Batch:
-        """The tensors of one prefix, on the device."""
-        return {
-            name.removeprefix(prefix): values.to(self.device, non_blocking=True)
-            for name, values in chunk.items()
-            if name.startswith(prefix)
-        }
-
-    def _drawn(self, chunk: Batch) -> Batch:
-        """Crops of a chunk, pictures and all."""
-        on_cpu = self.device.type == "cpu"
-        look: dict[str, Any] = {
-            name.removeprefix(_LOOK): values.numpy() if on_cpu else values
-            for name, values in chunk.items()
-            if name.startswith(_LOOK)
-        }
-        points, lens = chunk["vertices_m"], chunk["intrinsics"]
-        pictures = self._renderer.render(
-            points.numpy() if on_cpu else points,
-            lens.numpy() if on_cpu else lens,
-            Appearance(**look),
+    def _loaded(self, stream: IterableDataset[Batch], workers: int) -> Iterator[Batch]:
+        loader: Iterable[Batch] = DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            # Forked workers would inherit torch's thread pool in an undefined state.
+            multiprocessing_context="spawn" if workers else None,
+            pin_memory=self.device.type == "cuda",
         )
-        return {"images": torch.as_tensor(pictures.image), **self._moved(chunk, _LABELS)}
+        return iter(loader)
 
-
-def _labels(views: HandViews) -> dict[str, NDArray[Any]]:
-    """The fields of `Crops` but the images, for rendered hands."""
-    flags = ("has_hand", "has_joints", "has_depth", "has_mesh")
-    return {
-        "joints": views.joints,
-        "vertices": views.vertices,
-        "crop_in_bones": views.crop_in_bones,
-        "is_right": np.ones_like(views.in_view),
-        **dict.fromkeys(flags, views.in_view),
-    }
-
-
-class _Ring:
-    """The last so many crops, on their device."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.filled = 0
-        self._next = 0
-        self._rows: Batch = {}
-
-    def put(self, crops: Batch) -> None:
-        """Keep these in place of the oldest."""
-        if not self._rows:
-            self._rows = {
-                name: torch.empty((self.size, *v.shape[1:]), dtype=v.dtype, device=v.device)
-                for name, v in crops.items()
-            }
-        count = len(crops["images"])
-        rows = (self._next + torch.arange(count)) % self.size
-        rows = rows.to(crops["images"].device, non_blocking=True)
+    def _put(self, pool: Batch, rows: NDArray[np.int64], chunk: Batch) -> None:
+        """The chunk's crops into rows of the pool, which is made on first use."""
+        crops = self._crops(chunk)
+        there = torch.from_numpy(rows).to(self.device, non_blocking=True)
         for name, values in crops.items():
-            self._rows[name][rows] = values
-        self._next = (self._next + count) % self.size
-        self.filled = min(self.filled + count, self.size)
+            if name not in pool:
+                shape = (self.settings.pool, *values.shape[1:])
+                pool[name] = torch.zeros(shape, dtype=values.dtype, device=self.device)
+            pool[name][there] = values
 
-    def draw(self, generator: torch.Generator, count: int) -> Batch:
-        """So many of them at random, copied."""
-        device = generator.device
-        rows = torch.randint(self.filled, (count,), generator=generator, device=device)
-        return {name: values[rows] for name, values in self._rows.items()}
+    def _crops(self, chunk: Batch) -> Batch:
+        """The chunk on the device, drawn if it was not."""
+        names = [f.name for f in fields(Crops) if f.name in chunk]
+        crops = {name: chunk[name].to(self.device, non_blocking=True) for name in names}
+        if self._renderer is None:
+            return crops
+        # The renderer takes arrays where it draws: NumPy's on the CPU, tensors elsewhere.
+        given: dict[str, Any] = {k: v for k, v in chunk.items() if k not in names}
+        if self.device.type == "cpu":
+            given = {k: v.numpy() for k, v in given.items()}
+        look = {k.removeprefix(_LOOK): v for k, v in given.items() if k.startswith(_LOOK)}
+        made = self._renderer.render(given["vertices_m"], given["intrinsics"], Appearance(**look))
+        return crops | {"images": torch.as_tensor(made.image)}
+
+
+def _own_share() -> Iterator[int]:
+    """Numbers of the items that this worker makes; a loader takes from its workers in turn."""
+    info = get_worker_info()
+    if info is not None:
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+    index, step = (info.id, info.num_workers) if info is not None else (0, 1)
+    while True:
+        yield index
+        index += step

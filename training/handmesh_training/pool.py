@@ -68,6 +68,11 @@ class Pool:
         self._credit = 0.0  # chunks that may come in while the pool grows
         self._full = False
 
+    @property
+    def turns(self) -> int:
+        """Chunks of its own that the worker has taken in so far."""
+        return self._taken // self.chunk
+
     def next(self) -> tuple[list[Fill], NDArray[np.int64]]:
         """What comes in before the next batch, in this order, and the rows (batch,) of the batch.
 

@@ -218,18 +218,7 @@ class HandRenderer:
     def crops(self, indices: Indices) -> Crops:
         """The samples ``indices`` as labelled crops. Raises as `draw`."""
         scene = self.draw(indices)
-        views = scene.views
-        return Crops(
-            images=self.render(scene).image,
-            joints=views.joints,
-            vertices=views.vertices,
-            crop_in_bones=views.crop_in_bones,
-            has_hand=views.in_view,
-            has_joints=views.in_view,
-            has_depth=views.in_view,
-            has_mesh=views.in_view,
-            is_right=np.ones(len(scene), dtype=bool),
-        )
+        return labelled(scene.views, self.render(scene).image)
 
     def records(self, indices: Indices) -> list[HandRecord]:
         """The samples ``indices`` with all that is known about them. Raises as `draw`."""
@@ -262,6 +251,21 @@ class HandRenderer:
         """The same samples as pictures (count, S, S, 3) RGB and the hands on them."""
         scene = self.scene(number, count)
         return self.render(scene).image, scene.views
+
+
+def labelled(views: HandViews, images: NDArray[np.uint8]) -> Crops:
+    """Pictures (B, S, S, 3) of right hands with what is known about them."""
+    return Crops(
+        images=images,
+        joints=views.joints,
+        vertices=views.vertices,
+        crop_in_bones=views.crop_in_bones,
+        has_hand=views.in_view,
+        has_joints=views.in_view,
+        has_depth=views.in_view,
+        has_mesh=views.in_view,
+        is_right=np.ones(len(images), dtype=bool),
+    )
 
 
 def _checked(indices: Indices) -> NDArray[np.int64]:

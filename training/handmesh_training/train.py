@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from handmesh.graph import Topology
 from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, load_weights, to_dict
 
 from . import losses, parallel
+from .device_stream import DeviceStream
 from .hand import HandModel
 from .metrics import box_normalised_error, procrustes_error, root_aligned_error
 from .samples import Crops
@@ -50,6 +52,8 @@ class TrainSettings:
         learning_rate, weight_decay: of AdamW. clip: largest gradient norm.
         average: decay of the weights' moving average, which is what is evaluated and shipped.
         seed: of weights and stream. workers: loader processes; 0, this process.
+        draw_on_device: whether the training's device, a GPU, draws and augments the crops; else
+            the loader's processes do, on the CPU.
         report, evaluate: batches between log lines, and between evaluations.
         checkpoint_seconds: between checkpoints.
         weights: of the losses. stream: how batches are made.
@@ -64,6 +68,7 @@ class TrainSettings:
     average: float = 0.999
     seed: int = 0
     workers: int = 1
+    draw_on_device: bool = False
     report: int = 100
     evaluate: int = 1_000
     checkpoint_seconds: float = 180.0
@@ -232,6 +237,14 @@ class Trainer:
             rate *= 1 - math.sqrt(1 - left / s.decay)
         return rate
 
+    def _batches(self, rank: int, world: int) -> Iterator[Batch]:
+        s = self.settings
+        if not s.draw_on_device:
+            stream = CropStream(s.stream, s.seed, start=self.step, rank=rank, world=world)
+            return iter(loader(stream, s.workers))
+        device = self.device
+        return iter(DeviceStream(s.stream, s.seed, device, s.workers, self.step, rank, world))
+
     @property
     def _pose_regressor_is_fixed(self) -> bool:
         regressor: Any = self.network.pose_regressor
@@ -295,10 +308,7 @@ class Trainer:
         began = last_save = time.monotonic()
         rank, world = parallel.rank(), parallel.world_size()
         self._parallel = parallel.synchronized(self.network, self.device)
-        stream = CropStream(
-            self.settings.stream, self.settings.seed, start=self.step, rank=rank, world=world
-        )
-        batches = iter(loader(stream, self.settings.workers))
+        batches = self._batches(rank, world)
         sums: dict[str, float] = {}
         first = self.step
         lead = rank == 0
