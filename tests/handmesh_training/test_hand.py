@@ -15,6 +15,7 @@ from torch import Tensor
 
 from handmesh.errors import BundleError, InputError
 from handmesh.graph import Topology
+from handmesh_training.bones import bone_length_names
 from handmesh_training.hand import (
     FOREARM,
     PIVOT_COUNT,
@@ -53,32 +54,62 @@ def still(model: HandModel, count: int = 1) -> tuple[Tensor, Tensor]:
     return torch.zeros(count, model.shape_count, dtype=dtype), angles
 
 
-def skin_by_loops(asset: HandAsset, shape: Array, rotations: Array) -> tuple[Array, Array]:
-    """Linear blend skinning with 4x4 matrices, one vertex at a time: T(j) R T(-j) down the tree."""
+def product(a: Array, b: Array) -> Array:
+    """Hamilton product of quaternions w, x, y, z."""
+    (aw, ax, ay, az), (bw, bx, by, bz) = a, b
+    return np.array([
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    ])  # fmt: skip
+
+
+def skin_by_loops(model: HandModel, shape: Array, rotations: Array) -> tuple[Array, Array, Array]:
+    """Vertices by matrices and by dual quaternions, and joints; one vertex at a time in float64.
+
+    T(j) R T(-j) down the tree. A quaternion's sign is that of its parent's times a turn by less
+    than 180 degrees.
+    """
+    asset = model.asset
     rest = asset.vertices_m.astype(np.float64)
-    for coefficient, direction in zip(shape, asset.shape_directions_m, strict=True):
+    for coefficient, direction in zip(shape, model.directions.numpy(), strict=True):
         rest = rest + coefficient * direction
     joints = asset.joint_regressor.astype(np.float64) @ rest
     worlds: list[Array] = []
+    turns: list[Array] = []
     for pivot, parent in enumerate(PIVOT_PARENTS):
         at = joints[PIVOT_JOINTS[pivot]]
         local = np.eye(4)
         local[:3, :3] = rotations[pivot]
         local[:3, 3] = at - rotations[pivot] @ at
         worlds.append(local if parent < 0 else worlds[parent] @ local)
+        x, y, z, w = Rotation.from_matrix(rotations[pivot]).as_quat()
+        turn = np.array([w, x, y, z]) * (1.0 if w > 0 else -1.0)
+        turns.append(turn if parent < 0 else product(turns[parent], turn))
     # The wrist stays at the origin, wherever the shape has put it.
     home = np.eye(4)
     home[:3, 3] = -joints[0]
-    vertices = np.zeros_like(rest)
+    linear, dual = np.zeros_like(rest), np.zeros_like(rest)
     for v, point in enumerate(rest):
         blended = sum(w * world for w, world in zip(asset.weights[v], worlds, strict=True))
-        vertices[v] = (home @ blended @ np.append(point, 1.0))[:3]
+        linear[v] = (home @ blended @ np.append(point, 1.0))[:3]
+        real, moved = np.zeros(4), np.zeros(4)
+        for weight, turn, world in zip(asset.weights[v], turns, worlds, strict=True):
+            shift = np.append(0.0, (home @ world)[:3, 3])
+            real += weight * turn
+            moved += weight * 0.5 * product(shift, turn)
+        size = np.linalg.norm(real)
+        real, moved = real / size, moved / size
+        back = real * [1, -1, -1, -1]
+        turned = product(product(real, np.append(0.0, point)), back)[1:]
+        dual[v] = turned + 2 * product(moved, back)[1:]
     posed = np.zeros((21, 3))
     for joint in range(21):
         # A joint is carried by the bone that it starts; a tip by the bone that it ends.
         bone = joint - 1 if joint in TIP_JOINTS else joint
         posed[joint] = (home @ worlds[PIVOT_JOINTS.index(bone)] @ np.append(joints[joint], 1.0))[:3]
-    return vertices, posed
+    return linear, dual, posed
 
 
 def test_the_asset_is_the_frozen_one() -> None:
@@ -117,14 +148,75 @@ def test_the_joint_regressor_follows_the_shape(double_model: HandModel) -> None:
 def test_skinning_is_that_of_a_loop_over_vertices(double_model: HandModel, seed: int) -> None:
     shape, angles = random_input(double_model, seed)
     rotations = double_model.rotations(angles)
+    plain = HandModel(blending="linear").double()
 
-    posed = double_model(shape, rotations)
+    posed, by_matrices = double_model(shape, rotations), plain(shape, rotations)
 
+    # Webs are linear, all that belongs to one finger or none is dual.
+    web = np.zeros(len(double_model.vertices))
+    web[double_model.web_rows.numpy()] = double_model.web_share.numpy()
+    assert 0.02 < (web > 0).mean() < 0.3
     for b in range(len(shape)):
-        vertices, joints = skin_by_loops(double_model.asset, shape[b].numpy(), rotations[b].numpy())
+        linear, dual, joints = skin_by_loops(double_model, shape[b].numpy(), rotations[b].numpy())
+        mixed = web[:, None] * linear + (1 - web[:, None]) * dual
         np.testing.assert_allclose(posed.joints[b].numpy(), joints, atol=1e-6)
-        np.testing.assert_allclose(posed.vertices[b].numpy(), vertices, atol=1e-6)
+        np.testing.assert_allclose(by_matrices.vertices[b].numpy(), linear, atol=1e-6)
+        np.testing.assert_allclose(posed.vertices[b].numpy(), mixed, atol=1e-6)
+        stiff = double_model.asset.weights.max(axis=1) > 1 - 1e-6
+        np.testing.assert_allclose(dual[stiff], linear[stiff], atol=2e-7)
     torch.testing.assert_close(double_model.pose_joints(shape, rotations), posed.joints)
+    with pytest.raises(InputError, match="blending"):
+        HandModel(blending="nothing")  # type: ignore[arg-type]
+
+
+def girth(model: HandModel, pivot: int, degrees: float) -> float:
+    """Mean distance of the back's skin from a bent joint, against that of the straight finger."""
+    angles = torch.zeros(2, PIVOT_COUNT, 3, dtype=torch.float64)
+    angles[1, pivot, FLEXION] = np.deg2rad(degrees)
+    shape = torch.zeros(2, model.shape_count, dtype=torch.float64)
+    posed = model(shape, model.rotations(angles))
+    joint = posed.joints[:, PIVOT_JOINTS[pivot]]
+    distance = (posed.vertices - joint[:, None]).norm(dim=-1)
+    weights = model.asset.weights
+    ring = (abs(weights[:, pivot] - 0.5) < 0.2) & (weights[:, PIVOT_PARENTS[pivot]] > 0.25)
+    ring &= (posed.vertices[0, :, 2] > joint[0, 2] + 0.002).numpy()  # the back looks to +z
+    assert ring.sum() >= 2
+    return float((distance[1, ring] / distance[0, ring]).mean())
+
+
+@pytest.mark.parametrize(("pivot", "degrees"), [(4, 85), (5, 100), (6, 70), (8, 100), (11, 100)])
+def test_bent_joints_keep_their_girth(double_model: HandModel, pivot: int, degrees: float) -> None:
+    plain = HandModel(blending="linear").double()
+
+    assert girth(plain, pivot, degrees) < 0.92, "matrices collapse"
+    assert girth(double_model, pivot, degrees) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("name", bone_length_names())
+def test_a_bone_grows_alone_and_tears_nothing(double_model: HandModel, name: str) -> None:
+    finger, bone = FINGERS.index(name.split("_")[0]), int(name.split("_")[2])
+    start = 4 * finger + bone
+    shape = torch.zeros(1, double_model.shape_count, dtype=torch.float64)
+    rotations = double_model.rotations(still(double_model)[1])
+    before = double_model(shape, rotations)
+    shape[0, double_model.shape_names.index(name)] = 1.0
+    after = double_model(shape, rotations)
+
+    heads = np.array([1 + 4 * f + k for f in range(5) for k in range(3)])
+    lengths = [
+        (posed.joints[0, heads + 1] - posed.joints[0, heads]).norm(dim=-1).numpy()
+        for posed in (before, after)
+    ]
+    growth = lengths[1] / lengths[0]
+    assert growth[heads == start] == pytest.approx(1.1, abs=0.025)
+    np.testing.assert_allclose(growth[heads != start], 1, atol=0.03)
+    faces = double_model.asset.faces
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    spans = [(v[0, edges[:, 0]] - v[0, edges[:, 1]]).norm(dim=-1) for v in (before[0], after[0])]
+    stretch = (spans[1] / spans[0]).numpy()
+    assert stretch.min() > 0.85
+    assert np.quantile(stretch, 0.995) < 1.15
+    assert stretch.max() < 1.4, "short edges in the thumb's web"
 
 
 def test_single_precision_is_enough(hand_model: HandModel, double_model: HandModel) -> None:
@@ -297,7 +389,7 @@ def test_the_forearm_moves_nothing_of_the_hand(double_model: HandModel) -> None:
 @pytest.mark.parametrize("finger", range(5))
 def test_finger_length_directions(double_model: HandModel, finger: int) -> None:
     """A coefficient of one makes a finger about 10 % longer, and no other."""
-    names = double_model.asset.shape_names
+    names = double_model.shape_names
     shape = torch.zeros(1, len(names), dtype=torch.float64)
     shape[0, names.index(f"{FINGERS[finger]}_length")] = 1.0
     rotations = double_model.rotations(still(double_model)[1])

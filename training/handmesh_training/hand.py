@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,16 @@ from torch import Tensor, nn
 from handmesh.archive import hash_arrays, read_arrays, write_arrays
 from handmesh.errors import BundleError, InputError
 
+from .bones import (
+    bone_length_directions,
+    bone_length_names,
+    dual_quaternion_skinning,
+    linear_skinning,
+    quaternion_of,
+    quaternion_product,
+    web_share,
+)
+
 HAND_PATH = Path(__file__).parent / "assets" / "hand.npz"
 
 # Seventeen rotations: the wrist, fifteen finger bones by the joint each pivots about, the forearm.
@@ -29,6 +39,8 @@ PIVOT_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14, 0)
 PIVOT_COUNT = len(PIVOT_JOINTS)
 FOREARM = 16
 TIP_JOINTS = (4, 8, 12, 16, 20)
+
+Blending = Literal["dual_quaternion", "linear"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,26 +112,50 @@ class PosedHand(NamedTuple):
 
 
 class HandModel(nn.Module):
-    """Linear blend skinning over the fine mesh, with linear shape directions."""
+    """Skinning of the fine mesh, with linear shape directions: the asset's, then bone lengths.
+
+    Args:
+        asset: the frozen hand; None for the package's.
+        blending: "dual_quaternion", which keeps the girth of bent joints (the webs between fingers
+            stay linear), or "linear", the plain blend of matrices.
+
+    Raises:
+        InputError: another blending.
+    """
 
     vertices: Tensor
     weights: Tensor
+    web_rows: Tensor
+    web_share: Tensor
     directions: Tensor
     joint_directions: Tensor
     joints: Tensor
     axes: Tensor
     rest_flexion: Tensor
 
-    def __init__(self, asset: HandAsset | None = None) -> None:
+    def __init__(
+        self, asset: HandAsset | None = None, blending: Blending = "dual_quaternion"
+    ) -> None:
         super().__init__()
+        if blending not in get_args(Blending):
+            raise InputError(f"expected a blending of {get_args(Blending)}, got {blending!r}")
+        self.blending = blending
         asset = asset if asset is not None else HandAsset.load()
         self.asset = asset
         regressor = torch.from_numpy(asset.joint_regressor).double()
         vertices = torch.from_numpy(asset.vertices_m).double()
         directions = torch.from_numpy(asset.shape_directions_m).double()
         joints = regressor @ vertices  # (21, 3)
+        weights = torch.from_numpy(asset.weights)
+        lengths = bone_length_directions(vertices, weights.double(), joints)
+        directions = torch.cat([directions, lengths])  # (S, V, 3)
+        self.shape_names = (*asset.shape_names, *bone_length_names())
         self.register_buffer("vertices", vertices.float())
-        self.register_buffer("weights", torch.from_numpy(asset.weights))
+        self.register_buffer("weights", weights)
+        share = web_share(weights)
+        rows = share.nonzero()[:, 0]
+        self.register_buffer("web_rows", rows)
+        self.register_buffer("web_share", share[rows])
         self.register_buffer("directions", directions.float())
         self.register_buffer("joints", joints.float())
         self.register_buffer("joint_directions", (regressor @ directions).float())  # (S, 21, 3)
@@ -177,16 +213,26 @@ class HandModel(nn.Module):
         """Pose a batch of hands.
 
         Args:
-            shape: (B, S) coefficients, about -1..1 each.
+            shape: (B, S) coefficients in the order of `shape_names`, about -1..1 each.
             rotations: (B, 17, 3, 3), each bone in its parent's frame; index 0 turns the hand.
         """
         joints, rotation, translation = self._pose(shape, rotations)
         rest = self.vertices + torch.einsum("bs,svc->bvc", shape, self.directions)  # (B, V, 3)
-        # Blend the 3x4 transforms, then apply them: one product of (V, 17) with (17, 12).
-        transforms = torch.cat([rotation, translation[..., None]], dim=-1).flatten(2)  # (B, 17, 12)
-        blended = (self.weights @ transforms).unflatten(2, (3, 4))  # (B, V, 3, 4)
-        vertices = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]  # (B, V, 3)
-        return PosedHand(vertices, joints)
+        if self.blending == "linear":
+            return PosedHand(linear_skinning(rest, self.weights, rotation, translation), joints)
+        # Seen from the wrist, so that no bone's quaternion has to follow the turn of the hand.
+        root = rotations[:, 0]
+        local = quaternion_of(rotations)  # (B, 17, 4)
+        turns = [torch.eye(4, dtype=rest.dtype, device=rest.device)[0].expand(len(rest), 4)]
+        for pivot in range(1, PIVOT_COUNT):
+            turns.append(quaternion_product(turns[PIVOT_PARENTS[pivot]], local[:, pivot]))
+        vertices = dual_quaternion_skinning(
+            rest, self.weights, torch.stack(turns, dim=1), translation @ root
+        ) @ root.transpose(1, 2)
+        rows = self.web_rows
+        web = linear_skinning(rest[:, rows], self.weights[rows], rotation, translation)
+        web = torch.lerp(vertices[:, rows], web, self.web_share[:, None])
+        return PosedHand(vertices.index_copy(1, rows, web), joints)
 
     def pose_joints(self, shape: Tensor, rotations: Tensor) -> Tensor:
         """Only the joints (B, 21, 3) of `forward`, at a fraction of its cost."""

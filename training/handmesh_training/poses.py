@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .bones import bone_length_names
 from .collisions import HandCapsules
 from .free_poses import free_angles
 from .gestures.library import GestureLibrary, default_library
@@ -56,13 +57,17 @@ class Poses(NamedTuple):
 
 
 def sample_shapes(rng: np.random.Generator, model: HandModel, count: int) -> Array:
-    """Shape coefficients (count, S): adults of both sexes and all builds, and some children."""
+    """Shape coefficients (count, S): adults of both sexes and all builds, and some children.
+
+    Each finger bone is a little longer or shorter on its own, by 4 % one standard deviation.
+    """
     spread = {
         "age": 0.35, "finger_diameter": 0.6, "finger_distance": 0.5, "finger_length": 0.45,
         "forearm_fat": 0.5, "gender": 0.5, "hand_scale": 0.3, "height": 0.0, "muscle": 0.6,
         "proportions": 0.6, "weight": 0.6, "wrist_girth": 0.5,
     }  # fmt: skip
-    sigma = np.array([spread.get(name, 0.35) for name in model.asset.shape_names])
+    spread |= dict.fromkeys(bone_length_names(), 0.4)
+    sigma = np.array([spread.get(name, 0.35) for name in model.shape_names])
     return np.clip(rng.normal(0, 1, (count, len(sigma))), -2, 2) * sigma
 
 
