@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handmesh.errors import InputError, ShardIntegrityError
+from handmesh.files import write_atomic
 
 from .cli_options import add_surroundings, needing_the_extra
+
+if TYPE_CHECKING:
+    from .rendered import RenderSettings
 
 # How many samples each of the modes takes when --count is not given.
 PREVIEWED, COUNTED = 64, 5_000
@@ -42,6 +47,13 @@ def add_render(commands: Any) -> None:
     parser.add_argument("--shards", type=int, default=1, metavar="K", help="files of the set")
     parser.add_argument("--rank", type=int, default=0, metavar="R", help="number of this process")
     parser.add_argument("--world", type=int, default=1, metavar="W", help="of so many")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--views",
+        default="picture,skeleton,mesh,depth,mask",
+        metavar="LIST",
+        help="of the contact sheet (default: picture,skeleton,mesh,depth,mask)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="default: one for each core")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=160, metavar="PX", help="default 160")
@@ -78,17 +90,57 @@ def _render(options: argparse.Namespace) -> int:
         options.margin,
         options.empty,
     )
+    if options.preview is not None:
+        return _preview(options, settings, threads)
+    if options.statistics is not None:
+        return _statistics(options, settings)
     return _write(options, settings, threads)
 
 
-def _write(options: argparse.Namespace, render: Any, threads: int) -> int:
+def _preview(options: argparse.Namespace, render: RenderSettings, threads: int) -> int:
+    import cv2
+
+    from .preview import contact_sheet
+    from .rendered import HandRenderer
+
+    renderer = HandRenderer(render, options.seed, threads, options.device)
+    records = renderer.records(range(_count(options, PREVIEWED)))
+    sheet = contact_sheet([record.to_sample() for record in records], options.views.split(","))
+    write_atomic(options.preview, cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+    return 0
+
+
+def _statistics(options: argparse.Namespace, render: RenderSettings) -> int:
+    from .rendered import HandRenderer
+    from .statistics import cover, summary
+    from .statistics_plot import plot
+
+    figures = options.statistics.with_suffix(".json")
+    if figures == options.statistics:
+        raise InputError(f"the plot is a PNG, and its figures go to {figures}: name it .png")
+    coverage = cover(HandRenderer(render, options.seed), _count(options, COUNTED))
+    write_atomic(options.statistics, plot(coverage))
+    write_atomic(figures, (json.dumps(summary(coverage), indent=1) + "\n").encode())
+    return 0
+
+
+def _count(options: argparse.Namespace, usual: int) -> int:
+    count: int = usual if options.count is None else options.count
+    if count < 1:
+        raise InputError(f"--count must be at least 1, not {count}")
+    return count
+
+
+def _write(options: argparse.Namespace, render: RenderSettings, threads: int) -> int:
     from .shards import Encoding, SetSettings, render_shards
 
     if options.count is None:
         raise InputError("say with --count how many samples the set is to have")
     encoding = Encoding(options.image, options.quality, not options.no_mask, not options.no_depth)
     settings = SetSettings(options.count, options.shards, options.seed, render, encoding)
-    manifest = render_shards(settings, options.out, options.rank, options.world, threads)
+    manifest = render_shards(
+        settings, options.out, options.rank, options.world, threads, options.device
+    )
     state = "complete" if manifest.shards else "not complete yet: other ranks' shards are missing"
     sys.stdout.write(f"{options.out}: {manifest.count} samples, {state}\n")
     return 0

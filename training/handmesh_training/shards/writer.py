@@ -63,7 +63,12 @@ class SetSettings:
 
 
 def render_shards(
-    settings: SetSettings, folder: Path, rank: int = 0, world: int = 1, threads: int = 1
+    settings: SetSettings,
+    folder: Path,
+    rank: int = 0,
+    world: int = 1,
+    threads: int = 1,
+    device: str = "cpu",
 ) -> Manifest:
     """Render this process's shards of a set: every ``world``-th, from ``rank`` on.
 
@@ -76,7 +81,7 @@ def render_shards(
         folder: where to write; made if need be. Processes may share it, or each have its own, to be
             copied into one folder afterwards.
         rank, world: number of this process and of all.
-        threads: pictures are shared out among so many.
+        threads: pictures are shared out among so many. device: "cpu", "cuda" or "cuda:N".
 
     Returns:
         The manifest; its ``shards`` are empty while some are missing.
@@ -94,7 +99,7 @@ def render_shards(
         raise InputError(
             f"{settings.shards} shards are too few for {world} processes; give at least as many"
         )
-    renderer = HandRenderer(settings.render, settings.seed, threads)
+    renderer = HandRenderer(settings.render, settings.seed, threads, device)
     manifest = _claim(folder, _describe(settings, renderer))
     own = range(rank, settings.shards, world)
     missing = [
