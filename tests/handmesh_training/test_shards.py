@@ -352,3 +352,34 @@ def test_the_command_renders_and_verifies(
     assert main([*arguments, "--seed", "1"]) == 2
     assert main(["render", "--out", str(folder)]) == 2
     assert main(["render", "--verify", str(tmp_path)]) == 2
+
+
+def test_training_takes_size_and_margin_from_the_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handmesh_training import train
+
+    made: list[train.TrainSettings] = []
+
+    class Noted:
+        step = 0
+
+        def __init__(self, _: object, settings: train.TrainSettings, *__: object) -> None:
+            made.append(settings)
+
+        def run(self, _: float) -> None:
+            pass
+
+    monkeypatch.setattr(train, "Trainer", Noted)
+    monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
+    folder = tmp_path / "set"
+    render_shards(replace(SETTINGS, render=RenderSettings(crop_px=40, margin=1.7)), folder)
+
+    assert main(["train", "--out", str(tmp_path / "run"), "--shards", str(folder)]) == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--reuse", "2"]) == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--shards", str(tmp_path)]) == 2
+
+    stored, rendered = (settings.stream for settings in made)
+    assert (stored.render.crop_px, stored.render.margin, stored.reuse) == (40, 1.7, 1)
+    assert stored.augment.stored_margin == 1.7
+    assert (stored.shards, rendered.shards, rendered.reuse) == (folder, None, 2)
