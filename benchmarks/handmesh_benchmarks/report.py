@@ -55,18 +55,18 @@ def to_text(measurements: Sequence[Measurement], device: Mapping[str, str | int 
     predict = [m for m in measurements if m.facts["task"] == "predict"]
     if predict:
         lines += ["", "predict(array, box=...): ms; stages as p50/p90; crops seen by the network"]
-        lines += _table(
+        lines += columns(
             [*COLUMNS, *STAGES, "crops"],
             [[*_common(m), *(_stage(m, stage) for stage in STAGES), _crops(m)] for m in predict],
         )
     network = [m for m in measurements if m.facts["task"] == "network"]
     if network:
         lines += ["", "network alone, one crop, batch 1: ms"]
-        lines += _table(COLUMNS, [_common(m) for m in network])
+        lines += columns(COLUMNS, [_common(m) for m in network])
     found = ratios(measurements)
     if found:
         lines += ["", "p50 of paper (random weights) over p50 of light, network alone"]
-        lines += _table(
+        lines += columns(
             ["backend", "threads", "ratio"],
             [
                 [backend, str(threads), f"{ratio:.1f}"]
@@ -128,7 +128,7 @@ def _crops(measurement: Measurement) -> str:
     return str(measurement.facts.get("crops_seen", "-"))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their widest cell; words to the left, numbers to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
