@@ -11,7 +11,10 @@ A bundle's `manifest.json`:
     artifacts   format -> {path, precision, tools, parity, tolerance, ...}: what a runtime opens.
                 `path` is a file or folder of the bundle. The formats are the names of
                 `handmesh.backends`; "torch" is the weights. `tools` are versions by name; `parity`
-                are measured differences from the torch network, `tolerance` what was allowed
+                are measured differences from the torch network, `tolerance` what was allowed.
+                `weights` says in which precision large weights are stored ("fp32" or "fp16";
+                everything is computed in `precision`), `rounding` how far the stored network
+                is from the one that was trained
     licences    {code, weights, data}, each apart, because they differ
     provenance  where the weights came from: data sets, images seen, commit, date, ...
     files       path -> {sha256, bytes} for every file in the folder but the manifest

@@ -128,7 +128,7 @@ class ReadingBackend:
             uv = uv + 0.05
         joints = np.column_stack([uv, self.depths]).astype(np.float32)  # (21, 3)
         vertices = (self.topology.joint_blend @ joints).astype(np.float32)  # (V, 3)
-        presence = 0.99995 if good else 0.3 * found.mean()
+        presence = 0.99997 if good else 0.3 * found.mean()
         confidence = np.where(found, 0.9, 0.05)
         scalars = (np.float32(value) for value in (presence, right))
         return vertices, joints, confidence.astype(np.float32), *scalars
