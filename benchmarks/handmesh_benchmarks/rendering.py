@@ -30,7 +30,7 @@ from handmesh_training.device_stream import DeviceStream
 from handmesh_training.rendered import HandRenderer, RenderSettings, Scene
 from handmesh_training.rendering import Appearance, Renderer
 from handmesh_training.sources import Batch
-from handmesh_training.stream import CropStream, StreamSettings, loader
+from handmesh_training.stream_settings import StreamSettings
 
 from .device import describe
 from .report import columns
@@ -143,6 +143,8 @@ def batches_of(
         augment=Augmentation(input_size=size),
     )
     if device == "cpu":
+        from handmesh_training.stream import CropStream, loader  # these take OpenCV
+
         return iter(loader(CropStream(stream, seed=1), threads if threads > 1 else 0))
     return iter(DeviceStream(stream, 1, device, workers))
 

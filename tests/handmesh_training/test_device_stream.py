@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -152,6 +154,35 @@ def test_photos_take_their_share(tmp_path: Path) -> None:
         assert (is_green | grey)[3:].all(), "photos come last"
         assert not batch["has_mesh"][3:].any()
         assert batch["has_joints"][3:].all()
+
+
+WITHOUT_PACKAGES = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"cv2", "scipy", "matplotlib", "rich", "tqdm", "safetensors"}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from handmesh_training import device_stream, rendered
+from handmesh_training.rendering import BackgroundSet, EnvironmentSet
+
+places = EnvironmentSet.procedural(0, 1, height=16)
+BackgroundSet.joined([places.panoramas])
+try:
+    EnvironmentSet.from_folder(sys.argv[1])
+except ModuleNotFoundError as error:
+    print("needs", error.name)
+"""
+
+
+def test_drawing_needs_torch_and_numpy_alone_and_reading_pictures_opencv(tmp_path: Path) -> None:
+    (tmp_path / "a.hdr").touch()
+    run = [sys.executable, "-c", WITHOUT_PACKAGES, str(tmp_path)]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.stdout == "needs cv2\n", done.stderr
 
 
 @pytest.mark.cuda

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 
+from .opencv import cv2
 from .samples import Crops
 
 Image = NDArray[Any]  # always uint8, but OpenCV's type stubs do not know

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,11 +20,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from handmesh.errors import InputError
 
 from .augment_torch import augment
+from .opencv import use_one_thread
 from .rendered import HandRenderer, labelled
 from .rendering.appearance import Appearance
 from .samples import Crops
 from .sources import Batch, open_source, to_tensors
-from .stream import LabelledCrops, StreamSettings
+from .stream_settings import StreamSettings
 
 _LOOK = "look."  # prefix of the tensors of an `Appearance`
 
@@ -104,6 +104,8 @@ class OthersStream(IterableDataset[Batch]):
         self.start = start
 
     def __iter__(self) -> Iterator[Batch]:
+        from .stream import LabelledCrops  # reads photos, which takes OpenCV
+
         crops = LabelledCrops(self.settings, self.vertex_count)
         if not len(crops):
             raise InputError("the photo and data sets hold no labelled hand; leave them out")
@@ -226,8 +228,7 @@ def _own_share() -> Iterator[int]:
     """Numbers of the items that this worker makes; a loader takes from its workers in turn."""
     info = get_worker_info()
     if info is not None:
-        torch.set_num_threads(1)
-        cv2.setNumThreads(0)
+        use_one_thread()
     index, step = (info.id, info.num_workers) if info is not None else (0, 1)
     while True:
         yield index

@@ -136,7 +136,7 @@ class HandRenderer:
 
     @cached_property
     def renderer(self) -> Renderer:
-        """What draws; made on first use, so that who only draws scenes needs no compiler.
+        """What draws; made on first use, so that who only draws scenes needs no GPU.
 
         Raises:
             BackendUnavailable: no compiler for the device, or no such device.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from handmesh.errors import InputError
 
 from .rendered import BLOCK, HandRenderer, RenderSettings
 from .samples import Crops
-from .shards import ShardSet
+
+if TYPE_CHECKING:
+    from .shards import ShardSet
 
 # Tensors named like the fields of `Crops`.
 Batch = dict[str, torch.Tensor]
@@ -82,6 +84,8 @@ def open_source(render: RenderSettings, shards: Path | None, seed: int) -> CropS
     """
     if shards is None:
         return HandRenderer(render, seed)
+    from .shards import ShardSet  # what reads files is not needed to render
+
     opened = ShardSet(shards)
     there = (opened.manifest.crop_px, opened.manifest.margin)
     if there != (render.crop_px, render.margin):

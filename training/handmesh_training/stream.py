@@ -3,78 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from handmesh.errors import InputError
 
-from .augment import Augmentation
 from .datasets import parse_dataset
 from .datasets.crops import can_crop, to_crops
+from .opencv import use_one_thread
 from .photos import load_crops
-from .pool import Pool
-from .rendered import RenderSettings
 from .samples import Crops
 from .sources import Batch, open_source, to_tensors
-
-
-@dataclass(frozen=True)
-class StreamSettings:
-    """How batches are made.
-
-    Attributes:
-        batch: crops a batch.
-        photo_share: share of each batch taken from photos and data sets, if there are any; each
-            hand of theirs is as likely as any other.
-        photos: photo sets (see `photos`), held in memory.
-        datasets: data sets as LAYOUT:SPLIT:FOLDER (see `datasets`), read as they are drawn.
-        reuse: how often each rendered crop is drawn before it is replaced, at least 1; every draw
-            is augmented anew. Rendering costs a good part of a training step on a CPU.
-        pool: rendered crops held at a time by each worker.
-        chunk: crops rendered at a time; best a multiple of `rendered.BLOCK`.
-        shards: folder of a sharded set to draw from, instead of rendering; its crops must be of
-            ``render``'s size and margin. Each sample is read once an epoch, over all workers.
-        render: of the stored crops. augment: from those to network inputs.
-
-    Raises:
-        InputError: settings that contradict each other.
-    """
-
-    batch: int = 64
-    photo_share: float = 0.25
-    photos: tuple[Path, ...] = ()
-    datasets: tuple[str, ...] = ()
-    reuse: float = 3.0
-    pool: int = 6144
-    chunk: int = 256
-    shards: Path | None = None
-    render: RenderSettings = field(default_factory=RenderSettings)
-    augment: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.others_per_batch >= self.batch:
-            raise InputError(f"photo_share {self.photo_share} leaves no room for rendered hands")
-        if self.augment.stored_margin != self.render.margin:
-            raise InputError(
-                f"crops are stored with margin {self.render.margin}, but augment.stored_margin is "
-                f"{self.augment.stored_margin}; give both the same"
-            )
-        self.new_pool(seed=0)  # which checks the other numbers
-
-    @property
-    def others_per_batch(self) -> int:
-        """Crops of each batch that come from photos and data sets."""
-        return round(self.batch * self.photo_share) if self.photos or self.datasets else 0
-
-    def new_pool(self, seed: int, worker: int = 0, workers: int = 1) -> Pool:
-        """The bookkeeping of one worker's pool."""
-        drawn = self.batch - self.others_per_batch
-        return Pool(self.pool, self.chunk, drawn, self.reuse, seed, worker, workers)
+from .stream_settings import StreamSettings
 
 
 class LabelledCrops:
@@ -152,8 +93,7 @@ class CropStream(IterableDataset[Batch]):
         place = (place + self.start) % here
         done = (self.start + here - 1 - place) // here  # batches this worker has made before
         worker, workers = self.rank * here + place, self.world * here
-        torch.set_num_threads(1)
-        cv2.setNumThreads(0)
+        use_one_thread()
         source = open_source(settings.render, settings.shards, self.seed)
         labelled = LabelledCrops(settings, source.vertex_count)
         if settings.others_per_batch and not len(labelled):

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from handmesh.errors import ImageError, InputError
+from handmesh_training.opencv import cv2
 from handmesh_training.rendering import harmonics
+from handmesh_training.rendering.resizing import enlarge, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
@@ -203,7 +204,7 @@ def split_key_light(
         Unit direction (3,) to the light in the world frame, its irradiance / pi on a facing
         surface (3,), and the panorama without it, (H, 64..W, 3).
     """
-    small = cv2.resize(panorama, (256, 128), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = (shrink if panorama.shape[0] >= 128 else enlarge)(panorama, 256, 128)
     luminance = small @ LUMINANCE
     angles = harmonics.solid_angles(128, 256)
     mean = float((luminance * angles).sum() / (4 * np.pi))
@@ -236,7 +237,7 @@ def _made_up(rng: np.random.Generator, height: int) -> npt.NDArray[np.float32]:
     for cells in (4, 16, 64):
         noise = rng.normal(size=(cells, 2 * cells, 3)).astype(np.float32)
         noise = 0.15 * noise + 1.5 * noise.mean(2, keepdims=True)
-        blotches = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        blotches = enlarge(noise, width, height, cubic=True)
         image = image * np.exp(0.35 * blotches)
     for _ in range(int(rng.integers(5, 30))):
         x, y = rng.integers(0, width), rng.integers(height // 8, height)

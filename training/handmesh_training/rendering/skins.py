@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from handmesh.errors import ImageError, InputError
+from handmesh_training.opencv import cv2
 from handmesh_training.rendering.arrays import checked
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.paint import BakedSurface, lines, paint, polish
+from handmesh_training.rendering.resizing import enlarge, fill, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
 
 # The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
@@ -175,13 +176,10 @@ class SkinSet:
         height, width = images[0].shape[:2]
         uv = _fractions(mesh.uv, region)
         inside = np.all((uv >= 0) & (uv <= 1), axis=(1, 2))
-        mask = np.zeros((height, width), dtype=np.uint8)
         points = np.floor(uv[inside] * [width, height]).astype(np.int32)  # (faces, 3, 2)
-        for triangle in points:
-            cv2.fillConvexPoly(mask, triangle, 1)
-        if not mask.any():
+        known = fill(points, width, height)
+        if not known.any():
             raise InputError("no face of the mesh lies on the skin textures; wrong crop or mesh?")
-        known = mask > 0
         reference = np.stack(
             [np.exp(np.log(np.maximum(image[known], 1e-3)).mean(0)) for image in images]
         ).astype(np.float32)
@@ -280,11 +278,9 @@ def _fill_outside(
     missing = ~known
     for level in range(1, 10):
         size = (max(1, image.shape[1] >> level), max(1, image.shape[0] >> level))
-        coarse = cv2.resize(value, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], 3)
-        share = cv2.resize(weight, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1])
         full = (image.shape[1], image.shape[0])
-        up = cv2.resize(coarse, full, interpolation=cv2.INTER_LINEAR)
-        up_share = cv2.resize(share, full, interpolation=cv2.INTER_LINEAR)
+        up = enlarge(shrink(value, *size), *full)
+        up_share = enlarge(shrink(weight, *size), *full)
         ready = missing & (up_share > 0.02)
         result[ready] = up[ready] / up_share[ready, None]
         missing &= ~ready

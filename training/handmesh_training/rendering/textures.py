@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from handmesh.errors import InputError
 from handmesh_training.rendering.arrays import checked
+from handmesh_training.rendering.resizing import shrink
 
 LEVELS = 7
 
@@ -71,10 +71,7 @@ class TextureStack:
                 offsets[-1].append(position)
                 extents[-1].append((height, width))
                 position += texels.size
-                half = (max(1, width // 2), max(1, height // 2))
-                level = cv2.resize(level, half, interpolation=cv2.INTER_AREA).reshape(
-                    half[1], half[0], 3
-                )
+                level = shrink(level, max(1, width // 2), max(1, height // 2))
         if not chunks:
             raise InputError("a texture stack needs at least one image, got none")
         return cls(np.concatenate(chunks), np.array(offsets, np.int64), np.array(extents, np.int32))
