@@ -37,8 +37,6 @@ from .tones import nearest_monk, skin_albedo
 BLOCK = 64
 # Drawn blocks that are kept: reading samples one after the other draws each block once.
 BLOCKS_KEPT = 2
-# Metres sideways that put a hand out of every picture: what is left is the background.
-OUT_OF_SIGHT_M = 60.0
 
 Rows = TypeVar("Rows", HandViews, Appearance)
 Indices = NDArray[np.integer] | Sequence[int] | range
@@ -115,6 +113,10 @@ class HandRenderer:
             arm=asset.vertices_m[:, 1].copy(),  # fingers point up: the arm goes down (+y)
         )
         joints = asset.joint_regressor @ asset.vertices_m
+        # The end of the arm, and the vertices nearest to finger tips and wrist.
+        apart = [joints[[0, 4, 8, 20]], asset.vertices_m[[asset.vertices_m[:, 1].argmax()]]]
+        distance = np.linalg.norm(asset.vertices_m[:, None] - np.concatenate(apart), axis=-1)
+        self._corners = distance.argmin(axis=0)  # (5,)
         self.skins = (
             SkinSet.from_folder(
                 settings.skins, mesh, vertices_m=asset.vertices_m, joints_m=joints, seed=seed
@@ -174,7 +176,12 @@ class HandRenderer:
         back = np.argsort(order, kind="stable")
         joined = _take(_join(views), back)
         vertices = joined.vertices_m.copy()
-        vertices[~joined.in_view, :, 0] += OUT_OF_SIGHT_M
+        # A hand shrunk to a point, but for a few vertices that share no face, draws nothing. Those
+        # leave the shadow map its extent, or shadows would tell whether there is a hand.
+        gone = ~joined.in_view
+        corners = vertices[gone][:, self._corners]  # (G, C, 3)
+        vertices[gone] = joined.joints_m[gone].mean(axis=1, keepdims=True)
+        vertices[np.ix_(gone, self._corners)] = corners
         return Scene(wanted, joined, vertices, _take(_join(looks), back))
 
     def scene(self, number: int, count: int) -> Scene:
