@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import torch
 from torch import multiprocessing, nn
 
@@ -20,6 +21,21 @@ def test_alone_there_is_nothing_to_synchronise() -> None:
     assert not parallel.agreed(False, torch.device("cpu"))
     assert parallel.any_of(True, torch.device("cpu"))
     assert not parallel.any_of(False, torch.device("cpu"))
+
+
+def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str]] = []
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("gpu", device)))
+    monkeypatch.setattr(parallel.dist, "init_process_group", lambda b: calls.append(("group", b)))
+    monkeypatch.setattr(parallel.dist, "destroy_process_group", lambda: None)
+    with parallel.process_group("cuda") as device:
+        assert device == "cuda:3"
+    assert calls == [("gpu", "cuda:3"), ("group", "nccl")]
+    monkeypatch.delenv("WORLD_SIZE")
+    with parallel.process_group("cuda") as device:
+        assert device == "cuda"
 
 
 def _gradient(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

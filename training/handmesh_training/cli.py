@@ -161,8 +161,8 @@ def _train(options: argparse.Namespace) -> int:
         options.skins, options.environments, options.backgrounds, side, margin=1.5, empty=0.0
     )
     validation = {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, 512)}
-    with process_group(options.device):
-        trainer = Trainer(config, settings, options.out, validation, options.device)
+    with process_group(options.device) as device:
+        trainer = Trainer(config, settings, options.out, validation, device)
         if options.start_from is not None and trainer.step == 0:
             trainer.start_from(Bundle.load(options.start_from).artifact("torch"))
         trainer.run(options.minutes)

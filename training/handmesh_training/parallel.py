@@ -13,14 +13,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[None]:
-    """Join the processes that ``torchrun`` started; nothing to do when it did not."""
+def process_group(device: str) -> Iterator[str]:
+    """Join the processes that ``torchrun`` started; nothing to do when it did not.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Yields:
+        This process's own device: under torchrun each has the GPU of its number on its machine.
+    """
     if "WORLD_SIZE" not in os.environ:
-        yield
+        yield device
         return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        # Before the group is formed: kernels without a stated device go to the current one.
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield
+        yield device
     finally:
         dist.destroy_process_group()
 
