@@ -134,7 +134,7 @@ def test_upright_angles_are_those_of_the_sdk(crops: Crops) -> None:
 def test_drawn_geometry_has_the_same_distribution(crops: Crops) -> None:
     """Quantiles of zoom, turn and shift over both versions, with everything on."""
     settings = Augmentation()
-    many = crops.take(np.tile(np.arange(COUNT), 60))
+    many = crops.take(np.tile(np.arange(COUNT), 240))
     small = replace(many, images=np.zeros((len(many), 1, 1, 3), np.uint8))
 
     def described(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
