@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 
+from .develop_torch import GREY_SHARE, SHIFTED_SHARE
 from .opencv import cv2
 from .samples import Crops
 
@@ -211,7 +212,10 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
 
     image = cv2.LUT(image, _tone_curve(rng))
-    if rng.random() < 0.3:
+    chance = rng.random()
+    if chance < GREY_SHARE:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    elif chance < GREY_SHARE + SHIFTED_SHARE:
         image = _shift_colours(rng, image)
     if rng.random() < 0.4:
         y, x = rng.integers(0, len(noise) - side, 2)
@@ -236,8 +240,6 @@ def _tone_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _shift_colours(rng: np.random.Generator, image: Image) -> Image:
-    if rng.random() < 0.15:
-        return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)
     hsv[..., 0] = (hsv[..., 0] + int(rng.normal(0, 5))) % 180
     hsv[..., 1] = np.clip(hsv[..., 1] * np.exp(rng.normal(0, 0.3)), 0, 255)

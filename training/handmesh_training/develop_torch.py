@@ -29,6 +29,8 @@ _CHROMA = (
 )  # fmt: skip
 _LUMINANCE = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV and JPEG have it
 _MOTION = 7  # longest motion blur, pixels
+# Pictures without colour, and with a turned hue and another saturation.
+GREY_SHARE, SHIFTED_SHARE = 0.1, 0.26
 
 
 def uniform(generator: torch.Generator, count: int, low: float, high: float, *more: int) -> Tensor:
@@ -135,15 +137,15 @@ def _tone(generator: torch.Generator, images: Tensor) -> Tensor:
 
 
 def _colours(generator: torch.Generator, images: Tensor) -> Tensor:
-    """Turned hue and other saturation, or none at all, in three pictures of ten."""
+    """Turned hue and other saturation, or no colour at all, in a share of the pictures."""
     count = len(images)
-    chosen = (uniform(generator, count, 0, 1) < 0.3)[:, None, None, None]
-    grey = (uniform(generator, count, 0, 1) < 0.15)[:, None, None, None]
+    chance = uniform(generator, count, 0, 1)[:, None, None, None]
     turn = normal(generator, count, 10 / 360)  # OpenCV counts hue in steps of two degrees
     shifted = shift_colours(images, turn, normal(generator, count, 0.3).exp())
     weights = torch.tensor(_LUMINANCE, device=images.device)[:, None, None]
     plain = (images * weights).sum(dim=1, keepdim=True).expand_as(images)
-    return torch.where(chosen, torch.where(grey, plain, shifted), images)
+    coloured = torch.where(chance < GREY_SHARE + SHIFTED_SHARE, shifted, images)
+    return torch.where(chance < GREY_SHARE, plain, coloured)
 
 
 def shift_colours(images: Tensor, turn: Tensor, saturation: Tensor) -> Tensor:
