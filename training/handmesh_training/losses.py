@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handmesh.nn import NetworkOutput
+from handmesh.nn.config import JOINT_COUNT
 
 from .surface import Surface
 
@@ -93,16 +94,20 @@ def paper_weights(
     }
     if reduction == "sum":
         return published
-    vertices, joints = surface.vertex_count, 21
-    summands = {
-        "heatmap": joints * heatmap_size**2,
-        "vertex": vertices,
+    summands = summands_of(surface, heatmap_size)
+    return {k: weight * summands[k] / surface.vertex_count for k, weight in published.items()}
+
+
+def summands_of(surface: Surface, heatmap_size: int) -> dict[str, int]:
+    """How many squares each term of Eq. (6) adds up for one sample."""
+    return {
+        "heatmap": JOINT_COUNT * heatmap_size**2,
+        "vertex": surface.vertex_count,
         "normal": 3 * surface.face_count,
         "edge": surface.edge_count,
-        "laplacian": vertices,
-        "pose": joints,
+        "laplacian": surface.vertex_count,
+        "pose": JOINT_COUNT,
     }
-    return {name: weight * summands[name] / vertices for name, weight in published.items()}
 
 
 def to_metric_like(points: Tensor, crop_in_bones: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ def heatmap_loss(
         weight: (B,) or None.
     """
     stacks = [maps] if isinstance(maps, Tensor) else list(maps)
-    losses = [_reduce((m - target).square().flatten(1), weight, reduction) for m in stacks]
+    losses = [reduce_rows((m - target).square().flatten(1), weight, reduction) for m in stacks]
     return torch.stack(losses).mean()
 
 
@@ -180,7 +185,7 @@ def point_loss_2d(
         huber: distance (crop fractions) beyond which the square goes on as a straight line.
     """
     squares = (points[..., :2] - target[..., :2]).square().sum(-1)  # (B, N)
-    return _reduce(_huber(squares, huber), weight, reduction)
+    return reduce_rows(_huber(squares, huber), weight, reduction)
 
 
 def point_loss_3d(
@@ -200,7 +205,7 @@ def point_loss_3d(
         huber: distance (bones) beyond which the square goes on as a straight line.
     """
     offsets = to_metric_like(points, crop_in_bones) - to_metric_like(target, crop_in_bones)
-    return _reduce(_huber(offsets.square().sum(-1), huber), weight, reduction)
+    return reduce_rows(_huber(offsets.square().sum(-1), huber), weight, reduction)
 
 
 def vertex_loss(
@@ -219,7 +224,7 @@ def vertex_loss(
     in_bones = point_loss_3d(vertices, target, crop_in_bones, weight, reduction, huber)
     squares = (vertices[..., :2] - target[..., :2]).square().sum(-1)  # (B, V)
     bend = None if huber is None else huber / crop_in_bones[:, None]
-    return in_bones + _reduce(_huber(squares, bend), weight, reduction)
+    return in_bones + reduce_rows(_huber(squares, bend), weight, reduction)
 
 
 def normal_loss(
@@ -244,7 +249,7 @@ def normal_loss(
         second = normals.index_select(0, surface.faces_of_edge[:, 1])
     edges = surface.edge_vectors(points)  # (E, B, 3)
     squares = (edges * first).sum(-1).square() + (edges * second).sum(-1).square()  # (E, B)
-    return _reduce(squares.t(), weight, reduction, terms=3 * surface.face_count)
+    return reduce_rows(squares.t(), weight, reduction, terms=3 * surface.face_count)
 
 
 def edge_loss(
@@ -263,7 +268,7 @@ def edge_loss(
     lengths = surface.edge_vectors(points).square().sum(-1)  # (E, B)
     with torch.no_grad():
         true_lengths = surface.edge_vectors(target).square().sum(-1)
-    return _reduce((lengths - true_lengths).square().t(), weight, reduction)
+    return reduce_rows((lengths - true_lengths).square().t(), weight, reduction)
 
 
 def laplacian_loss(
@@ -283,7 +288,7 @@ def laplacian_loss(
     delta = (target - points).transpose(0, 1).reshape(count, -1)  # (V, B*3)
     rough = delta - surface.neighbour_mean(delta)
     squares = rough.view(count, batch, 3).square().sum(-1)  # (V, B)
-    return _reduce(squares.t(), weight, reduction)
+    return reduce_rows(squares.t(), weight, reduction)
 
 
 def pose_loss(
@@ -361,19 +366,19 @@ def confidence_loss(
     distance = (joints[..., :2] - target[..., :2]).detach().norm(dim=-1)  # (B, 21)
     right = (distance < within) & has_hand[:, None]
     values = F.binary_cross_entropy_with_logits(logits, right.to(logits.dtype), reduction="none")
-    return _reduce(values, (has_joints | ~has_hand).to(logits.dtype), "mean")
+    return reduce_rows(values, (has_joints | ~has_hand).to(logits.dtype), "mean")
 
 
 def presence_loss(logit: Tensor, has_hand: Tensor, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy of "a hand is there". Shapes (B,)."""
     values = F.binary_cross_entropy_with_logits(logit, has_hand.to(logit.dtype), reduction="none")
-    return _reduce(values[:, None], weight, "mean")
+    return reduce_rows(values[:, None], weight, "mean")
 
 
 def handedness_loss(logit: Tensor, is_right: Tensor, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy of "the crop shows a right hand". Shapes (B,); weight 0 without a hand."""
     values = F.binary_cross_entropy_with_logits(logit, is_right.to(logit.dtype), reduction="none")
-    return _reduce(values[:, None], weight, "mean")
+    return reduce_rows(values[:, None], weight, "mean")
 
 
 def _huber(squares: Tensor, delta: float | Tensor | None) -> Tensor:
@@ -386,10 +391,15 @@ def _huber(squares: Tensor, delta: float | Tensor | None) -> Tensor:
     return torch.where(squares <= bend.square(), squares, line)
 
 
-def _reduce(
+def reduce_rows(
     values: Tensor, weight: Tensor | None, reduction: Reduction, terms: int | None = None
 ) -> Tensor:
-    """(B, M) summands to one number; `terms` is their number if it is not M."""
+    """(B, M) summands to one number: summed or averaged over M, then averaged over the batch.
+
+    Args:
+        weight: (B,) of the samples, or None; with all of them 0 the result is 0.
+        terms: how many summands M stands for, where it is another number.
+    """
     samples = values.sum(dim=1)
     if reduction == "mean":
         samples = samples / (values.shape[1] if terms is None else terms)

@@ -1,0 +1,169 @@
+"""Losses of the weakly-supervised stage, Ge et al., CVPR 2019, section 4.4: Eqs. 7 and 8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from handmesh.nn import NetworkOutput
+
+from .depth_renderer import DepthRenderer
+from .losses import (
+    Reduction,
+    edge_loss,
+    gaussian_heatmaps,
+    heatmap_loss,
+    laplacian_loss,
+    point_loss_2d,
+    pose_loss,
+    reduce_rows,
+    summands_of,
+    to_metric_like,
+)
+from .surface import Surface
+
+
+@dataclass(frozen=True)
+class WeakWeights:
+    """Weights of L_weakly, as published: lambda_H 0.1, lambda_D 0.1, lambda_pM 1, and lambda_J 10
+    where 3D joints are labelled.
+
+    Attributes:
+        heatmap: lambda_H. depth: lambda_D. pseudo_mesh: lambda_pM.
+        edge, laplacian: lambda_e and lambda_l inside L_pM.
+        pose: lambda_J, 0 for training without 3D joints.
+        image: of the joints' (u, v), which the paper does not have: its heat-maps feed the mesh,
+            and nothing else ties the mesh to them.
+    """
+
+    heatmap: float = 0.1
+    depth: float = 0.1
+    pseudo_mesh: float = 1.0
+    edge: float = 1.0
+    laplacian: float = 50.0
+    pose: float = 0.0
+    image: float = 0.0
+
+
+WITHOUT_POSE = WeakWeights()
+WITH_POSE = WeakWeights(pose=10.0)
+
+
+def depth_map_loss(
+    rendered: Tensor,
+    reference: Tensor,
+    known: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """L_D = smooth_L1(D, D^), Eq. (7), with the bend at one bone.
+
+    Args:
+        rendered, reference: (B, S, S) depth relative to the wrist, in bones, a far constant where
+            there is no hand.
+        known: (B, S, S) bool, pixels that have a reference: a sensor has holes. None for all.
+        weight: (B,) or None.
+        reduction: "sum" over pixels, or "mean" over all pixels of a map, known or not.
+    """
+    values = F.smooth_l1_loss(rendered, reference, reduction="none")
+    if known is not None:
+        values = values.masked_fill(~known, 0.0)
+    return reduce_rows(values.flatten(1), weight, reduction)
+
+
+def pseudo_mesh_loss(
+    points: Tensor,
+    pseudo: Tensor,
+    surface: Surface,
+    weights: WeakWeights = WITHOUT_POSE,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_pM = lambda_e L_e + lambda_l L_l against the mesh of the pretrained network.
+
+    That mesh "usually has reasonable edge length and good surface smoothness, although it suffers
+    from the relative depth error": so neither vertices nor normals are compared.
+
+    Args:
+        points, pseudo: (B, V, 3) with one unit on all axes, see `losses.to_metric_like`.
+
+    Returns:
+        The sum, and its two terms before weighting.
+    """
+    edge = edge_loss(points, pseudo, surface, weight, reduction)
+    laplacian = laplacian_loss(points, pseudo, surface, weight, reduction)
+    total = weights.edge * edge + weights.laplacian * laplacian
+    return total, {"pseudo_edge": edge, "pseudo_laplacian": laplacian}
+
+
+def weak_loss(
+    output: NetworkOutput,
+    target: Mapping[str, Tensor],
+    surface: Surface,
+    renderer: DepthRenderer,
+    weights: WeakWeights = WITHOUT_POSE,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_weakly = lambda_H L_H + lambda_D L_D + lambda_pM L_pM (+ lambda_J L_J), Eq. (8).
+
+    Under "mean" each term is multiplied by its number of summands over the number of vertices, so
+    that the total is Eq. (8) divided by V, as `losses.full_loss` is Eq. (6) divided by V.
+
+    Args:
+        output: of a network with a mesh.
+        target: `joints` (B, 21, 3), `crop_in_bones` (B,), `has_joints`, `has_depth` (B,) as in
+            `losses.full_loss`; `depth_map` (B, S, S) bones from the wrist, `depth_known` (B, S, S)
+            bool, `has_depth_map` (B,); `pseudo` (B, V, 3) network coordinates, `has_pseudo` (B,).
+        surface, renderer: of the mesh; S is the renderer's size.
+
+    Returns:
+        The weighted sum, and the terms before weighting.
+    """
+    scale = target["crop_in_bones"]
+
+    def flag(name: str) -> Tensor:
+        return target[name].to(scale.dtype)
+
+    joints = target["joints"]
+    maps = gaussian_heatmaps(joints[..., :2], output.heatmaps[-1].shape[-1])
+    heatmap = heatmap_loss(output.heatmaps, maps, flag("has_joints"), reduction)
+    depth = depth_map_loss(
+        renderer(output.vertices).depth,
+        target["depth_map"],
+        target["depth_known"],
+        flag("has_depth_map"),
+        reduction,
+    )
+    _, pseudo = pseudo_mesh_loss(
+        to_metric_like(output.vertices, scale),
+        to_metric_like(target["pseudo"], scale),
+        surface,
+        weights,
+        flag("has_pseudo"),
+        reduction,
+    )
+    pose = pose_loss(output.joints, joints, scale, flag("has_depth"), reduction)
+    image = point_loss_2d(output.joints, joints, flag("has_joints"), reduction)
+    terms = {"heatmap": heatmap, "depth": depth, **pseudo, "pose": pose, "image": image}
+    factors = {
+        "heatmap": weights.heatmap * len(output.heatmaps),
+        "depth": weights.depth,
+        "pseudo_edge": weights.pseudo_mesh * weights.edge,
+        "pseudo_laplacian": weights.pseudo_mesh * weights.laplacian,
+        "pose": weights.pose,
+        "image": weights.image,
+    }
+    if reduction == "mean":
+        counts = summands_of(surface, output.heatmaps[-1].shape[-1])
+        counts |= {
+            "depth": renderer.size**2,
+            "pseudo_edge": counts["edge"],
+            "pseudo_laplacian": counts["laplacian"],
+            "image": counts["pose"],
+        }
+        factors = {k: v * counts[k] / surface.vertex_count for k, v in factors.items()}
+    total = sum((factors[name] * terms[name] for name in terms), start=heatmap.new_zeros(()))
+    return total, terms
