@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handmesh.nn.blocks import NetworkOutput
+from handmesh.nn.blocks import Latent, NetworkOutput
 from handmesh.nn.config import (
     DecoderConfig,
     LightConfig,
@@ -15,6 +15,7 @@ from handmesh.nn.config import (
     to_dict,
 )
 from handmesh.nn.light import LightNetwork
+from handmesh.nn.network import HandNetwork
 from handmesh.nn.paper import PaperNetwork
 from handmesh.nn.summary import LayerRow, Summary, describe
 from handmesh.nn.weights import load_weights, read_config, save_weights
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DecoderConfig",
+    "HandNetwork",
+    "Latent",
     "LayerRow",
     "LightConfig",
     "LightNetwork",

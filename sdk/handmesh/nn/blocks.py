@@ -1,4 +1,4 @@
-"""What both networks are built of: the output type, soft-argmax and convolution blocks."""
+"""What both networks are built of: latent and output types, soft-argmax, convolution blocks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from handmesh.errors import InputError
+
 
 class NetworkOutput(NamedTuple):
     """What a network returns for a batch of B crops.
 
     Attributes:
         vertices: (B, V, 3) float32, (u, v) in crop fractions, depth in bone lengths behind the
-            wrist; template vertex order.
+            wrist; template vertex order. (B, 0, 3) from a network that gives joints alone.
         joints: (B, 21, 3) float32, same coordinates; the wrist's depth is 0.
         heatmaps: one (B, 21, H, H) float32 per stack; raw values, trained towards a Gaussian of
             height 1.
@@ -32,6 +34,61 @@ class NetworkOutput(NamedTuple):
     presence_logit: Tensor
     handedness_logit: Tensor | None
     heatmap_uv: Tensor | None = None
+
+
+class Latent(NamedTuple):
+    """What a network's trunk knows of B crops, before any head turns it into a hand.
+
+    Attributes:
+        features: (B, F) float32, the vector that the head reads.
+        heatmaps: the network's own, one (B, 21, H, H) float32 per stack.
+        uv: (B, 21, 2) float32, crop fractions read off the heat-maps that were read, the given
+            ones if there were any; None for a network that does not use them so.
+        anchors: (B, 21, 2) float32, the (u, v) that the head's are offsets from; None, the
+            middle of the crop.
+        confidence_logits: (B, 21) float32.
+        presence_logit: (B,) float32.
+        handedness_logit: (B,) float32 or None.
+    """
+
+    features: Tensor
+    heatmaps: list[Tensor]
+    uv: Tensor | None
+    anchors: Tensor | None
+    confidence_logits: Tensor
+    presence_logit: Tensor
+    handedness_logit: Tensor | None
+
+    def output(self, vertices: Tensor, joints: Tensor) -> NetworkOutput:
+        """With what a head made of it: vertices (B, V, 3) and joints (B, 21, 3)."""
+        return NetworkOutput(
+            vertices,
+            joints,
+            self.heatmaps,
+            self.confidence_logits,
+            self.presence_logit,
+            self.handedness_logit,
+            self.uv,
+        )
+
+
+def maps_to_read(own: Tensor, given: Tensor | None) -> Tensor:
+    """The heat-maps that the rest of a network reads: the given ones, else its own.
+
+    Args:
+        own: (B, J, H, H). given: the same shape, any float dtype, or None.
+
+    Raises:
+        InputError: given ones of another shape.
+    """
+    if given is None:
+        return own
+    if given.shape != own.shape:
+        raise InputError(
+            f"expected heat-maps {tuple(own.shape)}, one for each joint at a quarter of the "
+            f"crop's side, got {tuple(given.shape)}"
+        )
+    return given.to(own.dtype)
 
 
 def conv_norm(

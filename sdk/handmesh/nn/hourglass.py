@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handmesh.nn.blocks import conv_norm
+from handmesh.nn.blocks import conv_norm, maps_to_read
 from handmesh.nn.config import JOINT_COUNT, PaperConfig
 
 
@@ -70,11 +70,15 @@ class Stack(nn.Module):
         self.merge_features = nn.Conv2d(width, width, 1)
         self.merge_maps = nn.Conv2d(JOINT_COUNT, width, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, C, H, H) to the x handed on, same shape, and maps (B, 21, H, H)."""
+    def forward(self, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, H) to the x handed on, same shape, and the stack's own maps (B, 21, H, H).
+
+        Maps `given` (B, 21, H, H) are merged into the x handed on in place of its own.
+        """
         features = self.features(self.hourglass(x))
         maps = self.maps(features)
-        return x + self.merge_features(features) + self.merge_maps(maps), maps
+        merged = self.merge_maps(maps_to_read(maps, given))
+        return x + self.merge_features(features) + merged, maps
 
 
 class Stem(nn.Module):

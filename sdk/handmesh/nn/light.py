@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handmesh.nn.blocks import NetworkOutput, conv_norm, soft_argmax
+from handmesh.nn.blocks import Latent, conv_norm, maps_to_read, soft_argmax
 from handmesh.nn.config import JOINT_COUNT, LightConfig, StageConfig
-from handmesh.nn.graph_head import GraphHead, PoseRegressor
+from handmesh.nn.graph_head import GraphHead
+from handmesh.nn.network import HandNetwork
 
 if TYPE_CHECKING:
     from handmesh.graph import Topology
@@ -138,7 +139,7 @@ class ResidualPerceptron(nn.Module):
         return x + self.project(F.relu(self.expand(x)))
 
 
-class LightNetwork(nn.Module):
+class LightNetwork(HandNetwork):
     """Mobile backbone, heat-maps, joint-aligned features, graph head.
 
     The latent vector holds global features, features gathered at each heat-map's joint and the
@@ -176,11 +177,6 @@ class LightNetwork(nn.Module):
         )
         self._initialise()
 
-    @property
-    def pose_regressor(self) -> PoseRegressor:
-        """The linear mesh-to-joints module, trainable by itself on true meshes."""
-        return self.head.pose_regressor
-
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -189,30 +185,32 @@ class LightNetwork(nn.Module):
         if self.heatmaps.bias is not None:
             nn.init.zeros_(self.heatmaps.bias)
 
-    def forward(self, image: Tensor) -> NetworkOutput:
-        """Image (B, 3, S, S) float32, value / 255 - 0.5, RGB, to a `NetworkOutput`."""
+    def latent(self, image: Tensor, heatmaps: Tensor | None = None) -> Latent:
+        """Run the trunk alone; arguments and errors as in `forward`."""
         maps = self.backbone(image)
         fine = self.pyramid(maps)  # (B, C, S/4, S/4)
-        heatmaps = self.heatmaps(fine)
+        own = self.heatmaps(fine)
         aligned = self.joint_features(fine)
         overall = self.global_features(maps[3])  # (B, G, S/32, S/32)
         with torch.autocast(image.device.type, enabled=False):
-            heatmaps = heatmaps.float().contiguous()
-            uv, weights = soft_argmax(heatmaps, self.log_beta.exp())
+            own = own.float().contiguous()
+            read = maps_to_read(own, heatmaps)
+            uv, weights = soft_argmax(read, self.log_beta.exp())
             pixels = aligned.float().flatten(2).transpose(1, 2)  # (B, H*W, C)
             gathered = weights @ pixels  # (B, 21, C)
             uv_flat = (uv - 0.5).flatten(1)  # (B, 42)
-            latent = torch.cat([overall.float().flatten(1), gathered.flatten(1), uv_flat], dim=1)
-            hidden = self.reason(F.relu(self.encode(latent)))  # (B, latent)
-            vertices, joints = self.head(
-                torch.cat([hidden, uv_flat], dim=1),
-                uv if self.config.anchor_to_heatmaps else None,
-            )
+            joined = torch.cat([overall.float().flatten(1), gathered.flatten(1), uv_flat], dim=1)
+            hidden = self.reason(F.relu(self.encode(joined)))  # (B, latent)
             # Detached: confidence describes the joints and must not bend them.
-            peaks = heatmaps.flatten(2).amax(dim=2, keepdim=True)
+            peaks = read.flatten(2).amax(dim=2, keepdim=True)
             evidence = torch.cat([gathered, peaks], dim=2).detach()  # (B, 21, C + 1)
-            confidence = (evidence * self.confidence).sum(dim=2) + self.confidence_bias
             pooled = maps[3].float().mean(dim=(2, 3))  # (B, C)
-            presence = self.presence(pooled)[:, 0]
-            handedness = self.handedness(torch.cat([pooled, hidden], dim=1))[:, 0]
-        return NetworkOutput(vertices, joints, [heatmaps], confidence, presence, handedness, uv)
+            return Latent(
+                features=torch.cat([hidden, uv_flat], dim=1),  # (B, latent + 42)
+                heatmaps=[own],
+                uv=uv,
+                anchors=uv if self.config.anchor_to_heatmaps else None,
+                confidence_logits=(evidence * self.confidence).sum(dim=2) + self.confidence_bias,
+                presence_logit=self.presence(pooled)[:, 0],
+                handedness_logit=self.handedness(torch.cat([pooled, hidden], dim=1))[:, 0],
+            )

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handmesh.nn.blocks import NetworkOutput
+from handmesh.nn.blocks import Latent, maps_to_read
 from handmesh.nn.config import PaperConfig
-from handmesh.nn.graph_head import GraphHead, PoseRegressor
+from handmesh.nn.graph_head import GraphHead
 from handmesh.nn.hourglass import ResidualEncoder, Stack, Stem
+from handmesh.nn.network import HandNetwork
 
 if TYPE_CHECKING:
     from handmesh.graph import Topology
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _PEAK_MARGIN = 1e-4
 
 
-class PaperNetwork(nn.Module):
+class PaperNetwork(HandNetwork):
     """Two-stack hourglass, residual encoder, graph CNN, linear pose regressor.
 
     The encoder reads the features handed on after the last stack: those between the stacks plus
@@ -41,24 +42,28 @@ class PaperNetwork(nn.Module):
         self.encode = nn.Linear(self.encoder.output_features, config.latent)
         self.head = GraphHead(config.latent, config.decoder, topology)
 
-    @property
-    def pose_regressor(self) -> PoseRegressor:
-        """The linear mesh-to-joints module, trainable by itself on true meshes."""
-        return self.head.pose_regressor
+    def latent(self, image: Tensor, heatmaps: Tensor | None = None) -> Latent:
+        """Run the trunk alone; arguments and errors as in `forward`.
 
-    def forward(self, image: Tensor) -> NetworkOutput:
-        """Image (B, 3, S, S) float32, value / 255 - 0.5, RGB, to a `NetworkOutput`."""
+        Given heat-maps are merged back after every stack, since each predicts the same joints.
+        """
         x = self.stem(image)  # (B, 256, S/4, S/4)
-        heatmaps = []
+        own = []
         for stack in self.stacks:
-            x, maps = stack(x)
-            heatmaps.append(maps.float())
+            x, maps = stack(x, heatmaps)
+            own.append(maps.float())
         encoded = self.encoder(x)  # (B, 4096)
         with torch.autocast(image.device.type, enabled=False):
-            latent = F.relu(self.encode(encoded.float()))  # (B, 512)
-            vertices, joints = self.head(latent)
-            peaks = heatmaps[-1].detach().flatten(2).amax(dim=2)  # (B, 21)
+            features = F.relu(self.encode(encoded.float()))  # (B, 512)
+            read = maps_to_read(own[-1], heatmaps)
+            peaks = read.detach().flatten(2).amax(dim=2)  # (B, 21)
             peaks = peaks.clamp(_PEAK_MARGIN, 1.0 - _PEAK_MARGIN)
-        return NetworkOutput(
-            vertices, joints, heatmaps, peaks.logit(), peaks.mean(dim=1).logit(), None
+        return Latent(
+            features=features,
+            heatmaps=own,
+            uv=None,
+            anchors=None,
+            confidence_logits=peaks.logit(),
+            presence_logit=peaks.mean(dim=1).logit(),
+            handedness_logit=None,
         )
