@@ -36,7 +36,14 @@ CUDA = ["cupy-cuda12x>=13"]
 ONNX_EXPORT = [*TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
 TFLITE_EXPORT = [*TFLITE, "litert-torch>=0.10", "ai-edge-quantizer>=0.10"]
 CONVERTERS = [*ONNX_EXPORT, *TFLITE_EXPORT, *COREML]
-TRAINING = [*TORCH, "anny>=0.6.2", "matplotlib>=3.9", "scipy>=1.14", "tqdm>=4.66"]
+TRAINING = [
+    *TORCH,
+    "anny>=0.6.2",
+    "matplotlib>=3.9",
+    "scipy>=1.14",
+    "tensorboard>=2.17",
+    "tqdm>=4.66",
+]
 BENCH = [*ONNX_EXPORT, "pytest>=8", "pytest-benchmark>=5"]
 DEV = [
     *ONNX_EXPORT,
@@ -46,6 +53,7 @@ DEV = [
     "pytest-benchmark>=5",
     "ruff>=0.9",
     "scipy>=1.14",
+    "tensorboard>=2.17",
     "tqdm>=4.66",
     "webdataset>=1.0",
 ]

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from handmesh_training import lanes
 from handmesh_training.augment import Augmentation
 from handmesh_training.device_stream import DeviceStream
 from handmesh_training.rendered import HandRenderer, RenderSettings, Scene
@@ -143,9 +144,10 @@ def batches_of(
         augment=Augmentation(input_size=size),
     )
     if device == "cpu":
-        from handmesh_training.stream import CropStream, loader  # these take OpenCV
+        from handmesh_training.stream import CropStream  # takes OpenCV
 
-        return iter(loader(CropStream(stream, seed=1), threads if threads > 1 else 0))
+        source, loaders = CropStream(stream, seed=1), threads if threads > 1 else 0
+        return lanes.batches(source, range(threads), threads, workers=loaders)
     return iter(DeviceStream(stream, 1, device, workers))
 
 

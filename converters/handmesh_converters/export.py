@@ -209,7 +209,7 @@ def load_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True)
         graph, config = state["graph"], from_dict(state["config"])
         run = {"step": int(state["step"]), "images_seen": int(state["images_seen"])}
-        weights = state["average"]
+        weights, head = state["average"], state.get("head", "mesh")
     except OSError as cause:
         raise CheckpointError(f"cannot read {path}: {cause.strerror or cause}") from cause
     except Exception as cause:  # torch raises whatever its archive reader or unpickler raises
@@ -219,6 +219,10 @@ def load_checkpoint(
             "checkpoint.pt of its folder"
         ) from cause
     topology.check_sha256(graph, str(path))
+    if head != "mesh":
+        raise CheckpointError(
+            f"{path} is of a network that ends in {head!r}: only the graph CNN's mesh is exported"
+        )
     network = build(config, topology)
     try:
         network.load_state_dict(weights)

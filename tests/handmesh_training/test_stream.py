@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh.errors import InputError
-from handmesh_training import stream
 from handmesh_training.augment import Augmentation
 from handmesh_training.datasets import Sample
 from handmesh_training.datasets.freihand import FreiHand
@@ -25,7 +22,7 @@ from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
 from handmesh_training.shards import SetSettings, ShardSet, render_shards
 from handmesh_training.sources import ShuffledShards
-from handmesh_training.stream import Batch, CropStream, LabelledCrops, StreamSettings, loader
+from handmesh_training.stream import Batch, CropStream, LabelledCrops, StreamSettings
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -39,8 +36,10 @@ SETTINGS = StreamSettings(
 )
 
 
-def first(settings: StreamSettings, count: int, seed: int = 0, **more: int) -> list[Batch]:
-    return list(itertools.islice(CropStream(settings, seed, **more), count))
+def first(
+    settings: StreamSettings, count: int, seed: int = 0, lane: int = 0, of: int = 1, start: int = 0
+) -> list[Batch]:
+    return list(itertools.islice(CropStream(settings, seed).lane(lane, of, start), count))
 
 
 @pytest.fixture
@@ -55,12 +54,6 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(HandRenderer, "crops", counted)
     return numbers
-
-
-def as_worker(monkeypatch: pytest.MonkeyPatch, number: int, workers: int) -> None:
-    """Let torch say that this is one of a loader's workers."""
-    info = SimpleNamespace(id=number, num_workers=workers)
-    monkeypatch.setattr(stream, "get_worker_info", lambda: info)
 
 
 def assert_same(one: Batch, two: Batch) -> None:
@@ -118,45 +111,31 @@ def test_hands_are_rendered_as_they_are_used_up(rendered: list[int]) -> None:
     assert rendered == list(range(len(rendered))), "none left out, none twice"
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("start", [1, 7, 23])
-def test_a_stream_goes_on_bit_for_bit(
-    start: int, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a loader of so many workers asks for batches: from the first worker on, in turn."""
-
-    def loaded(start: int, count: int) -> list[Batch]:
-        made = []
-        for worker in range(workers):
-            as_worker(monkeypatch, worker, workers)
-            part = iter(CropStream(SETTINGS, 0, start=start))
-            made.append([next(part) for _ in range(-(-count // workers))])
-        return [made[i % workers][i // workers] for i in range(count)]
-
-    undisturbed = loaded(0, start + 5)
-
-    for one, two in zip(undisturbed[start:], loaded(start, 5), strict=True):
-        assert_same(one, two)
+def test_a_lane_goes_on_bit_for_bit(start: int, lanes: int) -> None:
+    for lane in range(lanes):
+        undisturbed = first(SETTINGS, start + 3, lane=lane, of=lanes)
+        later = first(SETTINGS, 3, lane=lane, of=lanes, start=start)
+        for one, two in zip(undisturbed[start:], later, strict=True):
+            assert_same(one, two)
 
 
-def test_starts_and_processes_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts_and_lanes_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even from the same crops."""
     plain = HandRenderer.crops
     monkeypatch.setattr(HandRenderer, "crops", lambda self, n: plain(self, np.asarray(n) % 8))
 
-    batches = [first(SETTINGS, 1), first(SETTINGS, 1, start=1), first(SETTINGS, 1, rank=1, world=2)]
+    batches = [first(SETTINGS, 1), first(SETTINGS, 1, start=1), first(SETTINGS, 1, lane=1, of=2)]
 
     assert len({batch[0]["images"].numpy().tobytes() for batch in batches}) == 3
 
 
-def test_processes_and_workers_share_no_hand(
-    rendered: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lanes_share_no_hand(rendered: list[int]) -> None:
     seen: list[int] = []
     pictures = []
-    for rank, worker in itertools.product(range(2), range(2)):
-        as_worker(monkeypatch, worker, 2)
-        pictures.append(first(SETTINGS, 8, rank=rank, world=2)[0]["images"].numpy().tobytes())
+    for lane in range(4):
+        pictures.append(first(SETTINGS, 8, lane=lane, of=4)[0]["images"].numpy().tobytes())
         seen += rendered
         rendered.clear()
 
@@ -173,7 +152,7 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-def test_shards_are_read_once_an_epoch_over_all_workers(
+def test_shards_are_read_once_an_epoch_over_all_lanes(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
@@ -181,9 +160,8 @@ def test_shards_are_read_once_an_epoch_over_all_workers(
     monkeypatch.setattr(ShardSet, "record", lambda self, i: read.append(i) or plain(self, i))
     settings = replace(SETTINGS, shards=shards, reuse=1.0, chunk=5)
 
-    for worker in range(2):
-        as_worker(monkeypatch, worker, 2)
-        stream_ = iter(CropStream(settings, 0))
+    for lane in range(2):
+        stream_ = CropStream(settings, 0).lane(lane, 2, 0)
         already = len(read)
         while len(read) < already + 20:  # each two fifths of what two epochs need, or more
             next(stream_)
@@ -285,16 +263,6 @@ def test_without_photos_all_is_rendered(photo_set: Path) -> None:
 
     assert len(with_none["images"]) == 6
     assert with_none["vertices"].abs().sum(dim=(1, 2)).min() > 0
-
-
-def test_the_loader_passes_batches_through() -> None:
-    here = next(iter(loader(CropStream(SETTINGS, 0), workers=0)))
-    expected = first(SETTINGS, 1)[0]
-
-    assert all(torch.equal(here[name], expected[name]) for name in expected)
-    assert loader(CropStream(SETTINGS, 0), workers=2).num_workers == 2
-    copy = pickle.loads(pickle.dumps(CropStream(SETTINGS, 5, start=7, rank=1, world=3)))
-    assert (copy.settings, copy.seed, copy.start, copy.rank, copy.world) == (SETTINGS, 5, 7, 1, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,55 +14,60 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handmesh.errors import BundleError, CheckpointError, DivergedError
-from handmesh.nn import LightConfig, build, save_weights
-from handmesh_training import parallel, train
+from handmesh.errors import CheckpointError, DivergedError, InputError
+from handmesh.graph import Topology
+from handmesh.nn import LightConfig, build
+from handmesh_training import losses, parallel
 from handmesh_training.augment import Augmentation
 from handmesh_training.hand import HandModel
+from handmesh_training.lanes import batches
+from handmesh_training.losses import LossWeights
 from handmesh_training.metrics import procrustes_error
+from handmesh_training.objective import objective
+from handmesh_training.recipe import PAPER, Recipe
 from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
+from handmesh_training.sources import to_input
 from handmesh_training.stream import Batch, CropStream, StreamSettings
-from handmesh_training.train import BONE_MM, Trainer, TrainSettings, to_input
+from handmesh_training.tasks import full_task
+from handmesh_training.train import Trainer, TrainSettings
+from handmesh_training.validate import BONE_MM
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
-SETTINGS = TrainSettings(
-    steps=4,
-    warmup=2,
-    decay=2,
-    workers=0,
-    report=2,
-    evaluate=1000,
-    stream=StreamSettings(
-        batch=4,
-        pool=16,
-        chunk=8,
-        render=RenderSettings(crop_px=80),
-        augment=Augmentation(input_size=64),
-    ),
+STREAM = StreamSettings(
+    batch=4,
+    pool=16,
+    chunk=8,
+    render=RenderSettings(crop_px=80),
+    augment=Augmentation(input_size=64),
 )
+RECIPE = Recipe(batch=4, warmup=2, decay=0.5)
+SETTINGS = TrainSettings(steps=4, recipe=RECIPE, report=2, evaluate=1000, tensorboard=False)
+TASK = full_task(LossWeights())
 
 
-@pytest.fixture(scope="module")
-def regressor_state(tiny_config: LightConfig, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A pose regressor fitted once, briefly; with its error in mm."""
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path_factory.mktemp("regressor"))
-    error = trainer.fit_pose_regressor(steps=16, batch=8)
-    return trainer.network.pose_regressor.state_dict(), error
+def trainer_of(
+    config: LightConfig,
+    folder: Path,
+    settings: TrainSettings = SETTINGS,
+    validation: dict[str, Crops] | None = None,
+) -> Trainer:
+    return Trainer(config, settings, folder, TASK, validation)
 
 
-@pytest.fixture
-def quick_regressor(monkeypatch: pytest.MonkeyPatch, regressor_state: Any) -> None:
-    """The stage before the training proper takes no time."""
+def run(trainer: Trainer, minutes: float = math.inf) -> Trainer:
+    """Train on made-up hands, in this process."""
 
-    def adopt(self: Trainer) -> float:
-        regressor: Any = self.network.pose_regressor
-        regressor.load_state_dict(regressor_state[0])
-        self._adopt_pose_regressor()
-        return float(regressor_state[1])
+    def open_batches(own: list[int], of: int, start: int) -> Iterator[Batch]:
+        return batches(CropStream(STREAM, trainer.settings.seed), own, of, start)
 
-    monkeypatch.setattr(Trainer, "fit_pose_regressor", adopt)
+    trainer.run(open_batches, minutes)
+    return trainer
+
+
+def some_batches(seed: int = 0) -> Iterator[Batch]:
+    return batches(CropStream(STREAM, seed), [0], 1)
 
 
 def states_equal(one: nn.Module, two: nn.Module) -> bool:
@@ -70,18 +75,32 @@ def states_equal(one: nn.Module, two: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def stop_after(trainer: Trainer, steps: int) -> None:
+    """Interrupt a run after so many batches, as Ctrl-C or the end of a lease would."""
+    plain = trainer._train_step
+
+    def step(*arguments: Any) -> dict[str, float]:
+        row = plain(*arguments)
+        if trainer.step == steps:
+            trainer.save()
+            raise KeyboardInterrupt
+        return row
+
+    trainer._train_step = step  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer)
+
+
 def log_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.usefixtures("quick_regressor")
 def test_the_loss_falls_on_a_repeated_batch(tiny_config: LightConfig, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, steps=1000, warmup=5, decay=1, learning_rate=4e-3)
-    trainer = Trainer(tiny_config, settings, tmp_path)
-    trainer.fit_pose_regressor()
-    batch = next(iter(CropStream(settings.stream, 0)))
+    recipe = replace(RECIPE, warmup=5, decay=0, learning_rate=4e-3)
+    trainer = trainer_of(tiny_config, tmp_path, replace(SETTINGS, steps=1000, recipe=recipe))
+    batch = next(some_batches())
 
-    rows = [trainer._train_step(batch) for _ in range(40)]
+    rows = [trainer._train_step(trainer.part, batch, 1) for _ in range(40)]
 
     start, end = (np.mean([row["loss"] for row in part]) for part in (rows[:5], rows[-5:]))
     assert end < 0.5 * start
@@ -91,145 +110,116 @@ def test_the_loss_falls_on_a_repeated_batch(tiny_config: LightConfig, tmp_path: 
     assert trainer.images_seen == 160
 
 
-@pytest.mark.usefixtures("quick_regressor")
 def test_a_run_writes_its_log_and_a_checkpoint(tiny_config: LightConfig, tmp_path: Path) -> None:
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path / "deep" / "run")
-
-    trainer.run()
+    trainer = run(trainer_of(tiny_config, tmp_path / "deep" / "run"))
 
     rows = log_of(trainer.folder)
-    assert [row["step"] for row in rows] == [0, 2, 4]
-    assert "pose_regressor_mm" in rows[0]
-    assert rows[2]["images"] == 16
+    assert [row["step"] for row in rows] == [2, 4]
+    assert rows[1]["images"] == 16
     # The log's rate is the mean of its batches.
-    expected = (trainer.learning_rate(2) + trainer.learning_rate(3)) / 2
-    assert rows[2]["rate"] == pytest.approx(expected)
+    expected = (RECIPE.rate(2, 4) + RECIPE.rate(3, 4)) / 2
+    assert rows[1]["rate"] == pytest.approx(expected)
     assert sorted(path.name for path in trainer.folder.iterdir()) == ["checkpoint.pt", "log.jsonl"]
-    assert not states_equal(trainer.network, build(tiny_config, trainer.topology))
+    assert not states_equal(trainer.network, build(tiny_config, Topology.default()))
 
 
-@pytest.mark.usefixtures("quick_regressor")
-def test_a_run_goes_on_where_it_stopped(tiny_config: LightConfig, tmp_path: Path) -> None:
-    first = Trainer(tiny_config, replace(SETTINGS, report=3), tmp_path)
-    first.run()
+@pytest.mark.parametrize("recipe", ["adamw", "rmsprop"])
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
+    recipe: str, tiny_config: LightConfig, tmp_path: Path
+) -> None:
+    """To the last bit: optimiser, average, rates and batches go on where they were."""
+    if recipe == "rmsprop":
+        settings = replace(SETTINGS, steps=6, recipe=replace(PAPER, batch=4))
+    else:
+        settings = replace(SETTINGS, steps=6)
+    whole = run(trainer_of(tiny_config, tmp_path / "whole", settings))
 
-    second = Trainer(tiny_config, replace(SETTINGS, steps=6, report=3, seed=9), tmp_path)
+    first = trainer_of(tiny_config, tmp_path / "halved", settings)
+    stop_after(first, 4)
+    second = run(trainer_of(tiny_config, tmp_path / "halved", settings))
 
-    assert (second.step, second.images_seen) == (4, 16)
-    assert states_equal(second.network, first.network)
-    assert states_equal(second.average, first.average)
-    old, new = (t.optimizer.state_dict()["state"] for t in (first, second))
+    assert (second.step, second.images_seen) == (6, 24)
+    assert states_equal(second.network, whole.network)
+    assert states_equal(second.evaluated, whole.evaluated)
+    old, new = (t.optimizer.state_dict()["state"] for t in (whole, second))
     assert old.keys() == new.keys()
     for key in old:
-        assert torch.equal(old[key]["exp_avg"], new[key]["exp_avg"])
-    second.run()
-    assert (second.step, second.images_seen) == (6, 24)
-    assert [row["step"] for row in log_of(tmp_path)] == [0, 3, 6], (
-        "the regressor is not fitted anew"
-    )
-    # Sums of the two batches since the restart, not of three.
-    expected = (second.learning_rate(4) + second.learning_rate(5)) / 2
-    assert log_of(tmp_path)[-1]["rate"] == pytest.approx(expected)
-    third = Trainer(tiny_config, SETTINGS, tmp_path)
-    assert states_equal(third.network, second.network)
+        assert all(torch.equal(old[key][n], new[key][n]) for n in old[key])
 
 
-@pytest.mark.usefixtures("quick_regressor")
-def test_a_new_run_may_start_from_trained_weights(tiny_config: LightConfig, tmp_path: Path) -> None:
-    first = Trainer(tiny_config, SETTINGS, tmp_path / "first")
-    first.run()
-    weights = tmp_path / "weights.safetensors"
-    save_weights(first.average, weights, tiny_config, first.topology)
+def test_weights_may_be_prepared(tiny_config: LightConfig, tmp_path: Path) -> None:
+    first = run(trainer_of(tiny_config, tmp_path / "first"))
 
-    second = Trainer(tiny_config, replace(SETTINGS, seed=5), tmp_path / "second")
-    second.start_from(weights)
+    def prepare(network: nn.Module) -> None:
+        network.load_state_dict(first.evaluated.state_dict())
 
-    assert states_equal(second.network, first.average)
-    assert states_equal(second.average, first.average)
-    second.run()
-    assert second.step == 4
-    assert log_of(second.folder)[0]["step"] != 0, "the regressor is not fitted anew"
-    with pytest.raises(CheckpointError, match="another folder"):
-        second.start_from(weights)
-    with pytest.raises(BundleError, match="no weights file"):
-        Trainer(tiny_config, SETTINGS, tmp_path / "third").start_from(tmp_path / "none")
+    second = Trainer(tiny_config, SETTINGS, tmp_path / "second", TASK, prepare=prepare)
+
+    assert states_equal(second.network, first.evaluated)
+    assert states_equal(second.evaluated, first.evaluated)
+    run(second)
+    third = Trainer(tiny_config, SETTINGS, second.folder, TASK, prepare=prepare)
+    assert states_equal(third.network, second.network), "a run that goes on prepares nothing"
 
 
-@pytest.mark.usefixtures("quick_regressor")
-def test_a_resumed_run_sees_other_batches(
-    tiny_config: LightConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    starts: list[int] = []
-    plain = CropStream.__init__
-
-    def noted(self: CropStream, *args: Any, start: int = 0, **more: Any) -> None:
-        starts.append(start)
-        plain(self, *args, start=start, **more)
-
-    monkeypatch.setattr(CropStream, "__init__", noted)
-    Trainer(tiny_config, replace(SETTINGS, steps=2), tmp_path).run()
-    Trainer(tiny_config, SETTINGS, tmp_path).run()
-
-    assert starts == [0, 2]
-
-
-@pytest.mark.usefixtures("quick_regressor")
 def test_two_runs_from_one_seed_are_the_same(tiny_config: LightConfig, tmp_path: Path) -> None:
     trainers = [
-        Trainer(tiny_config, replace(SETTINGS, steps=3, seed=seed), tmp_path / name)
+        run(trainer_of(tiny_config, tmp_path / name, replace(SETTINGS, steps=3, seed=seed)))
         for seed, name in ((0, "a"), (0, "b"), (1, "c"))
     ]
-    for trainer in trainers:
-        trainer.run()
 
     assert states_equal(trainers[0].network, trainers[1].network)
     assert not states_equal(trainers[0].network, trainers[2].network)
 
 
-@pytest.mark.usefixtures("quick_regressor")
 def test_no_time_means_no_batch_but_a_checkpoint(tiny_config: LightConfig, tmp_path: Path) -> None:
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path)
-    trainer.run(minutes=0)
+    trainer = run(trainer_of(tiny_config, tmp_path), minutes=0)
 
     assert trainer.step == 0
-    restored = Trainer(tiny_config, SETTINGS, tmp_path)
-    assert states_equal(restored.network, trainer.network)
-    # Fitted already: a second run need not fit it again.
-    restored.run(minutes=0)
-    assert len(log_of(tmp_path)) == 1
+    assert states_equal(trainer_of(tiny_config, tmp_path).network, trainer.network)
 
 
-def test_a_checkpoint_from_before_the_regressor_does_not_freeze_it(
+def test_the_pose_regressor_stays_as_it_was_prepared(
     tiny_config: LightConfig, tmp_path: Path
 ) -> None:
-    Trainer(tiny_config, SETTINGS, tmp_path).save()
+    trainer = trainer_of(tiny_config, tmp_path)
+    regressor: Any = trainer.network.pose_regressor
+    before = {name: value.clone() for name, value in regressor.state_dict().items()}
 
-    regressor: Any = Trainer(tiny_config, SETTINGS, tmp_path).network.pose_regressor
+    run(trainer)
 
-    assert regressor.collapsed_weight is None
-    assert all(parameter.requires_grad for parameter in regressor.parameters())
+    for network in (trainer.network, trainer.evaluated):
+        now: Any = network.pose_regressor
+        assert now.collapsed_weight is not None
+        assert not any(parameter.requires_grad for parameter in now.parameters())
+        for name, value in before.items():
+            assert torch.equal(now.state_dict()[name], value), name
 
 
 def test_foreign_and_damaged_checkpoints_are_refused(
     tiny_config: LightConfig, tmp_path: Path
 ) -> None:
-    good = Trainer(tiny_config, SETTINGS, tmp_path)
+    good = trainer_of(tiny_config, tmp_path)
     good.save()
     path = good.checkpoint_path
     whole = path.read_bytes()
     state = torch.load(path, weights_only=True)
 
     other = replace(tiny_config, latent=40)
-    with pytest.raises(CheckpointError, match="another network"):
-        Trainer(other, SETTINGS, tmp_path)
+    with pytest.raises(CheckpointError, match="another config"):
+        trainer_of(other, tmp_path)
+    with pytest.raises(CheckpointError, match="another stage"):
+        Trainer(tiny_config, SETTINGS, tmp_path, replace(TASK, name="else"))
+    with pytest.raises(CheckpointError, match="another lanes"):
+        trainer_of(tiny_config, tmp_path, replace(SETTINGS, lanes=2))
 
     def refused(content: object, match: str) -> None:
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=match):
-            Trainer(tiny_config, SETTINGS, tmp_path)
+            trainer_of(tiny_config, tmp_path)
 
-    refused(state | {"graph": "0" * 64}, "another network or graph")
-    refused(state | {"config": state["config"] | {"unknown": 1}}, "not a readable checkpoint")
+    refused(state | {"graph": "0" * 64}, "another mesh graph")
+    refused(state | {"config": state["config"] | {"unknown": 1}}, "another config")
     refused({k: v for k, v in state.items() if k != "optimizer"}, "optimizer")
     refused(state | {"network": {}}, "delete it to start anew")
     refused({"weights": 1}, "not a readable checkpoint")
@@ -237,7 +227,7 @@ def test_foreign_and_damaged_checkpoints_are_refused(
     for content in (b"", b"text", whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt is not a readable"):
-            Trainer(tiny_config, SETTINGS, tmp_path)
+            trainer_of(tiny_config, tmp_path)
 
 
 class Poison(nn.Module):
@@ -254,29 +244,27 @@ class Poison(nn.Module):
         return x.clone()
 
 
-@pytest.mark.usefixtures("quick_regressor")
 @pytest.mark.parametrize(("gradient", "culprit"), [(False, "loss"), (True, "norm of the gradient")])
 def test_nan_stops_the_run_and_leaves_the_checkpoint_whole(
     tiny_config: LightConfig, tmp_path: Path, gradient: bool, culprit: str
 ) -> None:
-    Trainer(tiny_config, replace(SETTINGS, steps=2), tmp_path).run()
-    trainer = Trainer(tiny_config, replace(SETTINGS, checkpoint_seconds=0.0), tmp_path)
+    run(trainer_of(tiny_config, tmp_path, replace(SETTINGS, steps=2)))
+    trainer = trainer_of(tiny_config, tmp_path, replace(SETTINGS, checkpoint_seconds=0.0))
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     saved = trainer.checkpoint_path.read_bytes()
     network: Any = trainer.network
     network.encode = nn.Sequential(network.encode, Poison(gradient))
 
     with pytest.raises(DivergedError, match=f"the {culprit} is nan at batch 2; the last"):
-        trainer.run()
+        run(trainer)
 
     assert trainer.checkpoint_path.read_bytes() == saved
     for name, value in before.items():
         now = trainer.network.get_parameter(name.replace("encode.", "encode.0."))
         assert torch.equal(now, value), name
-    assert Trainer(tiny_config, SETTINGS, tmp_path).step == 2
+    assert trainer_of(tiny_config, tmp_path).step == 2
 
 
-@pytest.mark.usefixtures("quick_regressor")
 def test_a_process_stops_with_the_one_that_diverged(
     tiny_config: LightConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,81 +275,104 @@ def test_a_process_stops_with_the_one_that_diverged(
         return len(asked) == 3  # the other process, in the third batch
 
     monkeypatch.setattr(parallel, "any_of", elsewhere)
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path)
+    trainer = trainer_of(tiny_config, tmp_path)
     with pytest.raises(DivergedError, match="another process is not finite at batch 2"):
-        trainer.run()
+        run(trainer)
     assert asked == [False] * 3
     assert trainer.step == 2
-
-
-def test_learning_rate_closed_form(tiny_config: LightConfig, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, steps=1000, warmup=100, decay=400, learning_rate=0.5)
-    rate = Trainer(tiny_config, settings, tmp_path).learning_rate
-
-    assert rate(0) == pytest.approx(0.005)
-    assert rate(49) == pytest.approx(0.25)
-    assert [rate(step) for step in (99, 100, 599, 600)] == [0.5] * 4
-    assert rate(700) == pytest.approx(0.5 * (1 - math.sqrt(0.25)))
-    assert rate(936) == pytest.approx(0.5 * (1 - math.sqrt(336 / 400)))
-    assert 0 < rate(999) < 0.001
-    assert rate(1000) == 0
-    falling = [rate(step) for step in range(600, 1001)]
-    assert all(a > b for a, b in itertools.pairwise(falling))
 
 
 def test_networks_start_from_the_seed_and_the_average_with_them(
     tiny_config: LightConfig, tmp_path: Path
 ) -> None:
     one, two, other = (
-        Trainer(tiny_config, replace(SETTINGS, seed=seed), tmp_path / name)
+        trainer_of(tiny_config, tmp_path / name, replace(SETTINGS, seed=seed))
         for seed, name in ((5, "a"), (5, "b"), (6, "c"))
     )
 
     assert states_equal(one.network, two.network)
+    assert one.average is not None
     assert states_equal(one.network, one.average)
     assert not states_equal(one.network, other.network)
-    assert one.network.training
-    assert not one.average.training
 
 
-@pytest.mark.usefixtures("quick_regressor")
 def test_the_average_follows_in_closed_form(tiny_config: LightConfig, tmp_path: Path) -> None:
-    trainer = Trainer(tiny_config, replace(SETTINGS, average=0.4, steps=50), tmp_path)
-    trainer.fit_pose_regressor()
-    batches = iter(CropStream(SETTINGS.stream, 0))
+    settings = replace(SETTINGS, steps=50, recipe=replace(RECIPE, average=0.4))
+    trainer = trainer_of(tiny_config, tmp_path, settings)
     name = next(name for name, p in trainer.network.named_parameters() if p.requires_grad)
     expected = trainer.network.state_dict()[name].clone()
 
+    made = some_batches()
     for step in range(1, 9):
-        trainer._train_step(next(batches))
+        trainer._train_step(trainer.part, next(made), 1)
         keep = min(0.4, (1 + step) / (10 + step))
         expected = keep * expected + (1 - keep) * trainer.network.state_dict()[name]
-        torch.testing.assert_close(trainer.average.state_dict()[name], expected)
-    counts = [n for n, v in trainer.average.state_dict().items() if not v.is_floating_point()]
+        torch.testing.assert_close(trainer.evaluated.state_dict()[name], expected)
+    state = trainer.evaluated.state_dict()
+    counts = [n for n, v in state.items() if not v.is_floating_point()]
     assert counts
-    assert all(trainer.average.state_dict()[n] == 8 for n in counts)
+    assert all(state[n] == 8 for n in counts)
 
 
-def test_the_regressor_is_fitted_frozen_and_shared(
-    tiny_config: LightConfig, tmp_path: Path, regressor_state: Any
+def test_without_an_average_the_network_itself_is_evaluated(
+    tiny_config: LightConfig, tmp_path: Path
 ) -> None:
-    state, error = regressor_state
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path)
-    start: Any = trainer.network.pose_regressor
-    untrained = {name: value.clone() for name, value in start.state_dict().items()}
-    assert any(not torch.equal(state[name], untrained[name]) for name in state)
+    settings = replace(SETTINGS, recipe=replace(PAPER, batch=4))
+    trainer = run(trainer_of(tiny_config, tmp_path, settings))
 
-    again = trainer.fit_pose_regressor(steps=16, batch=8)
+    assert trainer.evaluated is trainer.network
+    state = torch.load(trainer.checkpoint_path, weights_only=True)
+    assert all(torch.equal(state["average"][n], v) for n, v in state["network"].items())
 
-    assert again == pytest.approx(error, rel=1e-3), "from one seed"
-    assert 0 < again < 8, "already near: it starts from the template's own regressor"
-    for network in (trainer.network, trainer.average):
-        regressor: Any = network.pose_regressor
-        assert regressor.collapsed_weight is not None
-        assert not any(parameter.requires_grad for parameter in regressor.parameters())
-    trained: Any = trainer.network.pose_regressor
-    averaged: Any = trainer.average.pose_regressor
-    assert torch.equal(trained.collapsed_weight, averaged.collapsed_weight)
+
+def test_a_step_on_two_lanes_is_the_mean_of_both(tiny_config: LightConfig, tmp_path: Path) -> None:
+    """Each lane counts its own labels; norms see them together."""
+    trainer = trainer_of(tiny_config, tmp_path, replace(SETTINGS, lanes=2))
+    made = batches(CropStream(replace(STREAM, batch=2), 0), [0, 1], 2)
+    batch = next(made)
+    batch["has_depth"][:] = torch.tensor([True, False, True, True])
+    output = trainer.network(to_input(batch["images"]))
+
+    loss, terms = trainer._mean_loss(output, batch, 2)
+
+    halves = [
+        trainer._loss(
+            output._replace(
+                **{n: v[rows] for n, v in output._asdict().items() if isinstance(v, Tensor)},
+                heatmaps=[m[rows] for m in output.heatmaps],
+            ),
+            {n: v[rows] for n, v in batch.items()},
+        )
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    torch.testing.assert_close(loss, (halves[0][0] + halves[1][0]) / 2)
+    torch.testing.assert_close(terms["pose"], (halves[0][1]["pose"] + halves[1][1]["pose"]) / 2)
+    assert not torch.isclose(terms["pose"], trainer._mean_loss(output, batch, 1)[1]["pose"])
+
+
+def test_batches_that_lanes_cannot_share_are_refused(
+    tiny_config: LightConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no 3 equal parts"):
+        run(trainer_of(tiny_config, tmp_path, replace(SETTINGS, lanes=3)))
+
+
+def test_what_is_trained_shows_in_tensorboard(tiny_config: LightConfig, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    look = replace(STREAM.render, crop_px=64, margin=1.5, empty=0.0)
+    settings = replace(SETTINGS, evaluate=4, tensorboard=True)
+    crops = {"rendered": HandRenderer(look, 7).chunk(0, 4)}
+    trainer = run(trainer_of(tiny_config, tmp_path, settings, crops))
+
+    events = accumulator.EventAccumulator(str(trainer.folder / "tensorboard"))
+    events.Reload()
+    assert {"loss", "vertex", "rate", "rendered_mesh"} <= set(events.Tags()["scalars"])
+    logged = [row["loss"] for row in log_of(trainer.folder) if "loss" in row]
+    seen = events.Scalars("loss")
+    assert [event.step for event in seen] == [2, 4]
+    assert [event.value for event in seen] == pytest.approx(logged)
+    (picture,) = events.Images("batch")
+    assert (picture.width, picture.height) == (8 * 160, 2 * 160)
 
 
 def test_to_input() -> None:
@@ -396,11 +407,11 @@ def perfect(crops: Crops, offset: float) -> nn.Module:
 
 
 def test_evaluation_of_known_answers(tiny_config: LightConfig, tmp_path: Path) -> None:
-    settings = replace(SETTINGS.stream.render, crop_px=64, margin=1.5, empty=0.0)
+    settings = replace(STREAM.render, crop_px=64, margin=1.5, empty=0.0)
     crops = HandRenderer(settings, 7).chunk(0, 70)
     flat = Crops.concatenate([crops])
     flat.has_depth[:] = flat.has_mesh[:] = False
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path, {"all": crops, "flat": flat})
+    trainer = trainer_of(tiny_config, tmp_path, validation={"all": crops, "flat": flat})
 
     trainer.average = perfect(Crops.concatenate([crops, flat]), 0.0)
     figures = trainer.evaluate()
@@ -427,17 +438,16 @@ def test_bone_mm_is_the_template_s() -> None:
     assert float((joints[10] - joints[9]).norm()) * 1000 == pytest.approx(BONE_MM, abs=1)
 
 
-def test_the_objective_uses_each_label_where_it_is_known(
-    tiny_config: LightConfig, tmp_path: Path
-) -> None:
+def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfig) -> None:
     """Changing a label that a flag says is unknown changes nothing; else it does."""
-    trainer = Trainer(tiny_config, SETTINGS, tmp_path)
-    batch = next(iter(CropStream(SETTINGS.stream, 1)))
-    output = trainer.network(to_input(batch["images"]))
+    torch.manual_seed(0)
+    surface = losses.Surface.from_topology(Topology.default())
+    batch = next(some_batches(1))
+    output = build(tiny_config, Topology.default())(to_input(batch["images"]))
 
     def loss(changed: Batch) -> float:
         with torch.no_grad():
-            return float(train.objective(output, changed, trainer.surface, SETTINGS.weights)[0])
+            return float(objective(output, changed, surface, LossWeights())[0])
 
     for flag in (True, False):
         flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth", "mesh")}
@@ -447,3 +457,19 @@ def test_the_objective_uses_each_label_where_it_is_known(
             other = ~value if value.dtype == torch.bool else value + 0.1
             assert (loss(known | {name: other}) != loss(known)) == flag, (name, flag)
     assert loss(batch | {"has_hand": ~batch["has_hand"]}) != loss(batch)
+
+
+def test_without_a_mesh_there_is_no_mesh_loss(tiny_config: LightConfig) -> None:
+    surface = losses.Surface.from_topology(Topology.default())
+    batch = next(some_batches())
+    whole = build(tiny_config, Topology.default())(to_input(batch["images"]))
+    bare = whole._replace(vertices=whole.vertices[:, :0])
+
+    _, terms = losses.full_loss(whole, batch, surface)
+    total, left = losses.full_loss(bare, batch, surface)
+
+    assert set(left) == {"heatmap", "pose"}
+    size = whole.heatmaps[-1].shape[-1]
+    weights = losses.paper_weights(surface, size)
+    expected = sum(weights[name] * terms[name] for name in left)
+    torch.testing.assert_close(total, expected)

@@ -63,12 +63,20 @@ class Augmentation:
 
         Labels are new arrays. Crops that miss the hand lose all labels, mirrored ones their depth.
         """
+        return self.with_maps(rng, crops)[0]
+
+    def with_maps(
+        self, rng: np.random.Generator, crops: Crops
+    ) -> tuple[Crops, NDArray[np.float64]]:
+        """The same, and each crop's (2, 3) map from stored crop fractions to the input's; where
+        ``is_right`` changed, the input was mirrored after it."""
+        maps = np.empty((len(crops), 2, 3))
         out = Crops.empty(len(crops), self.input_size, crops.vertices.shape[1])
         out.put(np.arange(len(crops)), _labels_only(crops, self.input_size))
         side = max(256, self.input_size + 64)  # some room to cut grain from
         noise = rng.normal(0, 1, (side, side, 3)).astype(np.float32)
         for i in range(len(crops)):
-            matrix = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
+            matrix = maps[i] = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
             out.images[i] = self._warp(rng, crops.images[i], matrix)
             _move_labels(out, i, matrix)
             if rng.random() < self.left:
@@ -76,7 +84,7 @@ class Augmentation:
             if out.has_hand[i] and rng.random() < self.occluders:
                 _occlude(rng, out.images[i], crops.images[int(rng.integers(len(crops)))])
             out.images[i] = develop(rng, out.images[i], noise)
-        return out
+        return out, maps
 
     def _draw_geometry(
         self, rng: np.random.Generator, out: Crops, i: int, has_hand: bool

@@ -61,12 +61,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
-    labelled = {name: parse_dataset(name) for name in options.dataset}
+    labelled = {name: parse_dataset(name) for name in options.data}
     if options.labelled is not None:
         labelled |= find_datasets(options.labelled, "test")
     if not (options.photos or labelled or options.negatives) and options.rendered < 1:
         raise InputError(
-            "nothing to evaluate: give --photos, --dataset, --labelled or --negatives, or "
+            "nothing to evaluate: give --photos, --data, --labelled or --negatives, or "
             "--rendered above 0"
         )
     reports: dict[str, Report] = {}

@@ -53,6 +53,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="a folder of real photos with pseudo_labels.json; may be given more than once",
     )
     parser.add_argument(
+        "--data",
         "--dataset",
         action="append",
         default=[],

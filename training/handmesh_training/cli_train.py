@@ -3,32 +3,99 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from handmesh.errors import CheckpointError, InputError
 
 from .cli_options import EVALUATION_SEED, add_data, needing_the_extra
+
+if TYPE_CHECKING:
+    from handmesh.nn import NetworkConfig
+
+    from .cropped_stream import CroppedSettings
+    from .recipe import Recipe
+    from .rendered import RenderSettings
+    from .stages import Run
+    from .stream_settings import StreamSettings
+
+# As in `stages`, which is not imported before it is needed: torch takes a second.
+STAGES = ("heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak")
+HEADS = ("mesh", "joints", "transfer", "lbs", "parametric")
+FINE_TUNING = STAGES[3:]
+REAL_MARGIN, REAL_DEPTH_PX = 1.9, 64
 
 
 def add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a network on rendered hands, photos and data sets",
-        description="Train until --steps or for --minutes. Run it again to go on from the last "
-        "checkpoint in --out. With several GPUs, or a process for each core: torchrun "
-        "--nproc-per-node N -m handmesh train ...",
+        help="train a network, stage by stage, on rendered hands, photos and data sets",
+        description="The stages of the paper, in its order: heatmaps (the hourglass alone), pose "
+        "(the pose regressor alone), full (end to end on rendered hands), fine-tune-heatmaps, "
+        "pseudo (pseudo-ground-truth meshes) and weak (end to end on real data with depth maps); "
+        "or all of them. A stage starts from those before it in --out. With several GPUs, or a "
+        "process for each core: torchrun --nproc-per-node N -m handmesh train ...",
+    )
+    parser.add_argument(
+        "stage",
+        choices=(*STAGES, "all"),
+        metavar="STAGE",
+        nargs="?",
+        default="full",
+        help=f"{', '.join(STAGES)}, all (default: full)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a tiny network for a few batches: does every stage run here?",
     )
     add_data(parser)
+    _add_network(parser)
+    _add_optimisation(parser)
+    _add_fine_tuning(parser)
+    parser.set_defaults(run=needing_the_extra(_train))
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=("light", "paper"), default="light")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
     parser.add_argument(
-        "--start-from", metavar="BUNDLE", help="begin a new run with the weights of this bundle"
+        "--head",
+        choices=HEADS,
+        default="mesh",
+        help="what the network ends in: the graph CNN's mesh, or one of the paper's baselines",
     )
-    parser.add_argument("--steps", type=int, default=20_000, metavar="N", help="batches in all")
+    parser.add_argument(
+        "--start-from",
+        metavar="PATH",
+        help="begin with the weights of this bundle, or of this checkpoint",
+    )
+
+
+def _add_optimisation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=int, default=20_000, metavar="N", help="batches a stage")
+    parser.add_argument(
+        "--recipe",
+        choices=("paper", "modern", "prolongable"),
+        default="prolongable",
+        help="of the optimisation: the paper's RMSprop; "
+        "AdamW, cosine, averaging, bfloat16; or the same with a constant rate that "
+        "falls at the end (default)",
+    )
+    parser.add_argument(
+        "--losses",
+        choices=("paper", "tuned"),
+        default="tuned",
+        help="weights of L_fully: as published, or as `light` is shipped (default)",
+    )
+    parser.add_argument("--rate", type=float, help="learning rate, in place of the recipe's")
+    parser.add_argument("--batch", type=int, metavar="N", help="crops a step, over all processes")
     parser.add_argument(
         "--decay", type=int, metavar="N", help="batches at the end over which the rate falls"
     )
-    parser.add_argument("--batch", type=int, default=64, metavar="N")
     parser.add_argument(
         "--shards", type=Path, metavar="DIR", help="train on this set of `handmesh render`"
     )
@@ -38,36 +105,194 @@ def add_train(commands: Any) -> None:
         metavar="N",
         help="draws of each rendered hand, augmented anew (default 3; with --shards 1 an epoch)",
     )
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="loader processes")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop each stage after so long"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="loader processes of each training process",
+    )
+    parser.add_argument(
+        "--lanes",
+        type=int,
+        metavar="N",
+        help="rows that samples are dealt out to; the batches depend on them, not "
+        "on the number of processes (default: one a loader)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
         "--draw-on-device",
         action=argparse.BooleanOptionalAction,
-        help="draw and augment the crops on the GPU (default: with --device cuda), which takes "
-        "nvcc; else on the CPU",
+        help="draw and augment the crops on the GPU (default: with --device cuda), "
+        "which takes nvcc; else on the CPU",
     )
-    parser.set_defaults(run=needing_the_extra(_train))
+
+
+def _add_fine_tuning(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "fine-tuning (fine-tune-heatmaps, pseudo, weak)",
+        "--data names the sets that are adapted to; other stages mix --data and --photos into the "
+        "rendered hands.",
+    )
+    group.add_argument(
+        "--joints-3d",
+        action="store_true",
+        help="supervise 3D joints as well, lambda_J = 10; without, the sets' 3D "
+        "joints give only root depth and scale",
+    )
+    group.add_argument(
+        "--no-pseudo",
+        dest="pseudo",
+        action="store_false",
+        help="leave out the pseudo-ground-truth mesh loss",
+    )
+    group.add_argument("--limit", type=int, metavar="N", help="hands of each set at most")
 
 
 def _train(options: argparse.Namespace) -> int:
     # Heavy imports belong to the command, not to `handmesh --help`.
-    from handmesh import Bundle
-    from handmesh.nn import LightConfig, NetworkConfig, PaperConfig
+    from . import stages
+    from .parallel import process_group
 
+    _check_folder(options)
+    with process_group(options.device) as device:
+        run = _run_of(options, device)
+        wanted: tuple[str, ...] = STAGES if options.stage == "all" else (options.stage,)
+        if options.head != "mesh":
+            wanted = tuple(stage for stage in wanted if stage not in ("pose", "pseudo", "weak"))
+        functions: dict[str, Callable[[Run], object]] = {
+            stages.HEATMAPS: stages.train_heatmaps,
+            stages.POSE: stages.train_pose_regressor,
+            stages.FULL: stages.train_fully,
+            stages.FINE_TUNED: stages.fine_tune_heatmaps,
+            stages.PSEUDO: stages.make_pseudo,
+            stages.WEAK: lambda run: stages.train_weakly(run, options.pseudo),
+        }
+        for stage in wanted:
+            functions[stage](run)
+    return 0
+
+
+def _check_folder(options: argparse.Namespace) -> None:
+    """Nobody goes on with a run, or begins one, without knowing."""
+    stages = STAGES if options.stage == "all" else (options.stage,)
+    there = [stage for stage in stages if (options.out / stage).exists()]
+    if there and not options.resume:
+        raise CheckpointError(
+            f"{options.out} holds a run of {', '.join(there)} already: --resume goes on with it; "
+            "for a new one use another folder"
+        )
+    if options.resume and not options.out.exists():
+        raise CheckpointError(f"there is no run in {options.out} to go on with")
+
+
+def _run_of(options: argparse.Namespace, device: str) -> Run:
+    from .losses import PAPER, LossWeights
+    from .rendered import HandRenderer
+    from .stages import Run
+    from .train import TrainSettings
+    from .weak_losses import WITH_POSE, WITHOUT_POSE
+
+    config, recipe = _config(options), _recipe(options)
+    stream = _stream(options, config)
+    look = replace(stream.render, crop_px=config.input_size, margin=1.5, empty=0.0)
+    count = 32 if options.smoke else 512
+    settings = TrainSettings(
+        steps=8 if options.smoke else options.steps,
+        recipe=recipe,
+        seed=options.seed,
+        lanes=options.lanes or _default_lanes(options),
+        report=4 if options.smoke else 100,
+        evaluate=8 if options.smoke else 1000,
+    )
+    needs_hands = options.stage not in ("pose", "pseudo")
+    return Run(
+        folder=options.out,
+        config=config,
+        head=options.head,
+        settings=settings,
+        pose_steps=32 if options.smoke else 1200,
+        weights=PAPER if options.losses == "paper" else LossWeights(),
+        weak=WITH_POSE if options.joints_3d else WITHOUT_POSE,
+        stream=stream,
+        real=_real(options, config, stream.render),
+        validation=(
+            {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, count)} if needs_hands else {}
+        ),
+        device=device,
+        workers=options.workers,
+        draw_on_device=(
+            options.device != "cpu" if options.draw_on_device is None else options.draw_on_device
+        ),
+        start_from=None if options.start_from is None else _weights(options.start_from),
+        minutes=options.minutes,
+    )
+
+
+def _default_lanes(options: argparse.Namespace) -> int:
+    from .parallel import world_size
+
+    drawn_elsewhere = options.device == "cpu" or options.draw_on_device is False
+    return world_size() * (max(1, options.workers) if drawn_elsewhere else 1)
+
+
+def _weights(text: str) -> Path:
+    """A checkpoint, or a bundle's weights."""
+    from handmesh import Bundle
+
+    path = Path(text)
+    return path if path.suffix == ".pt" else Path(Bundle.load(text).artifact("torch"))
+
+
+def _config(options: argparse.Namespace) -> NetworkConfig:
+    from handmesh.nn import LightConfig, PaperConfig, StageConfig
+
+    if not options.smoke:
+        return LightConfig() if options.network == "light" else PaperConfig()
+    if options.network == "paper":
+        return PaperConfig(input_size=64, features=16, residuals_per_position=1, latent=32)
+    widths = (8, 16, 16, 24)
+    return LightConfig(
+        input_size=64,
+        stem_channels=8,
+        stages=tuple(StageConfig("fused", width, 1, 2.0) for width in widths),
+        pyramid_channels=(16, 16, 16),
+        pyramid_depth=(1, 1, 1),
+        latent=32,
+    )
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    from .recipe import RECIPES
+
+    recipe = RECIPES[options.recipe]
+    if options.rate is not None:
+        recipe = replace(recipe, learning_rate=options.rate, fine_tuning_rate=options.rate)
+    batch = 8 if options.smoke else options.batch
+    if batch is not None:
+        recipe = replace(recipe, batch=batch)
+    if options.decay is not None:
+        if recipe.schedule != "trapezoid" or not 0 <= options.decay <= options.steps:
+            raise InputError(
+                f"--decay takes --recipe prolongable and at most --steps ({options.steps}) batches"
+            )
+        recipe = replace(recipe, decay=options.decay / options.steps)
+    return recipe
+
+
+def _stream(options: argparse.Namespace, config: NetworkConfig) -> StreamSettings:
     from .augment import Augmentation
     from .datasets import parse_dataset
-    from .parallel import process_group
-    from .rendered import HandRenderer, RenderSettings
+    from .rendered import RenderSettings
     from .shards import Manifest
-    from .stream import StreamSettings
-    from .train import Trainer, TrainSettings
+    from .stream_settings import StreamSettings
 
-    for name in options.dataset:  # a wrong one is told here, not by a worker later
+    for name in options.data:  # a wrong one is told here, not by a worker later
         parse_dataset(name)
-    config: NetworkConfig = LightConfig() if options.network == "light" else PaperConfig()
     side = config.input_size
     render = RenderSettings(
         options.skins, options.environments, options.backgrounds, crop_px=side * 5 // 4
@@ -76,32 +301,45 @@ def _train(options: argparse.Namespace) -> int:
         stored = Manifest.load(options.shards)
         render = replace(render, crop_px=stored.crop_px, margin=stored.margin)
     reuse = 3.0 if options.shards is None else 1.0
-    settings = TrainSettings(
-        steps=options.steps,
-        decay=options.steps // 3 if options.decay is None else options.decay,
-        learning_rate=options.rate,
-        seed=options.seed,
-        workers=options.workers,
-        draw_on_device=(
-            options.device != "cpu" if options.draw_on_device is None else options.draw_on_device
-        ),
-        stream=StreamSettings(
-            batch=options.batch,
-            photos=tuple(options.photos),
-            datasets=tuple(options.dataset),
-            shards=options.shards,
-            reuse=reuse if options.reuse is None else options.reuse,
-            render=render,
-            augment=Augmentation(input_size=side, stored_margin=render.margin),
-        ),
+    adapting = options.stage in (*FINE_TUNING, "all")
+    settings = StreamSettings(
+        photos=tuple(options.photos),
+        datasets=() if adapting else tuple(options.data),
+        shards=options.shards,
+        reuse=reuse if options.reuse is None else options.reuse,
+        render=render,
+        augment=Augmentation(input_size=side, stored_margin=render.margin),
     )
-    look = RenderSettings(
-        options.skins, options.environments, options.backgrounds, side, margin=1.5, empty=0.0
-    )
-    validation = {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, 512)}
-    with process_group(options.device) as device:
-        trainer = Trainer(config, settings, options.out, validation, device)
-        if options.start_from is not None and trainer.step == 0:
-            trainer.start_from(Bundle.load(options.start_from).artifact("torch"))
-        trainer.run(options.minutes)
-    return 0
+    return replace(settings, batch=8, pool=64, chunk=32) if options.smoke else settings
+
+
+def _real(
+    options: argparse.Namespace, config: NetworkConfig, look: RenderSettings
+) -> CroppedSettings | None:
+    """The sets to adapt to, cut to hands; for a smoke run without sets, rendered hands."""
+    from handmesh.graph import Topology
+
+    from . import parallel
+    from .augment import Augmentation
+    from .cropped_set import SampleSource, build
+    from .cropped_stream import CroppedSettings
+    from .datasets import parse_dataset
+    from .stand_in import RenderedSamples
+
+    if options.stage not in (*FINE_TUNING, "all"):
+        return None
+    sources: list[SampleSource] = [parse_dataset(name) for name in options.data]
+    if not sources and options.smoke:
+        sources = [RenderedSamples(look, EVALUATION_SEED + 1, 32)]
+    if not sources:
+        raise InputError(f"{options.stage} takes labelled data: give --data LAYOUT:SPLIT:DIR")
+    folder = options.out / "real"
+    if parallel.rank() == 0:
+        options.out.mkdir(parents=True, exist_ok=True)
+        build(
+            sources, folder, config.input_size * 5 // 4, REAL_MARGIN, REAL_DEPTH_PX,
+            Topology.default().vertex_count, options.limit, options.joints_3d,
+        )  # fmt: skip
+    parallel.wait_for_all()
+    augment = Augmentation(input_size=config.input_size, stored_margin=REAL_MARGIN)
+    return CroppedSettings(folder, augment=augment)

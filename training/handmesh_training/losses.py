@@ -313,7 +313,7 @@ def full_loss(
     """L_fully = lambda_H L_H + lambda_M L_M + lambda_J L_J, Eq. (6).
 
     Args:
-        output: of a network.
+        output: of a network; one without a mesh has no L_M.
         target: `joints` (B, 21, 3), `vertices` (B, V, 3), `crop_in_bones` (B,), and the masks
             `has_joints`, `has_depth`, `has_mesh` (B,): heat-maps are compared where joints are
             labelled, the 3D pose where their depth is, the mesh where it is.
@@ -326,20 +326,23 @@ def full_loss(
     scale = target["crop_in_bones"]
     flat = target["has_joints"].to(scale.dtype)
     deep = target["has_depth"].to(scale.dtype)
-    solid = target["has_mesh"].to(scale.dtype)
     size, stacks = output.heatmaps[-1].shape[-1], len(output.heatmaps)
     huber = weights.huber
     maps = gaussian_heatmaps(target["joints"][..., :2], size)
-    points = to_metric_like(output.vertices, scale)
-    truth = to_metric_like(target["vertices"], scale)
     terms = {
         "heatmap": heatmap_loss(output.heatmaps, maps, flat, reduction),
-        "vertex": vertex_loss(output.vertices, target["vertices"], scale, solid, reduction, huber),
-        "normal": normal_loss(points, truth, surface, solid, reduction),
-        "edge": edge_loss(points, truth, surface, solid, reduction),
-        "laplacian": laplacian_loss(points, truth, surface, solid, reduction),
         "pose": pose_loss(output.joints, target["joints"], scale, deep, reduction, huber),
     }
+    if output.vertices.shape[1]:
+        solid = target["has_mesh"].to(scale.dtype)
+        found, true = output.vertices, target["vertices"]
+        points, truth = to_metric_like(found, scale), to_metric_like(true, scale)
+        terms |= {
+            "vertex": vertex_loss(found, true, scale, solid, reduction, huber),
+            "normal": normal_loss(points, truth, surface, solid, reduction),
+            "edge": edge_loss(points, truth, surface, solid, reduction),
+            "laplacian": laplacian_loss(points, truth, surface, solid, reduction),
+        }
     paper = paper_weights(surface, size, reduction, stacks)
     total = sum(getattr(weights, name) * paper[name] * term for name, term in terms.items())
     return torch.as_tensor(total), terms

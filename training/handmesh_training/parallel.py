@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -46,15 +48,18 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
+def synchronized(network: nn.Module, device: torch.device, some_unused: bool = False) -> nn.Module:
     """The network such that ``backward`` averages gradients over the processes.
 
-    Batch statistics stay each process's own: those of process 0 are saved.
+    Args:
+        some_unused: some parameters that want a gradient do not get one from every batch.
     """
     if not dist.is_initialized():
         return network
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+    return DistributedDataParallel(
+        network, devices, broadcast_buffers=False, find_unused_parameters=some_unused
+    )
 
 
 def agreed(flag: bool, device: torch.device) -> bool:
@@ -73,3 +78,76 @@ def any_of(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([flag], dtype=torch.int32, device=device)
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, through which gradients flow back to all of them."""
+    if not dist.is_initialized():
+        return value
+    summed: torch.Tensor = _TotalOverProcesses.apply(value)
+    return summed
+
+
+class _TotalOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        summed = value.detach().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        # Every process's loss hangs on this process's summand.
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed
+
+
+class _SynchronizedNorm(BatchNorm):
+    """Batch norm whose statistics are those of the batch of all processes, on any device.
+
+    `torch.nn.SyncBatchNorm` does the same, on GPUs only.
+    """
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Any shape (B, C, ...)."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        x = input.float()
+        axes = [0, *range(2, x.ndim)]
+        shape = (1, -1, *([1] * (x.ndim - 2)))
+        count = total(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = total(x.sum(dim=axes)) / count  # (C,)
+        centred = x - mean.view(shape)
+        variance = total(centred.square().sum(dim=axes)) / count  # (C,)
+        if self.track_running_stats and self.running_mean is not None:
+            with torch.no_grad():
+                momentum = 0.1 if self.momentum is None else self.momentum
+                unbiased = variance * count / (count - 1)
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(unbiased, momentum)  # type: ignore[union-attr]
+                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        y = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+
+def synchronize_norms(network: nn.Module) -> None:
+    """Give every batch norm the statistics of the batch of all processes. Weights stay.
+
+    With it several processes compute what one would from their joint batch.
+    """
+    if not dist.is_initialized():
+        return
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.__class__ = _SynchronizedNorm
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()

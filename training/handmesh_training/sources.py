@@ -101,6 +101,11 @@ def to_tensors(crops: Crops) -> Batch:
     return {f.name: torch.from_numpy(getattr(crops, f.name)) for f in fields(Crops)}
 
 
+def to_input(images: torch.Tensor) -> torch.Tensor:
+    """(B, S, S, 3) uint8 to (B, 3, S, S) float32 in -0.5..0.5, channels last in memory."""
+    return images.permute(0, 3, 1, 2).float().div_(255).sub_(0.5)
+
+
 class RenderedDataset(Dataset[Batch]):
     """The first ``count`` samples of a seed as a map-style dataset, rendered when asked for.
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from handmesh.errors import InputError
 
 from .datasets import parse_dataset
 from .datasets.crops import can_crop, to_crops
-from .opencv import use_one_thread
 from .photos import load_crops
 from .samples import Crops
 from .sources import Batch, open_source, to_tensors
@@ -60,72 +58,46 @@ class LabelledCrops:
         )
 
 
-class CropStream(IterableDataset[Batch]):
-    """Batches as tensors named like the fields of `Crops`; endless.
+class CropStream:
+    """Parts of batches as tensors named like the fields of `Crops`: a `lanes.LaneSource`.
 
-    Each worker of each process has its own part of the numbered samples (see `pool`): together they
-    leave none out and take none twice.
+    Each lane has its own part of the numbered samples (see `pool`): together they leave none out
+    and take none twice.
     """
 
-    def __init__(
-        self, settings: StreamSettings, seed: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, settings: StreamSettings, seed: int) -> None:
         """
         Args:
-            settings: what is in a batch. seed: of the whole stream.
-            start: batches that this process has consumed in an earlier run. With as many processes
-                and workers as then, the batches are those that would have come next, bit for bit;
-                first the pool is filled again, which takes as long as rendering it.
-            rank, world: number of this process and of all that train together; each has its own.
+            settings: what is in a lane's part of a batch. seed: of the whole stream.
         """
-        super().__init__()
         self.settings = settings
         self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world = world
 
-    def __iter__(self) -> Iterator[Batch]:
+    def lane(self, number: int, of: int, start: int) -> Iterator[Batch]:
+        """Parts of one lane. To go on from ``start``, its pool is filled again first, which takes
+        as long as rendering it."""
         settings = self.settings
-        info = get_worker_info()
-        place, here = (info.id, info.num_workers) if info is not None else (0, 1)
-        # A loader asks its workers in turn, from the first: batch `start` must be its first.
-        place = (place + self.start) % here
-        done = (self.start + here - 1 - place) // here  # batches this worker has made before
-        worker, workers = self.rank * here + place, self.world * here
-        use_one_thread()
         source = open_source(settings.render, settings.shards, self.seed)
         labelled = LabelledCrops(settings, source.vertex_count)
         if settings.others_per_batch and not len(labelled):
             raise InputError("the photo and data sets hold no labelled hand; leave them out")
 
-        plan = settings.new_pool(self.seed, worker, workers)
-        plan.skip(done)
+        plan = settings.new_pool(self.seed, number, of)
+        plan.skip(start)
         pool = Crops.empty(settings.pool, settings.render.crop_px, source.vertex_count)
         held = plan.held()
         for first in range(0, len(held.rows), settings.chunk):
             part = slice(first, first + settings.chunk)
             pool.put(held.rows[part], source.crops(held.numbers[part]))
+        done = start
         while True:
             fills, rows = plan.next()
             for fill in fills:
                 pool.put(fill.rows, source.crops(fill.numbers))
             # A generator for each batch: going on needs no memory of those before.
-            rng = np.random.default_rng([self.seed, 7, worker, done])
+            rng = np.random.default_rng([self.seed, 7, number, done])
             parts = [pool.take(rows)]
             if settings.others_per_batch:
                 parts.append(labelled.draw(rng, settings.others_per_batch))
             yield to_tensors(settings.augment(rng, Crops.concatenate(parts)))
             done += 1
-
-
-def loader(stream: CropStream, workers: int) -> DataLoader[Batch]:
-    """A `DataLoader` that passes whole batches through."""
-    return DataLoader(
-        stream,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        # Forked workers would inherit torch's thread pool in an undefined state.
-        multiprocessing_context="spawn" if workers else None,
-    )

@@ -1,114 +1,97 @@
-"""Training of one network end to end: losses, schedule, checkpoints, monitoring.
+"""One training run: batches in, steps, checkpoints, reports.
 
-As in the paper (section 4.3) the linear pose regressor is trained first, by itself, on true meshes;
-it is then kept fixed and collapsed into one affine map. The rest is trained end to end by
-`objective`: the paper's L_fully (Eq. 6), and what the `light` network's other heads need. A run is
-resumable at any time: checkpoints hold weights, their moving average, the optimiser and the number
-of batches consumed, and are replaced atomically.
+What is trained, by which loss, is told by a `Task`; the paper's stages are such tasks in a row.
+
+A run is resumable at any time and exactly: checkpoints hold weights, their moving average, the
+optimiser and the number of batches consumed, are replaced atomically, and the stream of batches
+goes on bit for bit.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from handmesh.atomic import replacing
-from handmesh.errors import CheckpointError, DivergedError
+from handmesh.errors import CheckpointError, DivergedError, InputError
 from handmesh.graph import Topology
-from handmesh.nn import NetworkConfig, NetworkOutput, build, from_dict, load_weights, to_dict
+from handmesh.nn import NetworkConfig
 
-from . import losses, parallel
-from .device_stream import DeviceStream
-from .hand import HandModel
-from .metrics import box_normalised_error, procrustes_error, root_aligned_error
+from . import parallel
+from .checkpoint import FILE, describe_network, read_checkpoint, write_checkpoint
+from .heads import HeadName, build_network
+from .lanes import own_lanes
+from .monitor import Monitor
+from .recipe import PROLONGABLE, Recipe
 from .samples import Crops
-from .sampling import sample_views
-from .stream import Batch, CropStream, StreamSettings, loader
+from .sources import Batch, to_input
+from .validate import network_errors
 
-# Middle finger's MCP to PIP of the template: what one "bone" is when errors are told in mm.
-BONE_MM = 47.0
-USUAL_CROP_IN_BONES = 6.5
 # Batches between looks at the clock, which all processes must agree on.
 STOP_EVERY = 20
+
+# Output of the trained part and its batch to the loss and its terms before weighting.
+Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
+# Batches of this process from number `start` on: (rank's lanes, all lanes, start).
+OpenBatches = Callable[[list[int], int, int], Iterator[Batch]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains.
+
+    Attributes:
+        name: of the stage.
+        part: from the network to what is run and trained of it.
+        loss: made for a device.
+        errors: of the part on a set of crops.
+        inputs: what the part is given of a batch.
+        fine_tuning: whether the recipe's lower rate holds.
+        autocast: whether the part may run in the recipe's precision.
+        some_unused: whether some of the part's parameters are not reached by the loss.
+    """
+
+    name: str
+    part: Callable[[nn.Module], nn.Module]
+    loss: Callable[[torch.device], Loss]
+    errors: Callable[[nn.Module, Crops, torch.device], dict[str, float]] = network_errors
+    inputs: Callable[[Batch], Tensor] = lambda batch: to_input(batch["images"])
+    fine_tuning: bool = False
+    autocast: bool = True
+    some_unused: bool = False
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training run.
+    """How a run goes, whatever it trains.
 
     Attributes:
-        steps: batches in all. warmup: batches of linear warm-up. decay: batches at the end over
-            which the learning rate falls to zero; in between it is constant.
-        learning_rate, weight_decay: of AdamW. clip: largest gradient norm.
-        average: decay of the weights' moving average, which is what is evaluated and shipped.
-        seed: of weights and stream. workers: loader processes; 0, this process.
-        draw_on_device: whether the training's device, a GPU, draws and augments the crops; else
-            the loader's processes do, on the CPU.
+        steps: batches in all. recipe: of the optimisation.
+        seed: of weights and stream.
+        lanes: rows that samples are dealt out to; see `lanes`. None for one a process.
         report, evaluate: batches between log lines, and between evaluations.
         checkpoint_seconds: between checkpoints.
-        weights: of the losses. stream: how batches are made.
+        synchronize_norms: whether several processes share the statistics of batch norms; then they
+            compute what one process would from the same batches.
+        tensorboard: see `Monitor`.
     """
 
     steps: int = 20_000
-    warmup: int = 500
-    decay: int = 6_000
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    clip: float = 10.0
-    average: float = 0.999
+    recipe: Recipe = field(default_factory=lambda: PROLONGABLE)
     seed: int = 0
-    workers: int = 1
-    draw_on_device: bool = False
+    lanes: int | None = None
     report: int = 100
     evaluate: int = 1_000
     checkpoint_seconds: float = 180.0
-    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
-    stream: StreamSettings = field(default_factory=StreamSettings)
-
-
-def objective(
-    output: NetworkOutput, batch: Batch, surface: losses.Surface, weights: losses.LossWeights
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and its unweighted terms. Samples contribute to what they are labelled for.
-
-    Args:
-        output: of the network. batch: its labels, named like the fields of `Crops`.
-        surface: of the network's mesh. weights: of the terms.
-    """
-    total, terms = losses.full_loss(output, batch, surface, weights)
-    joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]
-    bend = None if weights.huber is None else weights.huber / USUAL_CROP_IN_BONES
-    others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend)}
-    if output.heatmap_uv is not None:
-        others["heatmap_uv"] = losses.point_loss_2d(output.heatmap_uv, joints, flat, huber=bend)
-    if output.confidence_logits is not None:
-        others["confidence"] = losses.confidence_loss(
-            output.confidence_logits, output.joints, joints, batch["has_joints"], present
-        )
-    if output.presence_logit is not None:
-        others["presence"] = losses.presence_loss(output.presence_logit, present)
-    if output.handedness_logit is not None:
-        others["handedness"] = losses.handedness_loss(
-            output.handedness_logit, batch["is_right"], present.float()
-        )
-    for name, term in others.items():
-        total = total + getattr(weights, name) * term
-    return total, terms | others
-
-
-def to_input(images: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 to (B, 3, S, S) float32 in -0.5..0.5, channels last in memory."""
-    return images.permute(0, 3, 1, 2).float().div_(255).sub_(0.5)
+    synchronize_norms: bool = True
+    tensorboard: bool | None = None
 
 
 class Trainer:
@@ -119,250 +102,210 @@ class Trainer:
         config: NetworkConfig,
         settings: TrainSettings,
         folder: Path,
+        task: Task,
         validation: dict[str, Crops] | None = None,
         device: str = "cpu",
+        head: HeadName = "mesh",
+        prepare: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """
         Args:
-            config: of the network. settings: of the run. folder: for checkpoints and the log.
+            config: of the network. settings: of the run. folder: for checkpoints and the log; a
+                checkpoint that is there is gone on from. task: what is trained.
             validation: named sets of crops at the network's input size, all of hands, evaluated
-                now and then. device: where torch computes.
+                now and then. device: where torch computes. head: what the network ends in.
+            prepare: loads weights into a fresh network; not called when a run goes on.
 
         Raises:
-            CheckpointError: ``folder`` holds a checkpoint that cannot be read or is of another
-                network.
+            CheckpointError: ``folder`` holds a checkpoint that cannot be read, or of another
+                network, stage or number of lanes.
         """
         torch.manual_seed(settings.seed)
         self.config, self.settings, self.folder = config, settings, Path(folder)
+        self.task, self.head = task, head
         self.device = torch.device(device)
         self.validation = validation or {}
-        self.topology = Topology.default()
-        self.surface = losses.Surface.from_topology(self.topology).to(self.device)
         self.network = self._build()
-        self.average = self._build().eval()
-        self.average.load_state_dict(self.network.state_dict())
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": settings.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-        )
-        self._parallel = self.network
-        self.step = 0
-        self.images_seen = 0
+        self.step = self.images_seen = 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint_path.exists():
-            self.restore()
+        state = self._read() if self.checkpoint_path.exists() else None
+        if state is not None:
+            self._load(self.network, state, "network")
+        elif prepare is not None:
+            prepare(self.network)
+        if parallel.world_size() > 1 and settings.synchronize_norms:
+            parallel.synchronize_norms(self.network)
+        self._freeze_pose_regressor(self.network)
+        self.part = task.part(self.network)
+        self.optimizer = settings.recipe.optimizer_of(self.part.parameters())
+        self.average: nn.Module | None = None
+        if settings.recipe.average is not None:
+            self.average = self._build()
+            self.average.load_state_dict(self.network.state_dict())
+            self._freeze_pose_regressor(self.average)
+        if state is not None:
+            self._load(self.evaluated, state, "average")
+            self._load(self.optimizer, state, "optimizer")
+            self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
+        self._loss = task.loss(self.device)
+        self.monitor = Monitor(self.folder, settings.tensorboard)
 
     def _build(self) -> nn.Module:
-        network: nn.Module = build(self.config, self.topology)
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_network(self.config, Topology.default(), self.head)
+        if self.settings.recipe.channels_last:
+            return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(self.device)
+
+    def _freeze_pose_regressor(self, network: nn.Module) -> None:
+        """A regressor that was trained before is one fixed affine map from now on (section 4.3)."""
+        regressor: Any = getattr(network, "pose_regressor", None)
+        if regressor is not None and self.task.name != "pose":
+            regressor.freeze()
+
+    @property
+    def lanes(self) -> int:
+        """How many rows samples are dealt out to."""
+        return self.settings.lanes or parallel.world_size()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to be measured and shipped: of averaged weights where the recipe has them."""
+        return self.network if self.average is None else self.average
 
     @property
     def checkpoint_path(self) -> Path:
         """Where checkpoints are written, whether there is one or not."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / FILE
 
     def save(self) -> None:
         """Write a checkpoint; the old one stays whole until the new one is."""
-        state = {
-            "config": to_dict(self.config),
-            "graph": self.topology.sha256,
-            "step": self.step,
-            "images_seen": self.images_seen,
-            "pose_regressor_fixed": self._pose_regressor_is_fixed,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with replacing(self.checkpoint_path) as temporary:
-            torch.save(state, temporary)
-
-    def restore(self) -> None:
-        """Go on from the folder's checkpoint.
-
-        Raises:
-            CheckpointError: it cannot be read, or is of another network or graph.
-        """
-        path = self.checkpoint_path
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            same = state["graph"] == self.topology.sha256
-            same = same and from_dict(state["config"]) == self.config
-            if same:
-                self.network.load_state_dict(state["network"])
-                self.average.load_state_dict(state["average"])
-                self.optimizer.load_state_dict(state["optimizer"])
-                self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
-                fixed = bool(state.get("pose_regressor_fixed", True))
-        except Exception as error:  # damaged or foreign bytes make torch raise a dozen types
-            raise CheckpointError(
-                f"{path} is not a readable checkpoint ({error}); delete it to start anew"
-            ) from error
-        if not same:
-            raise CheckpointError(
-                f"{path} is of another network or graph; use another folder, or delete it"
-            )
-        if fixed:
-            self._adopt_pose_regressor()
-
-    def start_from(self, weights: Path) -> None:
-        """Begin with trained weights (a bundle's ``weights.safetensors``) instead of random ones.
-
-        Their pose regressor is kept fixed, as it was.
-
-        Raises:
-            CheckpointError: this run has already made steps.
-            BundleError, GraphMismatchError: weights that cannot be read, or of another network.
-        """
-        if self.step:
-            raise CheckpointError(
-                f"{self.folder} holds a run of {self.step} batches already: it goes on from its "
-                "own weights; use another folder to start from others"
-            )
-        load_weights(self.network, weights, self.config, self.topology)
-        load_weights(self.average, weights, self.config, self.topology)
-        self._adopt_pose_regressor()
-
-    def learning_rate(self, step: int) -> float:
-        """Of one step: linear warm-up, constant, then 1 - sqrt to nothing (Hägele et al. 2024)."""
-        s = self.settings
-        rate = s.learning_rate * min(1.0, (step + 1) / max(s.warmup, 1))
-        left = s.steps - step
-        if left < s.decay:
-            rate *= 1 - math.sqrt(1 - left / s.decay)
-        return rate
-
-    def _batches(self, rank: int, world: int) -> Iterator[Batch]:
-        s = self.settings
-        if not s.draw_on_device:
-            stream = CropStream(s.stream, s.seed, start=self.step, rank=rank, world=world)
-            return iter(loader(stream, s.workers))
-        device = self.device
-        return iter(DeviceStream(s.stream, s.seed, device, s.workers, self.step, rank, world))
-
-    @property
-    def _pose_regressor_is_fixed(self) -> bool:
-        regressor: Any = self.network.pose_regressor
-        return regressor.collapsed_weight is not None
-
-    def fit_pose_regressor(self, steps: int = 1200, batch: int = 64) -> float:
-        """Train the pose regressor alone on true meshes, then freeze and collapse it.
-
-        Args:
-            steps: batches. batch: meshes in each.
-
-        Returns:
-            Its mean joint error on unseen meshes, in mm.
-        """
-        model, rng = HandModel(), np.random.default_rng([self.settings.seed, 3])
-        regressor: Any = self.network.pose_regressor
-        regressor.train()
-        optimizer = torch.optim.Adam(regressor.parameters(), lr=1e-3)
-        for step in tqdm(range(steps), desc="pose regressor", unit="batch"):
-            if step % 16 == 0:
-                views = sample_views(rng, model, 16 * batch, 128, 1.5)
-            rows = slice(step % 16 * batch, (step % 16 + 1) * batch)
-            vertices, joints, scale = (
-                torch.from_numpy(a[rows]).to(self.device)
-                for a in (views.vertices, views.joints, views.crop_in_bones)
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * (1 - step / steps)
-            loss = losses.pose_loss(regressor(vertices), joints, scale)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        regressor.freeze()
-        views = sample_views(rng, model, 512, 128, 1.5)
-        with torch.no_grad():
-            found = regressor(torch.from_numpy(views.vertices).to(self.device)).cpu()
-        scale = torch.from_numpy(views.crop_in_bones)
-        miss = losses.to_metric_like(found, scale) - losses.to_metric_like(
-            torch.from_numpy(views.joints), scale
+        write_checkpoint(
+            self.checkpoint_path,
+            {
+                **describe_network(self.config, self.head),
+                "stage": self.task.name,
+                "lanes": self.lanes,
+                "step": self.step,
+                "images_seen": self.images_seen,
+                "network": self.network.state_dict(),
+                "average": self.evaluated.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
         )
-        self._adopt_pose_regressor()
-        return float(miss.norm(dim=-1).mean()) * BONE_MM
 
-    def _adopt_pose_regressor(self) -> None:
-        """Fix the regressor; the averaged network uses the same one."""
-        regressor: Any = self.network.pose_regressor
-        averaged: Any = self.average.pose_regressor
-        averaged.load_state_dict(regressor.state_dict())
-        regressor.freeze()
-        averaged.freeze()
+    def _read(self) -> dict[str, Any]:
+        """The folder's checkpoint, once it is known to be of this run."""
+        path = self.checkpoint_path
+        state = read_checkpoint(path, self.device)
+        wanted = {
+            **describe_network(self.config, self.head),
+            "stage": self.task.name,
+            "lanes": self.lanes,
+        }
+        for name, value in wanted.items():
+            if state.get(name) != value:
+                raise CheckpointError(
+                    f"{path} is of another {name} ({state.get(name)!r}, not {value!r}); use "
+                    "another folder, or delete it"
+                )
+        return state
 
-    def run(self, minutes: float = math.inf) -> None:
+    def _load(self, target: Any, state: dict[str, Any], name: str) -> None:
+        try:
+            target.load_state_dict(state[name])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.checkpoint_path} is not a readable checkpoint: its {name} does not fit "
+                f"({error}); delete it to start anew"
+            ) from error
+
+    def run(self, open_batches: OpenBatches, minutes: float = math.inf) -> None:
         """Train until `steps`, or for so many minutes; a checkpoint is written either way.
 
         Raises:
             DivergedError: loss or gradient stopped being finite numbers; the last checkpoint is
                 kept.
+            InputError: the lanes cannot be shared out among the processes.
         """
-        if not self._pose_regressor_is_fixed:
-            self._log({"step": 0, "pose_regressor_mm": self.fit_pose_regressor()})
+        settings, lead = self.settings, parallel.rank() == 0
+        own = own_lanes(self.lanes, parallel.rank(), parallel.world_size())
+        if settings.recipe.batch % self.lanes:
+            raise InputError(f"a batch of {settings.recipe.batch} has no {self.lanes} equal parts")
+        module = parallel.synchronized(self.part, self.device, self.task.some_unused)
+        compiled = settings.recipe.compile
+        if compiled or (compiled is None and self.device.type == "cuda"):
+            module = torch.compile(module)  # type: ignore[assignment]
         began = last_save = time.monotonic()
-        rank, world = parallel.rank(), parallel.world_size()
-        self._parallel = parallel.synchronized(self.network, self.device)
-        batches = self._batches(rank, world)
         sums: dict[str, float] = {}
         first = self.step
-        lead = rank == 0
+        batches: Iterator[Batch] | None = None
         with tqdm(
-            total=self.settings.steps, initial=self.step, unit="batch", disable=not lead
-        ) as bar:
-            while self.step < self.settings.steps:
+            total=settings.steps, initial=self.step, unit="batch", desc=self.task.name,
+            disable=not lead,
+        ) as bar:  # fmt: skip
+            while self.step < settings.steps:
                 late = time.monotonic() - began > 60 * minutes
                 if self.step % STOP_EVERY == 0 and parallel.agreed(late, self.device):
                     break
+                if batches is None:
+                    batches = open_batches(own, self.lanes, self.step)
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(batches).items()}
-                for name, value in self._train_step(batch).items():
+                for name, value in self._train_step(module, batch, len(own)).items():
                     sums[name] = sums.get(name, 0.0) + value
                 bar.update()
                 if not lead:
                     continue
-                if self.step % self.settings.report == 0:
+                if self.step % settings.report == 0:
                     row = {k: v / (self.step - first) for k, v in sums.items()}
-                    bar.set_postfix(loss=f"{row['loss']:.3f}")
-                    self._log({"step": self.step, "images": self.images_seen, **row})
+                    pace = bar.format_dict["rate"] or 0.0
+                    bar.set_postfix(
+                        loss=f"{row['loss']:.3f}",
+                        images=f"{pace * settings.recipe.batch:.0f}/s",
+                    )
+                    self.monitor.scalars({"step": self.step, "images": self.images_seen, **row})
                     sums, first = {}, self.step
-                if self.step % self.settings.evaluate == 0:
-                    self._log({"step": self.step, "images": self.images_seen, **self.evaluate()})
-                if time.monotonic() - last_save > self.settings.checkpoint_seconds:
+                if self.step % settings.evaluate == 0:
+                    figures = self.evaluate()
+                    self.monitor.scalars({"step": self.step, "images": self.images_seen, **figures})
+                    self._show(batch)
+                if time.monotonic() - last_save > settings.checkpoint_seconds:
                     self.save()
                     last_save = time.monotonic()
         if lead:
             self.save()
+        self.monitor.close()
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def _train_step(self, module: nn.Module, batch: Batch, lanes: int) -> dict[str, float]:
+        """One step on the parts of so many lanes."""
+        recipe, settings = self.settings.recipe, self.settings
         self.network.train()
-        rate = self.learning_rate(self.step)
+        rate = recipe.rate(self.step, settings.steps, self.task.fine_tuning)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images = to_input(batch["images"])
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            output = self._parallel(images)
-        loss, terms = objective(output, batch, self.surface, self.settings.weights)
+        inputs = self.task.inputs(batch)
+        low = self.task.autocast and recipe.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+            output = module(inputs)
+        loss, terms = self._mean_loss(output, batch, lanes)
         value = float(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        trained = [p for p in self.network.parameters() if p.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(trained, self.settings.clip))
+        trained = [p for p in self.part.parameters() if p.grad is not None]
+        norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf))
         self._check_finite({"loss": value, "norm of the gradient": norm})
         self.optimizer.step()
         self.step += 1
-        self.images_seen += len(images) * parallel.world_size()
+        self.images_seen += len(inputs) * parallel.world_size()
         self._update_average()
-        return {
-            "loss": value,
-            "gradient": norm,
-            "rate": rate,
-            **{k: float(v.detach()) for k, v in terms.items()},
-        }
+        figures = {k: float(v.detach()) for k, v in terms.items()}
+        return {"loss": value, "gradient": norm, "rate": rate, **figures}
+
+    def _mean_loss(self, output: Any, batch: Batch, lanes: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over lanes: each counts its own labels, so that it does not matter which process
+        a lane is on."""
+        parts = [self._loss(_part(output, i, lanes), _part(batch, i, lanes)) for i in range(lanes)]
+        loss = torch.stack([loss for loss, _ in parts]).mean()
+        return loss, {k: torch.stack([t[k] for _, t in parts]).mean() for k in parts[0][1]}
 
     def _check_finite(self, figures: dict[str, float]) -> None:
         """Stop all processes together, before a step would spoil the weights of any."""
@@ -376,8 +319,10 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
+        if self.average is None or self.settings.recipe.average is None:
+            return
         # A young average follows quickly, or it would remember the random start.
-        keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        keep = min(self.settings.recipe.average, (1 + self.step) / (10 + self.step))
         fresh = self.network.state_dict()
         for name, old in self.average.state_dict().items():
             if old.is_floating_point():
@@ -385,44 +330,32 @@ class Trainer:
             else:
                 old.copy_(fresh[name])
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Errors of the averaged weights on the validation sets.
-
-        ``<set>_2d``: mean joint error over the side of the hand's box. For sets with depth also, in
-        mm for a hand of 47 mm first bone and with weak perspective: ``_joints`` root-aligned,
-        ``_joints_pa`` after Procrustes alignment; with our mesh, ``_mesh`` as ``_joints``.
-        """
+        """Errors of what would be shipped, as ``<set>_<figure>``; see `validate`."""
+        part = self.task.part(self.evaluated)
         figures: dict[str, float] = {}
         for name, crops in self.validation.items():
-            parts: list[tuple[Any, Any]] = []
-            for start in range(0, len(crops), 64):
-                images = torch.from_numpy(crops.images[start : start + 64]).to(self.device)
-                output = self.average(to_input(images))
-                parts.append((output.joints.float().cpu(), output.vertices.float().cpu()))
-            joints, vertices = (torch.cat(p) for p in zip(*parts, strict=True))
-            truth = crops.joints
-            figures[f"{name}_2d"] = float(
-                box_normalised_error(joints[..., :2].numpy(), truth[..., :2]).mean()
-            )
-            if not crops.has_depth.all():
-                continue
-            scale = torch.from_numpy(crops.crop_in_bones)
-
-            def metric(points: Tensor, scale: Tensor = scale) -> np.ndarray:
-                return losses.to_metric_like(points, scale).numpy() * BONE_MM
-
-            true_joints = metric(torch.from_numpy(truth))
-            found = metric(joints)
-            figures[f"{name}_joints"] = float(root_aligned_error(found, true_joints).mean())
-            figures[f"{name}_joints_pa"] = float(procrustes_error(found, true_joints).mean())
-            if not crops.has_mesh.all():
-                continue
-            mesh = metric(vertices) - found[:, :1]
-            true_mesh = metric(torch.from_numpy(crops.vertices)) - true_joints[:, :1]
-            figures[f"{name}_mesh"] = float(np.linalg.norm(mesh - true_mesh, axis=-1).mean())
+            errors = self.task.errors(part, crops, self.device)
+            figures |= {f"{name}_{key}": value for key, value in errors.items()}
         return figures
 
-    def _log(self, row: dict[str, Any]) -> None:
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    def _show(self, batch: Batch) -> None:
+        """A grid of what is trained on, and what the network makes of it."""
+        if "images" in batch:
+            from .grids import training_grid  # draws with OpenCV
+
+            picture = training_grid(self.evaluated, batch)
+            self.monitor.picture("batch", picture, self.step)
+
+
+def _part(value: Any, index: int, of: int) -> Any:
+    """The index-th of so many equal parts of every tensor in a batch or an output."""
+    if isinstance(value, Tensor):
+        return value.chunk(of)[index] if of > 1 else value
+    if isinstance(value, dict):
+        return {k: _part(v, index, of) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_part(v, index, of) for v in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_part(v, index, of) for v in value)
+    return value

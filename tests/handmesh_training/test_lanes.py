@@ -1,0 +1,53 @@
+"""Batches depend on seed and lanes alone: not on processes, loaders, or where a run was stopped."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from handmesh.errors import InputError
+from handmesh_training.lanes import batches, own_lanes
+from handmesh_training.sources import Batch
+
+
+class Counting:
+    """Part ``k`` of a lane is two rows of (lane, of, k)."""
+
+    def lane(self, number: int, of: int, start: int) -> Iterator[Batch]:
+        for k in itertools.count(start):
+            yield {"x": torch.tensor([[number, of, k]] * 2)}
+
+
+def rows(made: Iterator[Batch], count: int) -> list[list[list[int]]]:
+    return [batch["x"].tolist() for batch in itertools.islice(made, count)]
+
+
+def test_a_batch_is_one_part_of_each_lane_in_order() -> None:
+    (first, second) = rows(batches(Counting(), [0, 1, 2], 3), 2)
+    assert first == [[0, 3, 0]] * 2 + [[1, 3, 0]] * 2 + [[2, 3, 0]] * 2
+    assert second == [[0, 3, 1]] * 2 + [[1, 3, 1]] * 2 + [[2, 3, 1]] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_loaders_change_nothing(workers: int) -> None:
+    here = rows(batches(Counting(), [0, 1, 2, 3], 4, start=5), 3)
+    there = rows(batches(Counting(), [0, 1, 2, 3], 4, start=5, workers=workers), 3)
+    assert there == here
+    assert here[0][0] == [0, 4, 5]
+
+
+def test_processes_share_the_lanes_of_one() -> None:
+    alone = rows(batches(Counting(), own_lanes(4, 0, 1), 4), 2)
+    shared = [rows(batches(Counting(), own_lanes(4, rank, 2), 4), 2) for rank in range(2)]
+    for step in range(2):
+        together = [row for part in shared for row in part[step]]
+        assert sorted(together) == sorted(alone[step])
+
+
+@pytest.mark.parametrize(("lanes", "world"), [(3, 2), (0, 1), (1, 2)])
+def test_lanes_that_cannot_be_shared_are_refused(lanes: int, world: int) -> None:
+    with pytest.raises(InputError, match="multiple"):
+        own_lanes(lanes, 0, world)

@@ -1,0 +1,184 @@
+"""Labelled data sets, cut to hands once and kept on disk as arrays: what fine-tuning reads.
+
+Reading STB or RHD means decoding pictures of which the hand is a small part. `build` cuts the hands
+out, with joints, depth maps and all, into a folder of .npy files that are mapped into memory, so
+that sets larger than the memory can be trained on and all processes share one copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from handmesh.atomic import write_atomic
+from handmesh.errors import CheckpointError, InputError
+from handmesh.types import ROOT_JOINT, UNIT_BONE, Box
+
+from .datasets import Sample
+from .datasets.crops import can_crop, to_crops
+from .depth_maps import UNKNOWN, Depths, reference_depth
+from .samples import Crops
+
+INDEX, DEPTHS = "index.json", "depth_maps"
+
+
+class SampleSource(Protocol):
+    """A `datasets.Dataset`, or what looks like one."""
+
+    folder: Path
+    split: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class CroppedSet:
+    """Crops of a folder made by `build`, and their depth maps.
+
+    Attributes:
+        crops: all of them, mapped; writing to them is an error.
+        depth_maps: (N, D, D) float32, see `depth_maps.reference_depth`; all unknown where there
+            is no depth picture, or no root depth and scale to tell it by.
+        margin: side of the crops over the joints' box.
+        sha256: of what it was made from; pseudo-ground-truth meshes name it.
+
+    Raises:
+        InputError: no such set there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        try:
+            index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+            arrays = {
+                name: np.load(self.folder / f"{name}.npy", mmap_mode="r")
+                for name in (*(field.name for field in fields(Crops)), DEPTHS)
+            }
+            self.margin, self.sha256 = float(index["margin"]), str(index["sha256"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder} holds no set of cropped hands ({error}); delete it, it is made anew"
+            ) from error
+        self.depth_maps: Depths = arrays.pop(DEPTHS)
+        self.crops = Crops(**arrays)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @property
+    def has_depth_map(self) -> NDArray[np.bool_]:
+        """(N,) whether anything is known of the depth map."""
+        return np.asarray(~np.isnan(self.depth_maps).all(axis=(1, 2)))
+
+
+def build(
+    datasets: Sequence[SampleSource],
+    folder: Path,
+    side: int,
+    margin: float,
+    depth_side: int,
+    vertex_count: int,
+    limit: int | None = None,
+    joints_3d: bool = True,
+) -> CroppedSet:
+    """Cut the hands out of data sets, unless ``folder`` holds just these already.
+
+    Left hands are mirrored. Samples of unknown side, or with hardly a known joint, are left out.
+
+    Args:
+        datasets: what to read. folder: where to; appears when it is whole.
+        side: of the crops in pixels. margin: side of the crop over the joints' box.
+        depth_side: D of the stored depth maps. vertex_count: V of the (unlabelled) vertices.
+        limit: hands of each set at most, evenly spread.
+        joints_3d: keep labels of the joints' depth. Without, 3D joints serve for the root depth and
+            scale of depth maps alone, which the paper takes as given (section 5.1).
+
+    Raises:
+        InputError: no usable hand in the sets, or one that cannot be read.
+        CheckpointError: ``folder`` holds another set.
+    """
+    folder = Path(folder)
+    chosen = [(data, _spread(len(data), limit)) for data in datasets]
+    settings: dict[str, Any] = {
+        "sets": [[str(data.folder), data.split, len(rows)] for data, rows in chosen],
+        "side": side,
+        "margin": margin,
+        "depth_side": depth_side,
+        "joints_3d": joints_3d,
+        "vertices": vertex_count,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if folder.exists():
+        found = CroppedSet(folder)
+        if found.sha256 != digest:
+            raise CheckpointError(
+                f"{folder} holds hands cut out of other sets, or otherwise; delete it, or use "
+                "another folder"
+            )
+        return found
+    total = sum(len(rows) for _, rows in chosen)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    empty = Crops.empty(1, side, vertex_count)
+    arrays = {field.name: getattr(empty, field.name) for field in fields(Crops)}
+    arrays[DEPTHS] = np.zeros((1, depth_side, depth_side), np.float32)
+    stores = {
+        name: np.lib.format.open_memmap(
+            partial / f"{name}.npy", "w+", array.dtype, (total, *array.shape[1:])
+        )
+        for name, array in arrays.items()
+    }
+    kept = 0
+    with tqdm(total=total, desc="cropping", unit="hand") as bar:
+        for data, rows in chosen:
+            for row in rows:
+                bar.update()
+                sample = data[int(row)]
+                if not can_crop(sample):
+                    continue
+                crops = to_crops([sample], side, margin, vertex_count)
+                if not joints_3d:
+                    crops.has_depth[:] = False
+                for field in fields(Crops):
+                    stores[field.name][kept] = getattr(crops, field.name)[0]
+                stores[DEPTHS][kept] = _depth_map(sample, margin, depth_side)
+                kept += 1
+    if not kept:
+        raise InputError("the data sets hold no hand of a known side with known joints")
+    for name in list(stores):
+        stores.pop(name).flush()
+        if kept < total:  # the rows of what was left out
+            path = partial / f"{name}.npy"
+            np.save(path, np.load(path)[:kept])
+    index = {"count": kept, "sha256": digest, **settings}
+    write_atomic(partial / INDEX, (json.dumps(index, indent=2) + "\n").encode())
+    partial.rename(folder)
+    return CroppedSet(folder)
+
+
+def _depth_map(sample: Sample, margin: float, side: int) -> Depths:
+    """(D, D) in the same crop as `to_crops` takes."""
+    known, joints_m = sample.joint_known, sample.joints_m
+    if sample.depth_m is None or joints_m is None or not known.all():
+        return np.full((side, side), UNKNOWN)
+    box = Box.from_points(sample.joints_px[known], margin=margin)
+    bone_m = float(np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]]))
+    root_m = float(joints_m[ROOT_JOINT, 2])
+    depth = reference_depth(sample.depth_m, box, sample.joints_px, root_m, bone_m, side)
+    return depth if sample.is_right else depth[:, ::-1]
+
+
+def _spread(count: int, limit: int | None) -> NDArray[np.int64]:
+    wanted = count if limit is None else min(limit, count)
+    return np.arange(wanted, dtype=np.int64) * count // max(wanted, 1)

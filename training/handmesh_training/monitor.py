@@ -1,0 +1,54 @@
+"""What a run tells while it runs: a line of JSON for each report, and TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Monitor:
+    """Writes ``log.jsonl`` in a run's folder, and TensorBoard's events where it is installed.
+
+    Args:
+        folder: of the run. tensorboard: whether to write events; None, if tensorboard is there.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool | None = None) -> None:
+        self.folder = folder
+        if tensorboard is None:
+            tensorboard = importlib.util.find_spec("tensorboard") is not None
+        self._wanted = tensorboard
+        self._writer: Any = None
+
+    def scalars(self, row: dict[str, Any]) -> None:
+        """Append one report; numbers but for ``step`` and ``images`` become curves."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._wanted and "step" in row:
+            for name, value in row.items():
+                if name not in ("step", "images") and math.isfinite(value):
+                    self._events().add_scalar(name, value, int(row["step"]))
+
+    def picture(self, name: str, image: NDArray[np.uint8], step: int) -> None:
+        """Show an (H, W, 3) picture, in TensorBoard alone."""
+        if self._wanted:
+            self._events().add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _events(self) -> Any:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"))
+        return self._writer

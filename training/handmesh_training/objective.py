@@ -1,0 +1,43 @@
+"""The objective of end-to-end training: L_fully, and what the heads of `light` need beside it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from handmesh.nn import NetworkOutput
+
+from . import losses
+from .sources import Batch
+
+# Lengths in bones become crop fractions by this usual size of a crop.
+USUAL_CROP_IN_BONES = 6.5
+
+
+def objective(
+    output: NetworkOutput, batch: Batch, surface: losses.Surface, weights: losses.LossWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and its unweighted terms. Samples contribute to what they are labelled for.
+
+    Args:
+        output: of the network. batch: its labels, named like the fields of `Crops`.
+        surface: of the network's mesh. weights: of the terms; a head whose weight is 0 is left out.
+    """
+    total, terms = losses.full_loss(output, batch, surface, weights)
+    joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]
+    bend = None if weights.huber is None else weights.huber / USUAL_CROP_IN_BONES
+    others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend)}
+    if output.heatmap_uv is not None:
+        others["heatmap_uv"] = losses.point_loss_2d(output.heatmap_uv, joints, flat, huber=bend)
+    if output.confidence_logits.requires_grad:
+        others["confidence"] = losses.confidence_loss(
+            output.confidence_logits, output.joints, joints, batch["has_joints"], present
+        )
+    if output.presence_logit.requires_grad:
+        others["presence"] = losses.presence_loss(output.presence_logit, present)
+    if output.handedness_logit is not None:
+        others["handedness"] = losses.handedness_loss(
+            output.handedness_logit, batch["is_right"], present.float()
+        )
+    for name, term in others.items():
+        total = total + getattr(weights, name) * term
+    return total, terms | others

@@ -1,0 +1,284 @@
+"""The paper's training, stage by stage (sections 4.3 and 4.4). Each is one function that can be
+stopped at any time and goes on when it is called again.
+
+    (a) train_heatmaps          hourglass alone, L_H               rendered hands
+    (b) train_pose_regressor    meshes to joints, L_J              true meshes
+    (c) train_fully             end to end, L_fully                rendered hands (and others)
+    (d) fine_tune_heatmaps      hourglass alone, L_H               real data
+    (e) make_pseudo             meshes of (c), true heat-maps      real data
+    (f) train_weakly            end to end, L_weakly               real data, depth maps
+
+Each keeps its checkpoint in a folder of its name and starts from those of the stages before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from handmesh.errors import CheckpointError, InputError
+from handmesh.graph import Topology
+from handmesh.nn import NetworkConfig, load_weights
+
+from . import parallel
+from .checkpoint import FILE, load_network, read_checkpoint
+from .cropped_set import CroppedSet
+from .cropped_stream import CroppedSettings, CroppedStream
+from .device_stream import DeviceStream
+from .heads import HeadName, HeadNetwork, build_network, load_trunk
+from .lanes import LaneSource, batches
+from .losses import LossWeights
+from .meshes import MeshStream, unseen_meshes
+from .pseudo_meshes import make_pseudo_meshes
+from .samples import Crops
+from .sources import Batch
+from .stream import CropStream
+from .stream_settings import StreamSettings
+from .tasks import HeatmapPart, full_task, heatmap_task, pose_task, weak_task
+from .train import OpenBatches, Task, Trainer, TrainSettings
+from .weak_losses import WITHOUT_POSE, WeakWeights
+
+HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK = (
+    "heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak",
+)  # fmt: skip
+STAGES = (HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK)
+PSEUDO_FILE = "meshes.npz"
+
+# Loads weights into a fresh network.
+Prepare = Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of one run share.
+
+    Attributes:
+        folder: each stage has a folder of its name in it.
+        config: of the network. head: what the network ends in.
+        settings: of the optimisation; ``steps`` is each stage's but the pose regressor's.
+        pose_steps: batches of the pose regressor's training.
+        weights: of L_fully and the other heads. weak: of L_weakly.
+        stream: rendered hands, and what is mixed with them.
+        real: cropped data sets for fine-tuning; None where there are none.
+        validation: named sets of crops of hands at the network's input size.
+        device: "cpu" or "cuda". workers: loader processes of each training process.
+        draw_on_device: whether the GPU draws and augments rendered hands.
+        start_from: weights of a bundle, or a checkpoint, to begin stages (a) and (c) with, or the
+            fine-tuning in place of this run's own stage (c).
+        minutes: stop each stage after so long.
+    """
+
+    folder: Path
+    config: NetworkConfig
+    head: HeadName = "mesh"
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    pose_steps: int = 1200
+    weights: LossWeights = field(default_factory=LossWeights)
+    weak: WeakWeights = WITHOUT_POSE
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    real: CroppedSettings | None = None
+    validation: dict[str, Crops] = field(default_factory=dict)
+    device: str = "cpu"
+    workers: int = 1
+    draw_on_device: bool = False
+    start_from: Path | None = None
+    minutes: float = math.inf
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a stage keeps its checkpoint."""
+        return self.folder / stage / FILE
+
+    @property
+    def pseudo_path(self) -> Path:
+        """The meshes of stage (e)."""
+        return self.folder / PSEUDO / PSEUDO_FILE
+
+    @property
+    def lane_batch(self) -> int:
+        """Crops of one lane's part of a batch."""
+        lanes = self.settings.lanes or parallel.world_size()
+        return max(1, self.settings.recipe.batch // lanes)
+
+    def train(
+        self,
+        task: Task,
+        open_batches: OpenBatches,
+        prepare: Prepare | None = None,
+        settings: TrainSettings | None = None,
+        validation: dict[str, Crops] | None = None,
+    ) -> Trainer:
+        """Run one task in the folder of its name."""
+        trainer = Trainer(
+            self.config,
+            settings or self.settings,
+            self.folder / task.name,
+            task,
+            self.validation if validation is None else validation,
+            self.device,
+            self.head,
+            prepare,
+        )
+        trainer.run(open_batches, self.minutes)
+        return trainer
+
+    def lanes_of(self, source: LaneSource) -> OpenBatches:
+        """Batches of a source, made by this run's loaders."""
+
+        def open_batches(own: list[int], of: int, start: int) -> Iterator[Batch]:
+            return batches(source, own, of, start, self.workers)
+
+        return open_batches
+
+    def rendered(self) -> OpenBatches:
+        """Batches of rendered hands and what is mixed with them."""
+        stream, seed = replace(self.stream, batch=self.lane_batch), self.settings.seed
+        if not self.draw_on_device:
+            return self.lanes_of(CropStream(stream, seed))
+
+        def open_batches(own: list[int], of: int, start: int) -> Iterator[Batch]:
+            if len(own) != 1:
+                raise InputError("a GPU that draws its own hands has one lane: leave --lanes out")
+            return iter(DeviceStream(stream, seed, self.device, self.workers, start, own[0], of))
+
+        return open_batches
+
+    def real_hands(self, pseudo: Path | None = None) -> tuple[CroppedSettings, OpenBatches]:
+        """Batches of real data, with pseudo-ground-truth meshes where they are given."""
+        if self.real is None:
+            raise InputError("fine-tuning takes labelled data: give --data LAYOUT:SPLIT:DIR")
+        settings = replace(self.real, batch=self.lane_batch, pseudo=pseudo)
+        return settings, self.lanes_of(CroppedStream(settings, self.settings.seed))
+
+
+def train_heatmaps(run: Run) -> Trainer:
+    """Stage (a): "we first train the stacked hourglass network ... with the heat-map loss"."""
+    prepare = None if run.start_from is None else starting_from(run.start_from)
+    return run.train(heatmap_task(), run.rendered(), prepare)
+
+
+def train_pose_regressor(run: Run) -> Trainer:
+    """Stage (b): "... and the 3D pose regressor separately with ... the 3D pose loss"."""
+    settings = replace(run.settings, steps=run.pose_steps, evaluate=run.pose_steps)
+    meshes = {"meshes": unseen_meshes(run.settings.seed)}
+    source = MeshStream(run.lane_batch, run.settings.seed)
+    return run.train(pose_task(), run.lanes_of(source), settings=settings, validation=meshes)
+
+
+def train_fully(run: Run) -> Trainer:
+    """Stage (c): all networks but the pose regressor, end to end, by L_fully.
+
+    Begins with what stages (a) and (b) have left in the run's folder, or with ``start_from``.
+    Without either, the pose regressor is trained first; heat-maps then learn along with the rest.
+    """
+    task = full_task(run.weights)
+    if run.checkpoint(FULL).exists():  # goes on; nothing to prepare
+        return run.train(task, run.rendered())
+    if run.start_from is not None:
+        return run.train(task, run.rendered(), starting_from(run.start_from))
+    if run.head == "mesh":
+        train_pose_regressor(run)
+
+    def prepare(network: nn.Module) -> None:
+        if run.checkpoint(HEATMAPS).exists():
+            _take_heatmaps(network, run.checkpoint(HEATMAPS))
+        if run.head == "mesh":
+            regressor: Any = network.pose_regressor
+            trained: Any = load_network(run.checkpoint(POSE)).network.pose_regressor
+            regressor.load_state_dict(trained.state_dict())
+
+    return run.train(task, run.rendered(), prepare)
+
+
+def fine_tune_heatmaps(run: Run) -> Trainer:
+    """Stage (d): "we first fine-tune the stacked hourglass network with the heat-map loss"."""
+    _, open_batches = run.real_hands()
+    return run.train(heatmap_task(True), open_batches, starting_from(_pretrained(run)))
+
+
+def make_pseudo(run: Run) -> Path:
+    """Stage (e): meshes of the real training data by the pretrained network and true heat-maps.
+
+    Returns:
+        The file; what is there already, of the same data, is kept.
+    """
+    settings, _ = run.real_hands()
+    path = run.pseudo_path
+    if parallel.rank() == 0 and not path.exists():
+        device = torch.device(run.device)
+        network = _network_of(run, _pretrained(run)).to(device)
+        make_pseudo_meshes(
+            network, CroppedSet(settings.folder), path, run.config.input_size,
+            run.config.heatmap_size, device,
+        )  # fmt: skip
+    parallel.wait_for_all()
+    return path
+
+
+def train_weakly(run: Run, pseudo: bool = True) -> Trainer:
+    """Stage (f): "then end-to-end fine-tune all networks with the combined loss L_weakly".
+
+    Args:
+        pseudo: whether to hold on to the pseudo-ground-truth meshes; without, surfaces degenerate
+            (the paper's Fig. 6).
+    """
+    settings, open_batches = run.real_hands(make_pseudo(run) if pseudo else None)
+    start = run.checkpoint(FINE_TUNED)
+    task = weak_task(run.weak, settings.far, settings.depth_px)
+    prepare = starting_from(start if start.exists() else _pretrained(run))
+    return run.train(task, open_batches, prepare)
+
+
+def starting_from(path: Path) -> Prepare:
+    """Begin with the weights of a checkpoint, or of a bundle's weights file. Another head takes
+    over the trunk alone.
+
+    Raises, when called: CheckpointError, BundleError, GraphMismatchError: weights that cannot be
+    read, or of another network.
+    """
+
+    def prepare(network: nn.Module) -> None:
+        if path.suffix == ".safetensors":
+            config: Any = network.config
+            load_weights(network, path, config, Topology.default())
+            return
+        state = read_checkpoint(path)
+        try:
+            if isinstance(network, HeadNetwork) and state["head"] != network.head_name:
+                load_trunk(network, state["average"])
+            else:
+                network.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} is of another network ({error})") from error
+
+    return prepare
+
+
+def _network_of(run: Run, path: Path) -> nn.Module:
+    if path.suffix != ".safetensors":
+        return load_network(path).network
+    network = build_network(run.config, Topology.default(), run.head)
+    starting_from(path)(network)
+    return network
+
+
+def _pretrained(run: Run) -> Path:
+    """Weights that fine-tuning begins with."""
+    path = run.checkpoint(FULL) if run.start_from is None else run.start_from
+    if not path.exists():
+        raise CheckpointError(
+            f"there is nothing to fine-tune at {path}: run `handmesh train full` first, or give "
+            "--start-from"
+        )
+    return path
+
+
+def _take_heatmaps(network: nn.Module, path: Path) -> None:
+    """The part that stage (a) trained."""
+    trained = HeatmapPart(load_network(path).network)
+    HeatmapPart(network).load_state_dict(trained.state_dict())

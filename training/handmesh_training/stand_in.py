@@ -1,0 +1,84 @@
+"""Rendered hands in the place of real data: seen by a depth camera, labelled as real sets are.
+
+For trying fine-tuning out without a data set, and for measuring it: their true meshes are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .datasets.sample import Sample
+from .rendered import HandRenderer, RenderSettings
+
+
+@dataclass(frozen=True)
+class DepthSensor:
+    """What a depth camera does to true depth.
+
+    Attributes:
+        noise_m: standard deviation at one metre; it grows with the square of the distance, as that
+            of structured light and of stereo does (Khoshelham and Elberink 2012).
+        step_m: levels that depth comes in, at one metre; growing likewise.
+        holes: share of pixels inside the hand without a reading; those at its edges go missing
+            three times as often.
+    """
+
+    noise_m: float = 0.004
+    step_m: float = 0.002
+    holes: float = 0.05
+
+    def see(self, rng: np.random.Generator, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(H, W) true metres, 0 for nothing, to what the sensor reads of them."""
+        square = np.square(depth_m)
+        noisy = depth_m + rng.normal(0, self.noise_m, depth_m.shape) * square
+        step = np.maximum(self.step_m * square, 1e-6)
+        read = np.round(noisy / step) * step
+        there = depth_m > 0
+        around = [np.roll(there, shift, axis) for shift in (-1, 1) for axis in (0, 1)]
+        edge = there & ~np.logical_and.reduce(around)
+        missing = rng.random(depth_m.shape) < np.where(edge, 3 * self.holes, self.holes)
+        return np.where(there & ~missing, read, 0).astype(np.float32)
+
+
+class RenderedSamples:
+    """The first ``count`` rendered hands of a seed, as a data set would give them.
+
+    Behind the hand there is a wall, half a metre farther off: a depth camera sees something
+    everywhere.
+
+    Attributes:
+        folder, split: names, as of a `datasets.Dataset`.
+    """
+
+    WALL_M = 0.5
+
+    def __init__(
+        self, settings: RenderSettings, seed: int, count: int, sensor: DepthSensor | None = None
+    ) -> None:
+        """
+        Args:
+            settings, seed: of the renderer; pictures are as large as its crops.
+            count: hands. sensor: what sees depth; None for a perfect one.
+        """
+        self.folder, self.split = Path("rendered"), f"seed {seed}"
+        self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
+        self.seed, self.count = seed, count
+        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        (record,) = self.renderer.records([index])
+        sample = record.to_sample()
+        depth, joints = sample.depth_m, sample.joints_m
+        if depth is None or joints is None:  # every rendered hand has both
+            raise AssertionError(f"rendered hand {index} came without depth")
+        wall = np.float32(joints[0, 2] + self.WALL_M)
+        rng = np.random.default_rng([self.seed, 31, index])
+        seen = self.sensor.see(rng, np.where(depth > 0, depth, wall))
+        return replace(sample, depth_m=seen)
