@@ -115,7 +115,7 @@ class _SynchronizedNorm(BatchNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or not dist.is_initialized():
             return super().forward(input)
-        x = input.float()
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [0, *range(2, x.ndim)]
         shape = (1, -1, *([1] * (x.ndim - 2)))
         count = total(x.new_tensor([x.numel() / x.shape[1]]))

@@ -1,0 +1,217 @@
+"""Runs that are killed, and runs of several processes, end where a single undisturbed one does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, multiprocessing
+
+from handmesh_training import parallel
+from handmesh_training.parallel import synchronize_norms, total
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from handmesh.nn import LightConfig, StageConfig
+from handmesh.nn.config import DecoderConfig
+from handmesh_training import parallel
+from handmesh_training.augment import Augmentation
+from handmesh_training.lanes import batches
+from handmesh_training.losses import LossWeights
+from handmesh_training.opencv import use_one_thread
+from handmesh_training.recipe import Recipe
+from handmesh_training.rendered import RenderSettings
+from handmesh_training.rendering import EnvironmentSet, SkinSet
+from handmesh_training.stream import CropStream
+from handmesh_training.stream_settings import StreamSettings
+from handmesh_training.tasks import full_task
+from handmesh_training.train import Trainer, TrainSettings
+
+folder, steps, lanes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+use_one_thread()
+environments, plain = EnvironmentSet.procedural(0, count=2, height=32), SkinSet.procedural
+EnvironmentSet.procedural = lambda *_: environments
+SkinSet.procedural = lambda seed, count, mesh, *_: plain(seed, 2, mesh, size=32)
+config = LightConfig(
+    input_size=64, stem_channels=8,
+    stages=tuple(StageConfig("fused", width, 1, 2.0) for width in (8, 16, 16, 24)),
+    pyramid_channels=(16, 16, 16), pyramid_depth=(1, 1, 1), joint_channels=8, global_channels=8,
+    latent=32, decoder=DecoderConfig(8, (8, 8), 8, 3, (4, 4), (4, 4), 16, True),
+)
+stream = StreamSettings(
+    batch=8 // lanes, pool=32, chunk=16, render=RenderSettings(crop_px=80),
+    augment=Augmentation(input_size=64),
+)
+recipe = Recipe(batch=8, warmup=2, precision="fp32", learning_rate=1e-3)
+settings = TrainSettings(
+    steps=steps, recipe=recipe, lanes=lanes, report=1, evaluate=1000, checkpoint_seconds=0.0,
+    tensorboard=False,
+)
+with parallel.process_group("cpu") as device:
+    trainer = Trainer(config, settings, folder, full_task(LossWeights()), device=device)
+    trainer.run(lambda own, of, start: batches(CropStream(stream, 3), own, of, start))
+"""
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "train_a_little.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def finish(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(
+    script: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of an epoch, checkpoints being written all the time."""
+    steps = 24
+    run = [sys.executable, str(script)]
+    finish([*run, str(tmp_path / "whole"), str(steps), "1"])
+    killed = tmp_path / "killed"
+    for _ in range(2):
+        process = subprocess.Popen(
+            [*run, str(killed), str(steps), "1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        log, reached = killed / "log.jsonl", 0
+        goal = (len(log.read_text().splitlines()) if log.exists() else 0) + 5
+        deadline = time.monotonic() + 120
+        while reached < goal and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            reached = len(log.read_text().splitlines()) if log.exists() else 0
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, "it was still running"
+        assert 0 < state_of(killed)["step"] < steps
+    finish([*run, str(killed), str(steps), "1"])
+
+    one, two = state_of(tmp_path / "whole"), state_of(killed)
+    assert one["step"] == two["step"] == steps
+    for part in ("network", "average"):
+        for name, value in one[part].items():
+            assert torch.equal(value, two[part][name]), (part, name)
+    leftovers = [path.name for path in killed.iterdir() if path.name.endswith(".tmp")]
+    assert len(leftovers) <= 2, "one for each kill at most"
+
+
+def test_two_processes_train_as_one_does_on_the_same_batches(script: Path, tmp_path: Path) -> None:
+    """Under torchrun, with two lanes: gradients and norms are those of the whole batch."""
+    finish([sys.executable, str(script), str(tmp_path / "one"), "4", "2"])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-port", str(free_port())]
+    finish([*torchrun, str(script), str(tmp_path / "two"), "4", "2"])
+
+    one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
+    assert one["images_seen"] == two["images_seen"] == 32
+    start = torch.load(tmp_path / "one" / "checkpoint.pt", weights_only=True)["network"]
+    for part in ("network", "average"):
+        for name, value in one[part].items():
+            if value.is_floating_point():
+                scale = float(start[name].abs().max().clamp(min=1e-3))
+                # Adam divides by the gradient's size: where that is near 0, rounding decides.
+                difference = (value - two[part][name]).abs()
+                assert float(difference.max()) < 5e-3 * max(scale, 1.0), (part, name)
+                assert float(difference.mean()) < 2e-4 * max(scale, 1.0), (part, name)
+
+
+def _norms(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": (Path(folder) / "port").read_text(),
+    }
+    with parallel.process_group("cpu"):
+        network = _with_norms()
+        synchronize_norms(network)
+        inputs = _inputs()[rank * 3 : rank * 3 + 3].requires_grad_()
+        output = network(inputs)
+        loss = _loss(output)
+        loss.backward()
+        torch.save(
+            {
+                "output": output.detach(),
+                "gradient": inputs.grad,
+                "weights": [total(p.grad) for p in network.parameters()],
+                "state": network.state_dict(),
+            },
+            Path(folder) / f"{rank}.pt",
+        )
+
+
+def _with_norms() -> torch.nn.Sequential:
+    torch.manual_seed(1)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 5, 3, bias=False),
+        torch.nn.BatchNorm2d(5),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(80, 4),
+        torch.nn.BatchNorm1d(4),
+    ).double()
+
+
+def _inputs() -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(6, 2, 6, 6, generator=generator, dtype=torch.float64)
+
+
+def _loss(output: Tensor) -> Tensor:
+    """A sum over samples, so that two halves add up to the whole."""
+    return (output.sin() * torch.arange(1, 5)).sum()
+
+
+def test_norms_of_two_processes_are_those_of_the_joint_batch(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text(str(free_port()))
+    multiprocessing.spawn(_norms, args=(str(tmp_path),), nprocs=2)
+    halves = [torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1)]
+
+    network, inputs = _with_norms(), _inputs().requires_grad_()
+    output = network(inputs)
+    _loss(output).backward()
+
+    exact = {"rtol": 1e-10, "atol": 1e-12}
+    assert inputs.grad is not None
+    torch.testing.assert_close(torch.cat([h["output"] for h in halves]), output.detach(), **exact)
+    torch.testing.assert_close(torch.cat([h["gradient"] for h in halves]), inputs.grad, **exact)
+    for i, parameter in enumerate(network.parameters()):
+        torch.testing.assert_close(halves[0]["weights"][i], parameter.grad, **exact)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(halves[0]["state"][name], value, **exact)
+        torch.testing.assert_close(halves[1]["state"][name], value, **exact)
+
+
+def test_alone_norms_stay_as_they_are() -> None:
+    network = _with_norms()
+    synchronize_norms(network)
+    assert [type(m) for m in network][1] is torch.nn.BatchNorm2d
+    value = torch.ones(3, requires_grad=True)
+    assert total(value) is value
