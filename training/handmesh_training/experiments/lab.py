@@ -1,0 +1,307 @@
+"""What the studies share: two domains of rendered hands, trainings that are made once, and errors.
+
+The first domain is what networks are pretrained on. The second stands in for a real RGB-D set:
+hands of another build, other skins and places, seen by a noisy depth camera; true meshes are known,
+so that what weak supervision does to the surface can be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from handmesh.graph import Topology
+from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig
+from handmesh.types import CROP_MARGIN, UNIT_BONE
+
+from .. import metrics
+from ..augment import Augmentation
+from ..checkpoint import FILE, load_network, read_checkpoint
+from ..cropped_set import CroppedSet, build
+from ..cropped_stream import CroppedSettings, CroppedStream
+from ..hand import HandModel
+from ..heads import HeadName, skin_joints
+from ..lanes import batches
+from ..losses import PAPER, LossWeights
+from ..pseudo_meshes import make_pseudo_meshes
+from ..recipe import Recipe
+from ..rendered import HandRenderer, RenderSettings
+from ..sources import Batch, to_input
+from ..stages import HEATMAPS, POSE, Run, starting_from, train_pose_regressor
+from ..stand_in import DepthSensor, RenderedSamples
+from ..tasks import HeatmapPart, full_task, heatmap_task
+from ..train import Task, Trainer, TrainSettings
+
+MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
+# Seeds of the four sets.
+TRAINING, SHIFTED_TRAINING, VALIDATION, SHIFTED_VALIDATION = 101, 202, 303, 404
+# The second domain's people: shorter, thicker fingers and broader hands than the first has.
+SHIFT = (("finger_length", -0.9), ("finger_diameter", 1.2), ("hand_scale", -0.4), ("weight", 0.8))
+
+# A tenth of the networks that are shipped: the comparison is between ways of training.
+SMALL_LIGHT = LightConfig(
+    input_size=64,
+    stages=(
+        StageConfig("fused", 24, 1, 2.0),
+        StageConfig("fused", 32, 2, 2.0),
+        StageConfig("separable", 64, 3, 3.0),
+        StageConfig("separable", 96, 2, 3.0),
+    ),
+    pyramid_channels=(24, 32, 48),
+    pyramid_depth=(1, 1, 1),
+    latent=128,
+)
+SMALL_PAPER = PaperConfig(input_size=64, features=48, residuals_per_position=1, latent=128)
+CONFIGS: dict[str, NetworkConfig] = {"light": SMALL_LIGHT, "paper": SMALL_PAPER}
+RECIPE = Recipe(batch=32, warmup=100, schedule="cosine", average=0.99)
+
+
+@dataclass(frozen=True)
+class LabSettings:
+    """How large the studies are.
+
+    Attributes:
+        network: "light" or "paper", in small. hands: of the first domain. shifted: of the second.
+        validation: hands that are measured, of each. heatmap_steps, steps, tuning_steps: batches
+            of stages (a), (c), and (d) and (f). skins, environments: of the second domain; made up
+            where not given, as the first domain's are.
+    """
+
+    network: str = "light"
+    hands: int = 12_000
+    shifted: int = 3_000
+    validation: int = 600
+    heatmap_steps: int = 300
+    steps: int = 800
+    tuning_steps: int = 250
+    skins: Path | None = None
+    environments: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Hands:
+    """N hands to be measured on: pictures at the network's input size, cameras and the truth.
+
+    Attributes:
+        images: (N, S, S, 3) uint8. intrinsics: (N, 4) float64 fx, fy, cx, cy.
+        joints_m: (N, 21, 3), vertices_m: (N, V, 3) float64, camera frame.
+    """
+
+    images: NDArray[np.uint8]
+    intrinsics: NDArray[np.float64]
+    joints_m: NDArray[np.float64]
+    vertices_m: NDArray[np.float64]
+
+    def lift(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(N, P, 3) of (u, v, d) to metres; root depth and scale given (section 5.1)."""
+        start, end = UNIT_BONE
+        bone = np.linalg.norm(self.joints_m[:, end] - self.joints_m[:, start], axis=-1)
+        z = self.joints_m[:, :1, 2] + points[..., 2] * bone[:, None]  # (N, P)
+        pixel = points[..., :2] * self.images.shape[1] - 0.5
+        lens = self.intrinsics[:, None]
+        xy = (pixel - lens[..., 2:]) / lens[..., :2] * z[..., None]
+        return np.concatenate([xy, z[..., None]], axis=-1)
+
+
+class Lab:
+    """Sets and trainings in a folder, made when they are first asked for."""
+
+    def __init__(self, folder: Path, settings: LabSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.config = CONFIGS[settings.network]
+        side = self.config.input_size
+        self.first = RenderSettings(crop_px=side * 5 // 4, margin=MARGIN, empty=0.0)
+        self.second = replace(
+            self.first, skins=settings.skins, environments=settings.environments, shape_shift=SHIFT
+        )
+
+    @cached_property
+    def training(self) -> CroppedSet:
+        """The first domain, with meshes."""
+        return self._set("rendered", self.first, TRAINING, self.settings.hands)
+
+    @cached_property
+    def shifted(self) -> CroppedSet:
+        """The second domain, with the depth camera's pictures; its 3D joints are labelled, and left
+        aside by losses that do not ask for them."""
+        return self._set("shifted", self.second, SHIFTED_TRAINING, self.settings.shifted)
+
+    def _set(self, name: str, look: RenderSettings, seed: int, count: int) -> CroppedSet:
+        samples = RenderedSamples(look, seed, count, DepthSensor())
+        vertices = Topology.default().vertex_count
+        return build(
+            [samples], self.folder / "data" / name, look.crop_px, MARGIN, DEPTH_PX, vertices
+        )
+
+    @cached_property
+    def validation(self) -> dict[str, Hands]:
+        """Hands of both domains that no training sees."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        looks = {"first": (self.first, VALIDATION), "second": (self.second, SHIFTED_VALIDATION)}
+        return {name: self._hands(look, seed) for name, (look, seed) in looks.items()}
+
+    def _hands(self, look: RenderSettings, seed: int) -> Hands:
+        closer = replace(look, crop_px=self.config.input_size, margin=CROP_MARGIN)
+        records = HandRenderer(closer, seed).records(range(self.settings.validation))
+        return Hands(
+            np.stack([r.image for r in records]),
+            np.stack([r.intrinsics for r in records]).astype(np.float64),
+            np.stack([r.joints_m for r in records]).astype(np.float64),
+            np.stack([r.vertices_m for r in records]).astype(np.float64),
+        )
+
+    def train(
+        self,
+        folder: Path,
+        task: Task,
+        data: CroppedSet,
+        seed: int,
+        steps: int,
+        head: HeadName = "mesh",
+        prepare: Callable[[nn.Module], None] | None = None,
+        recipe: Recipe = RECIPE,
+        pseudo: Path | None = None,
+    ) -> Path:
+        """One training; returns its checkpoint. One that is complete is not made again."""
+        path = folder / FILE
+        if path.exists() and int(read_checkpoint(path)["step"]) >= steps:
+            return path
+        settings = TrainSettings(
+            steps, recipe, seed, 1, report=50, evaluate=steps + 1, tensorboard=False
+        )
+        # A smaller share of hard cases than in earnest: hands are in the picture, the right way.
+        augment = Augmentation(
+            self.config.input_size, MARGIN, wide=0, misses=0, left=0, occluders=0.1
+        )
+        stream = CroppedStream(
+            CroppedSettings(data.folder, recipe.batch, pseudo, augment=augment), seed
+        )
+        trainer = Trainer(self.config, settings, folder, task, head=head, prepare=prepare)
+
+        def open_batches(own: list[int], of: int, start: int) -> Any:
+            made = batches(stream, own, of, start)
+            return map(_all_labelled, made) if data is self.training else made
+
+        trainer.run(open_batches)
+        return path
+
+    def regressor(self) -> Path:
+        """The pose regressor of all networks with a mesh; linear, and the same for every seed."""
+        run = Run(
+            self.folder / "shared",
+            self.config,
+            settings=TrainSettings(recipe=RECIPE, tensorboard=False),
+            pose_steps=400,
+            workers=0,
+        )
+        if not run.checkpoint(POSE).exists():
+            train_pose_regressor(run)
+        return run.checkpoint(POSE)
+
+    def heatmaps(self, seed: int, recipe: Recipe = RECIPE) -> Path:
+        """Stage (a)."""
+        folder = self.folder / "shared" / f"{HEATMAPS}-{recipe.optimizer}" / f"seed{seed}"
+        steps = self.settings.heatmap_steps
+        return self.train(folder, heatmap_task(), self.training, seed, steps, recipe=recipe)
+
+    def pretrained(
+        self,
+        seed: int,
+        head: HeadName = "mesh",
+        weights: LossWeights = PAPER,
+        name: str = "full",
+        recipe: Recipe = RECIPE,
+    ) -> Path:
+        """Stage (c) after (a) and (b)."""
+        heatmaps = self.heatmaps(seed, recipe)
+
+        def prepare(network: nn.Module) -> None:
+            trained = HeatmapPart(load_network(heatmaps).network)
+            HeatmapPart(network).load_state_dict(trained.state_dict())
+            if head == "mesh":
+                own: Any = network.pose_regressor
+                fixed: Any = load_network(self.regressor()).network.pose_regressor
+                own.load_state_dict(fixed.state_dict())
+
+        folder = self.folder / "shared" / f"{name}-{head}" / f"seed{seed}"
+        steps = self.settings.steps
+        return self.train(
+            folder, full_task(weights), self.training, seed, steps, head, prepare, recipe
+        )
+
+    def tuned_heatmaps(self, seed: int, head: HeadName = "mesh") -> Path:
+        """Stage (d) after (c)."""
+        folder = self.folder / "shared" / f"tuned-heatmaps-{head}" / f"seed{seed}"
+        start = self.pretrained(seed, head)
+        return self.train(
+            folder, heatmap_task(True), self.shifted, seed, self.settings.tuning_steps, head,
+            starting_from(start),
+        )  # fmt: skip
+
+    def pseudo(self, seed: int) -> Path:
+        """Stage (e)."""
+        path = self.folder / "shared" / "pseudo" / f"seed{seed}.npz"
+        if not path.exists():
+            network = load_network(self.pretrained(seed)).network
+            make_pseudo_meshes(
+                network, self.shifted, path, self.config.input_size, self.config.heatmap_size,
+                torch.device("cpu"),
+            )  # fmt: skip
+        return path
+
+    def predict(self, checkpoint: Path, hands: Hands) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Joints (N, 21, 3) and vertices (N, V, 3) in metres; None for a network without a mesh."""
+        loaded = load_network(checkpoint)
+        found_joints, found_vertices = [], []
+        with torch.no_grad():
+            for first in range(0, len(hands.images), 64):
+                images = torch.from_numpy(hands.images[first : first + 64])
+                output = loaded.network(to_input(images))
+                found_joints.append(output.joints.float().numpy())
+                found_vertices.append(output.vertices.float().numpy())
+        joints = hands.lift(np.concatenate(found_joints))
+        if loaded.head == "lbs":
+            with torch.no_grad():
+                posed = skin_joints(HandModel(), torch.from_numpy(joints).float())
+            return joints, posed.numpy()
+        vertices = np.concatenate(found_vertices)
+        return joints, hands.lift(vertices) if vertices.shape[1] else None
+
+    def errors(self, checkpoint: Path, domain: str = "first") -> dict[str, float]:
+        """Pose and mesh error in mm, root and scale given; AUC of the joints, 20 to 50 mm; and how
+        much rougher the surface is than the true one, in mm."""
+        hands = self.validation[domain]
+        joints, vertices = self.predict(checkpoint, hands)
+        each = np.linalg.norm(joints - hands.joints_m, axis=-1) * MM
+        figures = {"pose": float(each.mean()), "AUC": metrics.auc(each, 20.0, 50.0)}
+        if vertices is not None:
+            offsets = (vertices - hands.vertices_m) * MM
+            figures["mesh"] = float(np.linalg.norm(offsets, axis=-1).mean())
+            figures["roughness"] = roughness(offsets)
+        return figures
+
+
+def roughness(offsets: NDArray[np.float64]) -> float:
+    """Mean length of what Eq. (5) squares, for (N, V, 3) offsets from the truth: a vertex's offset
+    less the mean of its neighbours'."""
+    faces = Topology.default().faces
+    count = offsets.shape[1]
+    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
+    near = np.zeros((count, count))
+    near[pairs[:, 0], pairs[:, 1]] = 1
+    near /= near.sum(axis=1, keepdims=True)
+    return float(np.linalg.norm(offsets - near @ offsets, axis=-1).mean())
+
+
+def _all_labelled(batch: Batch) -> Batch:
+    """Rendered hands keep their mesh's label."""
+    return batch
