@@ -9,6 +9,7 @@ twist, and the lengths of all other bones are the template's: what the paper's c
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from handmesh.errors import InputError
@@ -23,7 +24,7 @@ _BONES_PER_FINGER = 3
 # Metres below which two joints give no direction: far below what any label resolves.
 _COINCIDENT = 1e-7
 # 1 + cos below which a turn has no axis of its own.
-_OPPOSITE = 1e-12
+_OPPOSITE = 1e-18
 
 
 def fit_pose(model: HandModel, joints_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,7 +62,7 @@ def fit_pose(model: HandModel, joints_m: Tensor) -> tuple[Tensor, Tensor, Tensor
         pivots = [1 + _BONES_PER_FINGER * finger + bone for finger in range(len(_BASES))]
         start = [PIVOT_JOINTS[pivot] for pivot in pivots]
         end = [joint + 1 for joint in start]
-        along = torch.nn.functional.normalize(rest[end] - rest[start], dim=-1)  # (5, 3)
+        along = F.normalize(rest[end] - rest[start], dim=-1)  # (5, 3)
         step = (joints[:, end] - joints[:, start])[..., None, :] @ parent  # (B, 5, 1, 3)
         step = step[..., 0, :]  # (B, 5, 3), seen from the parent bone
         length = step.norm(dim=-1, keepdim=True)
@@ -111,7 +112,7 @@ def swing(a: Tensor, b: Tensor, hinge: Tensor) -> Tensor:
     identity = torch.eye(3, dtype=a.dtype, device=a.device)
     turn = identity + cross + cross @ cross / behind.clamp(min=_OPPOSITE)[..., None]
     across = hinge - (hinge * a).sum(dim=-1, keepdim=True) * a
-    across = torch.nn.functional.normalize(across, dim=-1)
+    across = F.normalize(across, dim=-1)
     half_turn = 2 * across[..., None] * across[..., None, :] - identity
     return torch.where(behind[..., None] < _OPPOSITE, half_turn, turn)
 

@@ -6,8 +6,8 @@ the paper gives its other rival, the parametric head.
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from handmesh.nn.config import JOINT_COUNT
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..bones import web_share
 from ..hand import PIVOT_COUNT, HandModel
