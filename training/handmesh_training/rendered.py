@@ -1,7 +1,7 @@
 """Rendered hands with exact labels. Sample ``i`` of a seed is always the same sample.
 
-Random numbers are drawn for blocks of `BLOCK` samples: block ``b`` has a generator of its own,
-seeded by ``[seed, b]``, and sample ``i`` is row ``i % BLOCK`` of block ``i // BLOCK``. What a
+Random numbers are drawn for blocks of `BLOCK` samples: block ``b`` has a generator of its own (see
+`seeds`), and sample ``i`` is row ``i % BLOCK`` of block ``i // BLOCK``. What a
 sample shows therefore depends on seed and index alone: not on what was rendered before, nor on how
 many processes share the work. `docs/rendering.md` says what may differ between machines.
 """
@@ -31,6 +31,7 @@ from .rendering.renderer import Rendered, Renderer
 from .rendering.skins import SkinSet
 from .samples import Crops
 from .sampling import HandViews, sample_views
+from .seeds import Purpose, generator
 from .tones import nearest_monk, skin_albedo
 
 # Samples that share a random generator. Changing it changes every sample.
@@ -193,7 +194,7 @@ class HandRenderer:
         if number in self._blocks:
             self._blocks.move_to_end(number)
             return self._blocks[number]
-        rng = np.random.default_rng([self.seed, number])
+        rng = generator(self.seed, Purpose.BLOCK, number)
         views = sample_views(rng, self.model, BLOCK, self.settings.crop_px, self.settings.margin)
         empty = rng.random(BLOCK) < self.settings.empty
         hands = Hands(

@@ -14,6 +14,7 @@ from .datasets.crops import can_crop, to_crops
 from .opencv import use_one_thread
 from .photos import load_crops
 from .samples import Crops
+from .seeds import Purpose, generator
 from .sources import Batch, open_source, to_tensors
 from .stream_settings import StreamSettings
 
@@ -111,7 +112,7 @@ class CropStream(IterableDataset[Batch]):
             for fill in fills:
                 pool.put(fill.rows, source.crops(fill.numbers))
             # A generator for each batch: going on needs no memory of those before.
-            rng = np.random.default_rng([self.seed, 7, worker, done])
+            rng = generator(self.seed, Purpose.BATCH, worker, done)
             parts = [pool.take(rows)]
             if settings.others_per_batch:
                 parts.append(labelled.draw(rng, settings.others_per_batch))

@@ -33,6 +33,7 @@ from .hand import HandModel
 from .metrics import box_normalised_error, procrustes_error, root_aligned_error
 from .samples import Crops
 from .sampling import sample_views
+from .seeds import Purpose, generator
 from .stream import Batch, CropStream, StreamSettings, loader
 
 # Middle finger's MCP to PIP of the template: what one "bone" is when errors are told in mm.
@@ -259,7 +260,7 @@ class Trainer:
         Returns:
             Its mean joint error on unseen meshes, in mm.
         """
-        model, rng = HandModel(), np.random.default_rng([self.settings.seed, 3])
+        model, rng = HandModel(), generator(self.settings.seed, Purpose.POSE_REGRESSOR)
         regressor: Any = self.network.pose_regressor
         regressor.train()
         optimizer = torch.optim.Adam(regressor.parameters(), lr=1e-3)

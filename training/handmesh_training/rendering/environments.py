@@ -14,6 +14,7 @@ from handmesh_training.opencv import cv2
 from handmesh_training.rendering import harmonics
 from handmesh_training.rendering.resizing import enlarge, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
+from handmesh_training.seeds import Purpose, generator
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 # Panoramas are stored up to this multiple of white; what is brighter has burnt out anyway.
@@ -157,7 +158,7 @@ class EnvironmentSet:
         """
         if count < 1:
             raise InputError(f"expected count >= 1, got {count}")
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, Purpose.ENVIRONMENTS)
         return cls.from_panoramas(_made_up(rng, height) for _ in range(count))
 
     @classmethod

@@ -17,6 +17,7 @@ from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.paint import BakedSurface, lines, paint, polish
 from handmesh_training.rendering.resizing import enlarge, fill, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
+from handmesh_training.seeds import Purpose, generator
 
 # The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
 MONK_SCALE = (
@@ -113,7 +114,7 @@ class SkinSet:
         if vertices_m is not None and joints_m is not None:
             rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
             joints = checked("joints_m", joints_m, np.float64, (21, 3))
-            images = _drawn_over(np.random.default_rng(seed), images, mesh, rest, joints, region)
+            images = _drawn_over(generator(seed, Purpose.SKINS), images, mesh, rest, joints, region)
         return cls._filled(images, mesh, region)
 
     @classmethod
@@ -147,7 +148,7 @@ class SkinSet:
         uv = mesh.uv[_largest_island(mesh.uv)]  # an arm may lie far off in the atlas
         low, high = uv.reshape(-1, 2).min(0), uv.reshape(-1, 2).max(0)
         region = (float(low[0]), float(1 - high[1]), float(high[0]), float(1 - low[1]))
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, Purpose.SKINS)
         if vertices_m is None or joints_m is None:
             y, x = np.mgrid[:size, :size] * (0.2 / size)
             flat = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
