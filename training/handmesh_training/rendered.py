@@ -255,11 +255,6 @@ class HandRenderer:
         """Crops ``number * count`` to ``(number + 1) * count``. Raises as `draw`."""
         return self.crops(range(number * count, (number + 1) * count))
 
-    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
-        """The same samples as pictures (count, S, S, 3) RGB and the hands on them."""
-        scene = self.scene(number, count)
-        return self.render(scene).image, scene.views
-
 
 def labelled(views: HandViews, images: NDArray[np.uint8]) -> Crops:
     """Pictures (B, S, S, 3) of right hands with what is known about them."""
