@@ -112,6 +112,7 @@ class HandRenderer:
             uv=asset.corner_uv,
             parts=asset.weights.argmax(axis=1).astype(np.uint8),
             arm=asset.vertices_m[:, 1].copy(),  # fingers point up: the arm goes down (+y)
+            hand=asset.hand_faces,
         )
         joints = asset.joint_regressor @ asset.vertices_m
         # The end of the arm, and the vertices nearest to finger tips and wrist.

@@ -29,13 +29,15 @@ class Rendered:
 
     Attributes:
         image: (B, S, S, 3) uint8 RGB.
-        mask: (B, S, S) uint8 share of the pixel that the hand covers, 0..255.
-        depth: (B, S, S) float32 metres of the nearest surface in the pixel, 0 = none; or None.
-        parts: (B, S, S) uint8 part label of that surface, 255 = none; or None.
-        normals: (B, S, S, 3) float32 its unit normal, outward, camera frame (+x right, +y down,
-            +z away), 0 = none; or None.
+        mask: (B, S, S) uint8 share of the pixel in which the bare hand is seen, 0..255.
+        depth: (B, S, S) float32 metres of its nearest surface in the pixel, 0 = none; or None.
+        parts: (B, S, S) uint8 part label of the mesh's nearest surface, 255 = none; or None.
+        normals: (B, S, S, 3) float32 unit normal of that surface, outward, camera frame (+x right,
+            +y down, +z away), 0 = none; or None.
 
-    All but the image are of the hand alone: what hides it leaves a hole in them.
+    All but the image are of the mesh alone: what hides it leaves a hole in them. Mask and depth are
+    of the faces that `RenderMesh.hand` names, where no sleeve lies on them; parts and normals of
+    the whole mesh, the arm and its sleeve included.
     """
 
     image: Any
@@ -101,6 +103,7 @@ class Renderer:
         self._kept: list[dict[str, Any]] = []  # arrays that the structs point to
         self._is_panorama = self._device.put(self._backgrounds.is_panorama.astype(np.uint8))
         bare = np.full(mesh.vertex_count, -1.0, dtype=np.float32)
+        every = np.ones(len(mesh.faces), dtype=np.uint8)
         fan_start, fan = mesh.fans()
         arrays: dict[str, Any] = {
             "faces": mesh.faces,
@@ -109,6 +112,7 @@ class Renderer:
             "arm": bare if mesh.arm is None else mesh.arm,
             "fan_start": fan_start,
             "fan": fan,
+            "hand": every if mesh.hand is None else mesh.hand.astype(np.uint8),
         }
         arrays = {name: self._device.put(array) for name, array in arrays.items()}
         self._kept.append(arrays)
