@@ -12,6 +12,7 @@ import numpy.typing as npt
 from handmesh.errors import ImageError, InputError
 from handmesh_training.opencv import cv2
 from handmesh_training.rendering import harmonics
+from handmesh_training.rendering.folders import PHOTO_SUFFIXES, panorama_files, photo_files
 from handmesh_training.rendering.resizing import enlarge, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
 from handmesh_training.seeds import Purpose, generator
@@ -19,7 +20,6 @@ from handmesh_training.seeds import Purpose, generator
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 # Panoramas are stored up to this multiple of white; what is brighter has burnt out anyway.
 PANORAMA_WHITE = 2.5
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BackgroundSet:
             InputError: no photo there.
             ImageError: a file that is not an image.
         """
-        files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+        files = photo_files(Path(folder))
         if not files:
             raise InputError(f"{folder} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
         if limit is not None and len(files) > limit:
@@ -135,7 +135,7 @@ class EnvironmentSet:
             InputError: no panorama there.
             ImageError: a file that cannot be read.
         """
-        files = sorted(Path(folder).glob("*.hdr"))
+        files = panorama_files(Path(folder))
         if not files:
             raise InputError(f"{folder} holds no .hdr panorama; use EnvironmentSet.procedural")
 

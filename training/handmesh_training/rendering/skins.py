@@ -13,6 +13,7 @@ import numpy.typing as npt
 from handmesh.errors import ImageError, InputError
 from handmesh_training.opencv import cv2
 from handmesh_training.rendering.arrays import checked
+from handmesh_training.rendering.folders import SKIN_CROP, skin_files
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.paint import BakedSurface, lines, paint, polish
 from handmesh_training.rendering.resizing import enlarge, fill, shrink
@@ -89,7 +90,7 @@ class SkinSet:
             ImageError: a file that is not an image, or of another size than the crop.
         """
         folder = Path(folder)
-        crop = folder / "crop.json" if crop is None else Path(crop)
+        crop = folder / SKIN_CROP if crop is None else Path(crop)
         try:
             described = json.loads(crop.read_text())
             width, height = (float(n) for n in described["atlas_size"])
@@ -100,7 +101,7 @@ class SkinSet:
                 f"({error}); write one, or use SkinSet.procedural"
             ) from error
         region = (x0 / width, y0 / height, x1 / width, y1 / height)
-        files = sorted(folder.glob("*.png"))
+        files = skin_files(folder)
         if not files:
             raise InputError(f"{folder} holds no .png skin texture; use SkinSet.procedural")
         size = (round(x1 - x0), round(y1 - y0))
