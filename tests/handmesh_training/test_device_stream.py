@@ -170,7 +170,7 @@ from handmesh_training import device_stream, rendered
 from handmesh_training.rendering import BackgroundSet, EnvironmentSet
 
 places = EnvironmentSet.procedural(0, 1, height=16)
-BackgroundSet.joined([places.panoramas])
+BackgroundSet.from_images([places.panoramas.textures.image(0)])
 try:
     EnvironmentSet.from_folder(sys.argv[1])
 except ModuleNotFoundError as error:

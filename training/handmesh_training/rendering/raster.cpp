@@ -78,8 +78,9 @@ struct HmMesh {
 };
 
 struct HmTextures {
-  const uint8_t* texels;       // RGBX, all images and mip levels one after the other
-  const int64_t* offset;       // (T, levels) first byte of a level
+  const uint8_t* const* texels; // (T,) RGBX of the stack that the image is in: its images and mip
+                               // levels one after the other
+  const int64_t* offset;       // (T, levels) first byte of a level there
   const int32_t* extent;       // (T, levels, 2) height, width
   int32_t count, levels;
 };
