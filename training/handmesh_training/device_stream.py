@@ -2,8 +2,10 @@
 
 Only numbers cross the bus: poses, cameras and looks, a few tens of kilobytes a hand; and the crops
 of photos and stored sets. Pictures are made, kept and augmented on the device. The batches do not
-depend on how many processes there are, and go on bit for bit after a stop. It runs on a CPU as
-well, where it is slower than `stream`; tests do.
+depend on how many processes there are. It runs on a CPU as well, where it is slower than `stream`;
+tests do, and there a stopped run goes on bit for bit. On a GPU the seeds and the samples are the
+same after a stop; whether the pixels are, to the last bit, has not been tried: see
+`docs/rendering.md`.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ class DeviceStream:
         device: where pictures are drawn and batches live.
         workers: processes that decide what to show; 0 does it in this one. With photos or data
             sets there is one more, which reads them.
-        start: batches consumed in an earlier run; those that follow are the same as if it had gone
+        start: batches consumed in an earlier run; those that follow show the same as if it had gone
             on.
         rank, world: number of this process and of all that train together; each has its own.
 
