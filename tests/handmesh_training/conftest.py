@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,14 @@ def body_part() -> BodyPart:
     from handmesh_training.template.source import load_anny
 
     return load_anny()
+
+
+@pytest.fixture(autouse=True)
+def photo_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where shrunken photos are kept; not in the user's cache folder."""
+    folder = tmp_path_factory.getbasetemp() / "photos"
+    monkeypatch.setattr("handmesh_training.rendering.photo_cache.cache_folder", lambda: folder)
+    return folder
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from penetration import MeshPenetration, surface_distance, winding_number
 
 from handmesh_training.collisions import (
     CAPSULE_COUNT,
@@ -16,7 +17,6 @@ from handmesh_training.collisions import (
 )
 from handmesh_training.gestures.library import default_library
 from handmesh_training.hand import HandModel
-from handmesh_training.penetration import MeshPenetration, surface_distance, winding_number
 from handmesh_training.poses import draw_poses
 
 Array = NDArray[np.float64]

@@ -170,7 +170,7 @@ from handmesh_training import device_stream, rendered
 from handmesh_training.rendering import BackgroundSet, EnvironmentSet
 
 places = EnvironmentSet.procedural(0, 1, height=16)
-BackgroundSet.joined([places.panoramas])
+BackgroundSet.from_images([places.panoramas.textures.image(0)])
 try:
     EnvironmentSet.from_folder(sys.argv[1])
 except ModuleNotFoundError as error:
@@ -194,3 +194,14 @@ def test_batches_on_a_gpu_stay_there() -> None:
     for batch, other in zip(batches, expected, strict=True):
         assert all(values.is_cuda for values in batch.values())
         assert {k: v.shape for k, v in batch.items()} == {k: v.shape for k, v in other.items()}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize("start", [1, 7])
+def test_a_stopped_run_goes_on_as_if_it_had_not_on_a_gpu(start: int) -> None:
+    whole = list(itertools.islice(DeviceStream(SETTINGS, 0, "cuda"), start + 3))[start:]
+    again = list(itertools.islice(DeviceStream(SETTINGS, 0, "cuda", start=start), 3))
+    for a, b in zip(whole, again, strict=True):
+        for name in a:
+            assert torch.equal(a[name], b[name]), name

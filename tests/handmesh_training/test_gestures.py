@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from penetration import surface_distance
 
 from handmesh.errors import BundleError, InputError
 from handmesh_training.gestures import build
@@ -17,7 +18,6 @@ from handmesh_training.gestures.contact import parse_place, solve, start_angles
 from handmesh_training.gestures.library import GestureLibrary, default_library
 from handmesh_training.hand import PIVOT_JOINTS, HandModel
 from handmesh_training.limits import FLEXION, angle_limits
-from handmesh_training.penetration import surface_distance
 from handmesh_training.poses import KIND_SHARES
 
 Array = NDArray[np.float64]

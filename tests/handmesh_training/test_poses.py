@@ -28,7 +28,6 @@ from handmesh_training.poses import (
     capsules_of,
     choose_gestures,
     draw_poses,
-    sample_angles,
     sample_shapes,
     self_collides,
 )
@@ -37,16 +36,17 @@ Array = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def angles() -> Array:
+def angles(hand_model: HandModel) -> Array:
     """(4000, 17, 3) degrees."""
-    return np.rad2deg(sample_angles(np.random.default_rng(0), 4000)[0])
+    drawn = draw_poses(np.random.default_rng(0), hand_model, 4000)
+    return np.rad2deg(drawn.angles.double().numpy())
 
 
 def test_joints_keep_their_limits(angles: Array) -> None:
     assert angles.shape == (4000, PIVOT_COUNT, 3)
     limits = np.rad2deg(angle_limits())
-    assert (angles >= limits[..., 0] - 1e-9).all()
-    assert (angles <= limits[..., 1] + 1e-9).all()
+    assert (angles >= limits[..., 0] - 1e-5).all()  # float32 radians
+    assert (angles <= limits[..., 1] + 1e-5).all()
     for offset, joint in enumerate(FLEXION_LIMITS_DEG):
         low, high = FLEXION_LIMITS_DEG[joint]
         flexion = angles[:, FINGER_BASES + offset, FLEXION]
@@ -116,7 +116,9 @@ def test_named_hands_look_like_their_gesture(hand_model: HandModel) -> None:
     assert degrees.max() < 45
 
 
-def test_drawn_hands_pass_and_many_others_do_not(hand_model: HandModel) -> None:
+def test_drawn_hands_pass_and_many_others_do_not(
+    hand_model: HandModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     capsules = capsules_of(hand_model)
     drawn = draw_poses(np.random.default_rng(4), hand_model, 400)
 
@@ -125,9 +127,11 @@ def test_drawn_hands_pass_and_many_others_do_not(hand_model: HandModel) -> None:
     )
     assert passed.mean() > 0.99
 
-    rng = np.random.default_rng(5)
-    tried, _ = sample_angles(rng, 400)
-    refused = self_collides(hand_model, capsules, tried, sample_shapes(rng, hand_model, 400))
+    monkeypatch.setattr(poses, "self_collides", lambda *a: np.zeros(len(a[2]), dtype=bool))
+    tried = draw_poses(np.random.default_rng(5), hand_model, 400)  # the first draw of each
+    refused = self_collides(
+        hand_model, capsules, tried.angles.double().numpy(), tried.shape.double().numpy()
+    )
     assert 0.1 < refused.mean() < 0.7
 
 

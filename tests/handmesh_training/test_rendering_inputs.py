@@ -99,6 +99,12 @@ def test_bad_meshes_are_refused(
         RenderMesh(faces, uv, parts, arm)
 
 
+@pytest.mark.parametrize("hand", [np.ones(3, dtype=bool), np.ones(len(FACES), dtype=np.uint8)])
+def test_faces_of_the_hand_are_one_flag_each(hand: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"hand: expected"):
+        RenderMesh(FACES, UV, np.zeros(4, np.uint8), hand=hand)
+
+
 @pytest.mark.parametrize("setting", [{"size": 4}, {"threads": 0}, {"shadow_size": 10_000}])
 def test_bad_settings_are_refused(setting: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):

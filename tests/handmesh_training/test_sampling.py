@@ -13,7 +13,6 @@ from handmesh_training.hand import HandModel
 from handmesh_training.sampling import (
     NEAR_M,
     HandViews,
-    pose_hands,
     sample_views,
 )
 from handmesh_training.views import DISTANCE_M
@@ -128,13 +127,6 @@ def test_gestures_are_those_of_the_library(views: HandViews) -> None:
     assert views.gesture.min() == -1
     assert views.gesture.max() < len(default_library())
     assert 0.4 < (views.gesture >= 0).mean() < 0.9
-
-
-def test_posed_hands_stand_at_the_origin(hand_model: HandModel) -> None:
-    posed = pose_hands(np.random.default_rng(5), hand_model, 8)
-
-    assert posed.vertices.shape == (8, len(hand_model.asset.vertices_m), 3)
-    assert not posed.joints[:, 0].any()
 
 
 def test_no_crop_shows_a_stump(hand_model: HandModel) -> None:

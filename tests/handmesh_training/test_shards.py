@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -13,6 +14,7 @@ import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +24,8 @@ from handmesh.cli import main
 from handmesh.errors import InputError, ShardError, ShardIntegrityError, ShardMismatchError
 from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.shards import Encoding, Manifest, SetSettings, ShardSet, records, verify
-from handmesh_training.shards.writer import render_shards
+from handmesh_training.shards.temporary import sweep
+from handmesh_training.shards.writer import FILES, render_shards
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -226,7 +229,7 @@ def test_folders_without_a_set_are_told(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(ShardError, match=r"holiday\.jpg.*give an empty folder"):
         render_shards(SETTINGS, tmp_path)
-    for text in ("[]", "{", '{"schema": 1, "format": "handmesh-shards", "shards": {}}'):
+    for text in ("[]", "{", '{"schema": 2, "format": "handmesh-shards", "shards": {}}'):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ShardError, match="not the manifest"):
             ShardSet(tmp_path)
@@ -276,6 +279,164 @@ def test_other_backgrounds_and_another_engine_are_refused(tmp_path: Path) -> Non
     (folder / "manifest.json").write_text(json.dumps(stored))
     with pytest.raises(ShardMismatchError, match=r"joints 0\.20 px apart"):
         render_shards(same, folder)
+
+
+def test_shards_of_another_set_are_met(folder: Path, tmp_path: Path) -> None:
+    """As many samples under the same names, whole to the last byte, but of another seed."""
+    foreign = tmp_path / "foreign"
+    render_shards(replace(SETTINGS, seed=6), foreign)
+    for name in ("hands-00001.tar", "hands-00001.json"):
+        shutil.copy(foreign / name, folder / name)
+
+    with pytest.raises(ShardIntegrityError, match=r"hands-00001\.json is about a shard of another"):
+        verify(folder)
+    with pytest.raises(ShardIntegrityError, match="another set"):
+        ShardSet(folder).record(6)
+    # Nor does a manifest that has not been completed take them in.
+    replace(Manifest.load(folder), shards={}).save(folder)
+    with pytest.raises(ShardIntegrityError, match="1 of 4 shards"):
+        verify(folder)
+    assert not Manifest.load(folder).shards
+    render_shards(SETTINGS, folder)
+    verify(folder)
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        [],
+        [0],
+        [0, 512],  # too few
+        [512, 1024, 1536, 2048, 2560, 3072, 3584],
+        [0, 512, 512, 1024, 2048, 2560, 3072],
+        [0, 500, 1024, 1536, 2048, 2560, 3072],
+        [0, 512, 1024, 1536, 2048, 2560, 1 << 40],
+        [0, None, 1024, 1536, 2048, 2560, 3072],
+    ],
+)
+def test_starts_that_cannot_be_are_damage(folder: Path, starts: list[int]) -> None:
+    path = folder / "hands-00000.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "starts": starts}))
+    for read in (lambda: verify(folder), lambda: ShardSet(folder).record(0)):
+        with pytest.raises(ShardIntegrityError, match=r"hands-00000\.json is damaged"):
+            read()
+
+
+def test_processes_that_begin_at_once_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one begins after this one has found the folder empty: the first manifest stays."""
+    plain = Manifest.begin
+    other = replace(SETTINGS, seed=6)
+
+    def late(self: Manifest, folder: Path) -> None:
+        monkeypatch.setattr(Manifest, "begin", plain)
+        render_shards(first, folder)
+        plain(self, folder)
+
+    for first, message in ((SETTINGS, None), (other, "seed: the set has 6, now it is 5")):
+        folder = tmp_path / str(first.seed)
+        monkeypatch.setattr(Manifest, "begin", late)
+        if message is None:
+            assert render_shards(SETTINGS, folder).shards
+        else:
+            with pytest.raises(ShardMismatchError, match=message):
+                render_shards(SETTINGS, folder)
+        assert verify(folder).seed == first.seed
+
+
+def test_a_set_begins_on_file_systems_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", none)
+    render_shards(SETTINGS, tmp_path / "set")
+    verify(tmp_path / "set")
+    with pytest.raises(FileExistsError):
+        Manifest.load(tmp_path / "set").begin(tmp_path / "set")
+
+
+# Writes a file beside the path it is given until it is told to go on.
+WRITER = """
+import sys
+from pathlib import Path
+from handmesh_training.shards.temporary import temporary_beside
+with temporary_beside(Path(sys.argv[1])) as (temporary, file):
+    file.write(b"half")
+    file.flush()
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_only_what_nobody_writes_is_swept(tmp_path: Path) -> None:
+    path = tmp_path / "hands-00000.tar"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        temporary = Path(process.stdout.readline().strip())
+        sweep(path)
+        assert temporary.read_bytes() == b"half", "it is being written"
+        process.kill()
+    assert temporary.exists()
+    sweep(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_manifest_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    for name in ("fsync", "link", "replace"):
+        plain = getattr(os, name)
+
+        def noted(*arguments: object, name: str = name, plain: Any = plain) -> None:
+            steps.append(name)
+            plain(*arguments)
+
+        monkeypatch.setattr(os, name, noted)
+    render_shards(replace(SETTINGS, count=2, shards=1), tmp_path / "set")
+
+    # Begun; the shard, its index; completed.
+    assert steps == ["fsync", "link", *["fsync", "replace"] * 3]
+
+
+@pytest.mark.parametrize("name", ["handmesh", "engine", "numpy", "torch", "opencv"])
+def test_other_versions_are_refused(folder: Path, name: str) -> None:
+    stored = json.loads((folder / "manifest.json").read_text())
+    stored["versions"][name] = "0.0.1"
+    stored["versions"]["machine"] = "another"
+    (folder / "manifest.json").write_text(json.dumps(stored))
+    with pytest.raises(ShardMismatchError, match=rf"versions\.{name}: the set has 0\.0\.1, now"):
+        render_shards(SETTINGS, folder)
+
+
+def test_another_machine_goes_on_with_the_set(folder: Path) -> None:
+    stored = json.loads((folder / "manifest.json").read_text())
+    stored["versions"] |= {"machine": "another", "python": "3.99"}
+    (folder / "manifest.json").write_text(json.dumps(stored))
+    (folder / "hands-00000.tar").unlink()
+    render_shards(SETTINGS, folder)
+    verify(folder)
+
+
+def test_what_is_hashed_is_what_is_read(tmp_path: Path) -> None:
+    """Other files may come and go; those that are read may not, in whatever letters."""
+    for name in ("a.PNG", "b.png", "crop.json", "x.HDR", "y.hdr", "in/c.jpeg", "in/d.png", "e.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "folder.png").mkdir()
+
+    def names(kind: str) -> list[str]:
+        return [path.relative_to(tmp_path).as_posix() for path in FILES[kind](tmp_path)]
+
+    assert names("skins") == ["crop.json", "a.PNG", "b.png"]
+    assert names("environments") == ["x.HDR", "y.hdr"]
+    assert names("backgrounds") == ["a.PNG", "b.png", "in/c.jpeg", "in/d.png"]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,13 @@ def test_shards_of_another_size_are_refused(shards: Path) -> None:
         first(settings, 1)
 
 
+@pytest.fixture
+def true_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No camera's colours, nor pictures in grey."""
+    monkeypatch.setattr("handmesh_training.augment.develop", lambda rng, image, noise: image)
+
+
+@pytest.mark.usefixtures("true_colours")
 def test_photos_take_their_share(photo_set: Path) -> None:
     plain = Augmentation(input_size=32, misses=0, occluders=0)
     settings = replace(SETTINGS, photos=(photo_set,), photo_share=0.5, augment=plain)
@@ -221,6 +228,7 @@ def freihand(tmp_path: Path) -> str:
     return f"freihand:train:{tmp_path}"
 
 
+@pytest.mark.usefixtures("true_colours")
 def test_data_sets_bring_depth_without_a_mesh(freihand: str, photo_set: Path) -> None:
     plain = Augmentation(input_size=32, misses=0, occluders=0, left=0)
     settings = replace(SETTINGS, datasets=(freihand,), photo_share=0.5, augment=plain)

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handmesh.atomic import write_atomic
 from handmesh.errors import InputError, ShardIntegrityError
-from handmesh.files import write_atomic
 
 from .cli_options import add_surroundings, needing_the_extra
 

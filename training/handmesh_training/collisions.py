@@ -1,8 +1,7 @@
-"""Where a posed hand runs into itself: tapered capsules fitted to the mesh, and the mesh itself.
+"""Where a posed hand runs into itself, by tapered capsules fitted to the mesh.
 
-`HandCapsules` is cheap and differentiable: it refuses random poses and lets an optimiser bring
-thumb and fingers into touch. `penetration_depth` measures the skinned mesh and needs no capsule: it
-is what the capsules are checked against.
+Cheap and differentiable: they refuse random poses and let an optimiser bring thumb and fingers into
+touch. The tests check them against the depth to which the skinned mesh itself runs into itself.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from .augment import Augmentation
 from .cropped_set import CroppedSet
 from .depth_maps import warp_depth
 from .pseudo_meshes import load_pseudo_meshes
+from .seeds import Purpose, generator
 from .sources import Batch, to_tensors
 
 
@@ -77,9 +78,9 @@ class CroppedStream:
         while True:
             epoch, place = divmod(batch, per_epoch)
             if place == 0 or batch == start:
-                order = np.random.default_rng([self.seed, 19, epoch]).permutation(count)
+                order = generator(self.seed, Purpose.CROPPED_EPOCH, epoch).permutation(count)
             first = (place * of + number) * settings.batch
-            rng = np.random.default_rng([self.seed, 23, number, batch])
+            rng = generator(self.seed, Purpose.CROPPED_BATCH, number, batch)
             yield self._part(rng, data, order[first : first + settings.batch], pseudo)
             batch += 1
 

@@ -2,8 +2,10 @@
 
 Only numbers cross the bus: poses, cameras and looks, a few tens of kilobytes a hand; and the crops
 of photos and stored sets. Pictures are made, kept and augmented on the device. The batches do not
-depend on how many processes there are, and go on bit for bit after a stop. It runs on a CPU as
-well, where it is slower than `stream`; tests do.
+depend on how many processes there are. It runs on a CPU as well, where it is slower than `stream`;
+tests do, and there a stopped run goes on bit for bit. On a GPU the seeds and the samples are the
+same after a stop; whether the pixels are, to the last bit, has not been tried: see
+`docs/rendering.md`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from .opencv import use_one_thread
 from .rendered import HandRenderer, labelled
 from .rendering.appearance import Appearance
 from .samples import Crops
+from .seeds import Purpose, generator, sequence
 from .sources import Batch, open_source, to_tensors
 from .stream_settings import StreamSettings
 
@@ -110,7 +113,7 @@ class OthersStream(IterableDataset[Batch]):
         if not len(crops):
             raise InputError("the photo and data sets hold no labelled hand; leave them out")
         for index in _own_share():
-            rng = np.random.default_rng([self.seed, 17, self.rank, self.start + index])
+            rng = generator(self.seed, Purpose.OTHERS, self.rank, self.start + index)
             yield to_tensors(crops.draw(rng, self.settings.others_per_batch))
 
 
@@ -123,7 +126,7 @@ class DeviceStream:
         device: where pictures are drawn and batches live.
         workers: processes that decide what to show; 0 does it in this one. With photos or data
             sets there is one more, which reads them.
-        start: batches consumed in an earlier run; those that follow are the same as if it had gone
+        start: batches consumed in an earlier run; those that follow show the same as if it had gone
             on.
         rank, world: number of this process and of all that train together; each has its own.
 
@@ -166,7 +169,7 @@ class DeviceStream:
         for first in range(0, len(held.rows), settings.chunk):
             self._put(pool, held.rows[first : first + settings.chunk], next(chunks))
         others: Iterator[Batch] | None = None
-        generator = torch.Generator(self.device)
+        on_device = torch.Generator(self.device)
         batch_number = self.start
         while True:
             fills, rows = plan.next()
@@ -182,9 +185,9 @@ class DeviceStream:
                 joined = {name: v.to(self.device) for name, v in next(others).items()}
                 batch = {name: torch.cat([batch[name], joined[name]]) for name in batch}
             # A seed for each batch: going on needs no memory of those before.
-            words = np.random.SeedSequence([self.seed, 7, self.rank, batch_number])
-            generator.manual_seed(int(words.generate_state(1)[0]))
-            yield augment(settings.augment, generator, batch)
+            words = sequence(self.seed, Purpose.AUGMENTATION, self.rank, batch_number)
+            on_device.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+            yield augment(settings.augment, on_device, batch)
             batch_number += 1
 
     def _loaded(self, stream: IterableDataset[Batch], workers: int) -> Iterator[Batch]:

@@ -39,6 +39,8 @@ PIVOT_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14, 0)
 PIVOT_COUNT = len(PIVOT_JOINTS)
 FOREARM = 16
 TIP_JOINTS = (4, 8, 12, 16, 20)
+# The networks' mesh ends this far below the wrist joint.
+RIM_BELOW_WRIST_M = 0.012
 
 Blending = Literal["dual_quaternion", "linear"]
 
@@ -80,6 +82,12 @@ class HandAsset:
     def sha256(self) -> str:
         """Hash of names, shapes and bytes of all arrays."""
         return hash_arrays("handmesh-hand-1", self._flat())
+
+    @cached_property
+    def hand_faces(self) -> NDArray[np.bool_]:
+        """(F,) True on the faces that the networks' mesh was made of: the hand's, not the arm's."""
+        above = self.vertices_m[:, 1] < RIM_BELOW_WRIST_M
+        return np.asarray(above[self.faces].all(axis=1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a byte-reproducible .npz atomically."""

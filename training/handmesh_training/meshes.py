@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from .hand import HandModel
 from .samples import Crops
 from .sampling import HandViews, sample_views
+from .seeds import Purpose, generator
 from .sources import Batch
 
 CROP_PX, MARGIN = 128, 1.5
@@ -34,7 +34,7 @@ class MeshStream:
         model = HandModel()
         chunk, skipped = divmod(start, CHUNK)
         while True:
-            rng = np.random.default_rng([self.seed, 3, number, of, chunk])
+            rng = generator(self.seed, Purpose.POSE_REGRESSOR, number, of, chunk)
             views = sample_views(rng, model, CHUNK * self.batch, CROP_PX, MARGIN)
             for place in range(skipped, CHUNK):
                 rows = slice(place * self.batch, (place + 1) * self.batch)
@@ -47,7 +47,7 @@ class MeshStream:
 
 def unseen_meshes(seed: int, count: int = 512) -> Crops:
     """Meshes that no `MeshStream` of that seed holds, as crops without pictures."""
-    rng = np.random.default_rng([seed, 29])
+    rng = generator(seed, Purpose.UNSEEN_MESHES)
     views: HandViews = sample_views(rng, HandModel(), count, CROP_PX, MARGIN)
     crops = Crops.empty(count, 1, views.vertices.shape[1])
     crops.joints[:], crops.vertices[:] = views.joints, views.vertices

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from handmesh.errors import InputError
 
+from .seeds import Purpose, generator
+
 # While the pool grows, so many samples come in for one that is used up: the first batches come
 # soon, and the pool is full after as many samples again as it holds.
 GROWTH = 2.0
@@ -61,7 +63,7 @@ class Pool:
             raise InputError(f"reuse must be at least 1: each sample is drawn once, not {reuse}")
         self.size, self.chunk, self.batch, self.reuse = size, chunk, batch, reuse
         self.worker, self.workers = worker, workers
-        self._rng = np.random.default_rng([seed, 11, worker])
+        self._rng = generator(seed, Purpose.POOL, worker)
         self._left = np.zeros(size, dtype=np.int64)  # draws still due
         self._number = np.zeros(size, dtype=np.int64)
         self._taken = 0  # samples taken in so far

@@ -114,17 +114,6 @@ def add_noise(rng: np.random.Generator, angles: Array, amount: Array) -> Array:
     return clipped
 
 
-def sample_angles(
-    rng: np.random.Generator, count: int, library: GestureLibrary | None = None
-) -> tuple[Array, Ints]:
-    """Poses (count, 17, 3) before any check for collisions, and their gestures (count,)."""
-    library = library if library is not None else default_library()
-    kind = rng.choice(3, size=count, p=list(SHARES.values()))
-    first = choose_gestures(rng, library, count)
-    angles = _follow(rng, library, kind, first, np.ones(count))
-    return angles, np.where(kind == GESTURE, first, FREE_GESTURE).astype(np.int32)
-
-
 def _follow(
     rng: np.random.Generator,
     library: GestureLibrary,

@@ -27,9 +27,11 @@ class HandRecord:
         vertices_m: (V, 3) float32 of the networks' mesh, in its order.
         skin_tone: nearest tone of the Monk scale, 1 (light) to 10 (dark).
         gesture: its name in the gesture library; None for transitions and free poses.
-        mask: (S, S) uint8 share of the pixel in which the hand is seen, 0..255; or None.
-        depth_m: (S, S) float32 metres of the hand's nearest surface, 0 = none, or hidden by
-            something else; or None.
+        mask: (S, S) uint8 share of the pixel in which the hand is seen, 0..255; or None. The hand
+            is what ``vertices_m`` is: it ends at the wrist. Arm and sleeve are not in the mask, and
+            they, as things do, leave a hole where they hide it.
+        depth_m: (S, S) float32 metres of the nearest surface of what the mask shows, 0 = none; or
+            None.
     """
 
     index: int

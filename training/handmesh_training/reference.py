@@ -17,6 +17,7 @@ from handmesh.errors import InputError
 from handmesh.imaging import crop, decode
 
 from .rendered import HandRenderer, RenderSettings
+from .seeds import Purpose, generator
 
 BOXES = "boxes.json"
 
@@ -38,7 +39,7 @@ def reference_crops(
         boxes: dict[str, list[float]] = json.loads((folder / BOXES).read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds no readable {BOXES} ({error})") from error
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Purpose.REFERENCE)
     look = RenderSettings(crop_px=side, margin=1.5, empty=0.1)
     crops = [HandRenderer(look, seed).chunk(0, rendered).images] if rendered else []
     for name, (x0, y0, x1, y1) in sorted(boxes.items()):

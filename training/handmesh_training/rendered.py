@@ -1,7 +1,7 @@
 """Rendered hands with exact labels. Sample ``i`` of a seed is always the same sample.
 
-Random numbers are drawn for blocks of `BLOCK` samples: block ``b`` has a generator of its own,
-seeded by ``[seed, b]``, and sample ``i`` is row ``i % BLOCK`` of block ``i // BLOCK``. What a
+Random numbers are drawn for blocks of `BLOCK` samples: block ``b`` has a generator of its own (see
+`seeds`), and sample ``i`` is row ``i % BLOCK`` of block ``i // BLOCK``. What a
 sample shows therefore depends on seed and index alone: not on what was rendered before, nor on how
 many processes share the work. `docs/rendering.md` says what may differ between machines.
 """
@@ -31,6 +31,7 @@ from .rendering.renderer import Rendered, Renderer
 from .rendering.skins import SkinSet
 from .samples import Crops
 from .sampling import HandViews, sample_views
+from .seeds import Purpose, generator
 from .tones import nearest_monk, skin_albedo
 
 # Samples that share a random generator. Changing it changes every sample.
@@ -111,6 +112,7 @@ class HandRenderer:
             uv=asset.corner_uv,
             parts=asset.weights.argmax(axis=1).astype(np.uint8),
             arm=asset.vertices_m[:, 1].copy(),  # fingers point up: the arm goes down (+y)
+            hand=asset.hand_faces,
         )
         joints = asset.joint_regressor @ asset.vertices_m
         # The end of the arm, and the vertices nearest to finger tips and wrist.
@@ -193,7 +195,7 @@ class HandRenderer:
         if number in self._blocks:
             self._blocks.move_to_end(number)
             return self._blocks[number]
-        rng = np.random.default_rng([self.seed, number])
+        rng = generator(self.seed, Purpose.BLOCK, number)
         views = sample_views(rng, self.model, BLOCK, self.settings.crop_px, self.settings.margin)
         empty = rng.random(BLOCK) < self.settings.empty
         hands = Hands(
@@ -253,11 +255,6 @@ class HandRenderer:
     def chunk(self, number: int, count: int) -> Crops:
         """Crops ``number * count`` to ``(number + 1) * count``. Raises as `draw`."""
         return self.crops(range(number * count, (number + 1) * count))
-
-    def pictures(self, number: int, count: int) -> tuple[NDArray[np.uint8], HandViews]:
-        """The same samples as pictures (count, S, S, 3) RGB and the hands on them."""
-        scene = self.scene(number, count)
-        return self.render(scene).image, scene.views
 
 
 def labelled(views: HandViews, images: NDArray[np.uint8]) -> Crops:

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .gestures.library import GestureLibrary
 from .hand import FOREARM, HandModel, PosedHand
-from .poses import Poses, draw_poses
+from .poses import draw_poses
 from .views import sample_views_of
 
 Array = NDArray[np.float64]
@@ -48,23 +47,6 @@ class HandViews:
     gesture: NDArray[np.int32]
 
 
-def skin(model: HandModel, poses: Poses) -> PosedHand:
-    """Posed hands in their own frame, wrist at the origin."""
-    with torch.no_grad():
-        posed: PosedHand = model(poses.shape, model.rotations(poses.angles))
-    return posed
-
-
-def pose_hands(
-    rng: np.random.Generator,
-    model: HandModel,
-    count: int,
-    library: GestureLibrary | None = None,
-) -> PosedHand:
-    """Random posed hands in their own frame that do not run into themselves."""
-    return skin(model, draw_poses(rng, model, count, library))
-
-
 def sample_views(
     rng: np.random.Generator, model: HandModel, count: int, crop_px: int, margin: float
 ) -> HandViews:
@@ -75,8 +57,10 @@ def sample_views(
         margin: side of the crop over the larger side of the joints' tight box.
     """
     poses = draw_poses(rng, model, count)
-    posed = skin(model, poses)
-    arm = model.rotations(poses.angles)[:, FOREARM, :, 1].double().numpy()  # (B, 3) of +y
+    rotations = model.rotations(poses.angles)
+    with torch.no_grad():
+        posed: PosedHand = model(poses.shape, rotations)  # wrist at the origin
+    arm = rotations[:, FOREARM, :, 1].double().numpy()  # (B, 3) of +y
     view = sample_views_of(rng, arm)
     turn = torch.from_numpy(view.turn).float()
     turned = posed.joints @ turn.transpose(1, 2)  # (B, 21, 3)

@@ -16,6 +16,7 @@ from handmesh.errors import InputError
 
 from .rendered import BLOCK, HandRenderer, RenderSettings
 from .samples import Crops
+from .seeds import Purpose, generator
 
 if TYPE_CHECKING:
     from .shards import ShardSet
@@ -70,7 +71,7 @@ class ShuffledShards:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         count = len(self.shards)
-        runs = np.random.default_rng([self.seed, 13, epoch]).permutation(-(-count // BLOCK))
+        runs = generator(self.seed, Purpose.EPOCH, epoch).permutation(-(-count // BLOCK))
         order = (runs[:, None] * BLOCK + np.arange(BLOCK)).ravel()
         return order[order < count]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .datasets.sample import Sample
 from .rendered import HandRenderer, RenderSettings
+from .seeds import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,6 @@ class RenderedSamples:
         if depth is None or joints is None:  # every rendered hand has both
             raise AssertionError(f"rendered hand {index} came without depth")
         wall = np.float32(joints[0, 2] + self.WALL_M)
-        rng = np.random.default_rng([self.seed, 31, index])
+        rng = generator(self.seed, Purpose.SENSOR, index)
         seen = self.sensor.see(rng, np.where(depth > 0, depth, wall))
         return replace(sample, depth_m=seen)

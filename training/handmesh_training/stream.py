@@ -12,6 +12,7 @@ from .datasets import parse_dataset
 from .datasets.crops import can_crop, to_crops
 from .photos import load_crops
 from .samples import Crops
+from .seeds import Purpose, generator
 from .sources import Batch, open_source, to_tensors
 from .stream_settings import StreamSettings
 
@@ -95,7 +96,7 @@ class CropStream:
             for fill in fills:
                 pool.put(fill.rows, source.crops(fill.numbers))
             # A generator for each batch: going on needs no memory of those before.
-            rng = np.random.default_rng([self.seed, 7, number, done])
+            rng = generator(self.seed, Purpose.BATCH, number, done)
             parts = [pool.take(rows)]
             if settings.others_per_batch:
                 parts.append(labelled.draw(rng, settings.others_per_batch))

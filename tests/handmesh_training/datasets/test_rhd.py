@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from handmesh import JOINT_NAMES
 from handmesh.errors import ImageError, InputError
 from handmesh_training.datasets import open_dataset
+from handmesh_training.datasets.reading import read_pickle
 
 Array = NDArray[np.float64]
 
@@ -114,6 +116,45 @@ class Trap:
         return self.call
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_come_out_of_pickles_as_they_went_in(rhd: Path, protocol: int) -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    arrays = [
+        values,
+        np.asfortranarray(values[0]),
+        values.transpose(1, 0, 2),
+        values[:, ::2],
+        values.astype(">f4"),
+        values.astype(np.uint8),
+        values[0, 0] > 1,
+        np.array(5),
+        np.zeros((1, 3), dtype=np.complex64),
+        np.float32(0.1),
+    ]
+    data = pickle.dumps(arrays, protocol)
+    (rhd / LABELS).write_bytes(data)
+
+    for read, wanted in zip(read_pickle(rhd / LABELS, "labels"), pickle.loads(data), strict=True):
+        np.testing.assert_array_equal(read, wanted)
+        assert (read.dtype, read.shape) == (wanted.dtype, wanted.shape)
+
+
+# As RHD's own files were written: Python 2, raw bytes as text, the old name of NumPy's modules.
+PYTHON_2 = (
+    b"(dp0\nI7\n(dp1\nS'K'\ncnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\n"
+    b"tR(I1\n(I1\nI2\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+    b"I00\nS'\\x00\\x00\\x80?\\x00\\x00 \\xc1'\ntbss."
+)
+
+
+def test_pickles_of_python_2(tmp_path: Path) -> None:
+    (tmp_path / "labels").write_bytes(PYTHON_2)
+
+    read = read_pickle(tmp_path / "labels", "labels")[7]["K"]
+
+    np.testing.assert_array_equal(read, np.array([[1, -10]], dtype=np.float32))
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_pickles_that_call_anything_are_refused(rhd: Path, protocol: int) -> None:
     touched = rhd / "touched"
@@ -126,6 +167,43 @@ def test_pickles_that_call_anything_are_refused(rhd: Path, protocol: int) -> Non
         with pytest.raises(InputError, match="which is refused"):
             open_dataset("rhd", rhd, "test")[1]
     assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        # An array of one object, over these bytes: reading it follows them as a pointer.
+        Trap((np.ndarray, ((1,), "O", b"A" * 8))),
+        Trap((np.ndarray, ((1 << 40,), "u1"))),
+        np.array([None, "x"], dtype=object),
+        np.zeros(2, dtype=[("a", "f8")]),
+        np.array(["text"]),
+        np.array(["2000-01-01"], dtype="M8[D]"),
+        np.dtype("O"),
+    ],
+    ids=["ndarray", "large", "objects", "records", "text", "dates", "dtype"],
+)
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_arrays_of_anything_but_numbers_are_refused(
+    tmp_path: Path, trap: object, protocol: int
+) -> None:
+    (tmp_path / "labels").write_bytes(pickle.dumps({1: trap}, protocol))
+    with pytest.raises(InputError, match="not a complete pickle"):
+        read_pickle(tmp_path / "labels", "labels")
+
+
+def test_arrays_whose_bytes_do_not_fit_are_refused(tmp_path: Path) -> None:
+    for broken in (
+        PYTHON_2.replace(b"(I1\nI2\nt", b"(I1\nI3\nt"),  # more values than bytes
+        PYTHON_2.replace(b"(I1\nI2\nt", b"(I1\nI1\nt"),
+        PYTHON_2.replace(b"S'f4'", b"S'O'"),
+        PYTHON_2.replace(b"S'f4'", b"S'f8,O'"),
+        re.sub(rb"S'\\.*'", b"I9", PYTHON_2),  # so many bytes, of whatever
+    ):
+        assert broken != PYTHON_2
+        (tmp_path / "labels").write_bytes(broken)
+        with pytest.raises(InputError, match="not a complete pickle"):
+            read_pickle(tmp_path / "labels", "labels")
 
 
 def test_damaged_sets_are_told(rhd: Path) -> None:

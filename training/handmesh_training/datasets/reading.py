@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 import json
 import mmap
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from handmesh.errors import ImageError, InputError
 
+from . import pickles
 from .dataset import require_file
 
 # Where a list of lists ends: the inner list's bracket, then its own.
@@ -99,45 +97,15 @@ def _bad_mat(path: Path, name: str, what: str, error: Exception) -> InputError:
     )
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Builds builtin containers, numbers, strings and NumPy arrays; nothing else is called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module.replace("numpy.core", "numpy._core"), name]
-        except KeyError as error:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is refused"
-            ) from error
-
-
-def _as_bytes(text: str, encoding: str) -> bytes:
-    """`codecs.encode` for the one encoding in which pickles write bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}, which is refused")
-    return codecs.latin_1_encode(text)[0]
-
-
-# NumPy's own functions for rebuilding arrays, taken from what arrays and scalars pickle to.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy._core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numpy._core.numeric", "_frombuffer"): np.empty(1).__reduce_ex__(5)[0],
-    ("_codecs", "encode"): _as_bytes,
-}
-
-
 def read_pickle(path: Path, what: str) -> Any:
-    """A pickle of numbers, strings, containers and NumPy arrays. It cannot run code.
+    """A pickle of numbers, strings, containers and arrays of numbers. It cannot run code.
 
     Raises:
         InputError: missing, truncated, or it asks for anything else.
     """
     try:
         data = require_file(path, what).read_bytes()
-        return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+        return pickles.loads(data)
     except Exception as error:  # a broken pickle may raise nearly anything
         if isinstance(error, InputError):
             raise

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from handmesh.errors import InputError
 from handmesh_training.rendering import harmonics
 from handmesh_training.rendering.colours import cloth
-from handmesh_training.rendering.environments import LUMINANCE, BackgroundSet, EnvironmentSet
+from handmesh_training.rendering.environments import BackgroundSet, EnvironmentSet
 from handmesh_training.rendering.hands import Hands
 from handmesh_training.rendering.scene import Scene, sample_scene
 from handmesh_training.rendering.skins import SkinSet, skin_tones
+from handmesh_training.rendering.textures import LUMINANCE
 
 Array = npt.NDArray[np.float32]
 

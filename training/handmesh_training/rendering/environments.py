@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import numpy.typing as npt
 from handmesh.errors import ImageError, InputError
 from handmesh_training.opencv import cv2
 from handmesh_training.rendering import harmonics
+from handmesh_training.rendering.folders import PHOTO_SUFFIXES, panorama_files, photo_files
+from handmesh_training.rendering.photo_cache import open_photos
 from handmesh_training.rendering.resizing import enlarge, shrink
-from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
+from handmesh_training.rendering.textures import LUMINANCE, TextureStack, log_brightness
+from handmesh_training.seeds import Purpose, generator
 
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 # Panoramas are stored up to this multiple of white; what is brighter has burnt out anyway.
 PANORAMA_WHITE = 2.5
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -46,34 +47,25 @@ class BackgroundSet:
     ) -> BackgroundSet:
         """Photos of a folder and its sub-folders, shrunk to `side` px on the shorter side.
 
+        They are shrunk once, to a file in the cache folder of about a megabyte a photo, and read
+        from there as they are needed. A side of 384 px suffices for crops of up to 160 px: what is
+        shown of a photo is at least a third of it. A GPU holds all of them.
+
         Args:
             folder: searched for .jpg, .png, .bmp and .webp; unreadable files are an error.
             limit: at most so many, evenly spread over the sorted names.
             side: shorter side in px after shrinking.
 
         Raises:
-            InputError: no photo there.
+            InputError: no photo there, or the cache folder cannot be written to.
             ImageError: a file that is not an image.
         """
-        files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+        files = photo_files(Path(folder))
         if not files:
             raise InputError(f"{folder} holds no photo ({', '.join(PHOTO_SUFFIXES)})")
         if limit is not None and len(files) > limit:
             files = [files[i * len(files) // limit] for i in range(limit)]
-
-        def read() -> Iterator[npt.NDArray[np.float32]]:
-            for file in files:
-                pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
-                if pixels is None:
-                    raise ImageError(f"{file}: not an image that OpenCV can read; remove it")
-                shrink = side / min(pixels.shape[:2])
-                if shrink < 1:
-                    pixels = cv2.resize(
-                        pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA
-                    )
-                yield srgb_to_linear(pixels[..., ::-1] / np.float32(255))
-
-        return cls.from_images(read())
+        return cls._of_photos(*open_photos(files, side))
 
     @classmethod
     def from_images(cls, images: Iterable[npt.NDArray[np.float32]]) -> BackgroundSet:
@@ -86,22 +78,15 @@ class BackgroundSet:
                 yield image
 
         textures = TextureStack.build(noted())
-        count = len(textures)
-        return cls(
-            textures,
-            np.zeros(count, dtype=np.bool_),
-            np.ones(count, dtype=np.float32),
-            np.array(brightness, dtype=np.float32),
-        )
+        return cls._of_photos(textures, np.array(brightness, dtype=np.float32))
 
     @classmethod
-    def joined(cls, sets: Sequence[BackgroundSet]) -> BackgroundSet:
-        """All pictures of several sets, in order."""
+    def _of_photos(
+        cls, textures: TextureStack, brightness: npt.NDArray[np.float32]
+    ) -> BackgroundSet:
+        count = len(textures)
         return cls(
-            TextureStack.joined([s.textures for s in sets]),
-            np.concatenate([s.is_panorama for s in sets]),
-            np.concatenate([s.white for s in sets]),
-            np.concatenate([s.brightness for s in sets]),
+            textures, np.zeros(count, dtype=np.bool_), np.ones(count, dtype=np.float32), brightness
         )
 
 
@@ -134,7 +119,7 @@ class EnvironmentSet:
             InputError: no panorama there.
             ImageError: a file that cannot be read.
         """
-        files = sorted(Path(folder).glob("*.hdr"))
+        files = panorama_files(Path(folder))
         if not files:
             raise InputError(f"{folder} holds no .hdr panorama; use EnvironmentSet.procedural")
 
@@ -157,7 +142,7 @@ class EnvironmentSet:
         """
         if count < 1:
             raise InputError(f"expected count >= 1, got {count}")
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, Purpose.ENVIRONMENTS)
         return cls.from_panoramas(_made_up(rng, height) for _ in range(count))
 
     @classmethod
@@ -185,11 +170,6 @@ class EnvironmentSet:
             np.full(count, 0.18, dtype=np.float32),
         )
         return cls(backgrounds, np.array(irradiance), np.array(directions), np.array(lights))
-
-
-def log_brightness(image: npt.NDArray[np.float32]) -> float:
-    """Luminance averaged in logarithms, of an (H, W, 3) linear image; never below 1e-4."""
-    return max(float(np.exp(np.log(image @ LUMINANCE + 1e-3).mean())), 1e-4)
 
 
 def split_key_light(

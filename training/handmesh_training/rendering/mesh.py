@@ -21,6 +21,8 @@ class RenderMesh:
         parts: (V,) uint8 part label of each vertex; 255 is reserved for "nothing here".
         arm: (V,) float32 metres beyond the wrist along the arm, at rest, at most 0 on the
             hand: where sleeves can be. None = no sleeves.
+        hand: (F,) bool, True on the faces that masks and depth are of: the hand's, not the arm's.
+            None = all.
 
     Raises:
         InputError: a wrong shape, dtype, or index.
@@ -30,6 +32,7 @@ class RenderMesh:
     uv: npt.NDArray[np.float32]
     parts: npt.NDArray[np.uint8]
     arm: npt.NDArray[np.float32] | None = None
+    hand: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         parts = checked("parts", self.parts, np.uint8, (None,), high=254)
@@ -44,6 +47,12 @@ class RenderMesh:
         if self.arm is not None:
             arm = checked("arm", self.arm, np.float32, (len(parts),))
             object.__setattr__(self, "arm", arm)
+        if self.hand is not None and (
+            self.hand.shape != (len(faces),) or self.hand.dtype != np.bool_
+        ):
+            raise InputError(
+                f"hand: expected ({len(faces)},) bool, got {self.hand.shape} {self.hand.dtype}"
+            )
 
     @property
     def vertex_count(self) -> int:

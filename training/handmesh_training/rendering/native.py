@@ -53,7 +53,10 @@ class Mesh(ctypes.Structure):
     """Mirrors HmMesh."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("faces", "uv", "parts", "arm", "fan_start", "fan")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("faces", "uv", "parts", "arm", "fan_start", "fan", "hand")
+        ),
         *((name, ctypes.c_int32) for name in ("vertex_count", "face_count")),
     ]
 

@@ -117,6 +117,6 @@ def sample_second_hand(
     thumb = unit(along + side * across * rng.uniform(0.3, 1.2) - 0.3 * outward)
     base = centre + size * (side * 0.034 * across + 0.03 * thumb)
     rows.append(segment(base, thumb, 0.064, 0.0105, True))
-    if hand.present and hidden([*already, *rows], hand.probes).mean() > 0.3:
+    if hidden([*already, *rows], hand.probes).mean() > 0.3:
         return []
     return rows

@@ -73,12 +73,14 @@ struct HmMesh {
   const float* arm;            // (V,) metres beyond the wrist, 0 on the hand
   const int32_t* fan_start;    // (V + 1,) faces around each vertex: fan[fan_start[v]..]
   const int32_t* fan;          // (3 F,)
+  const uint8_t* hand;         // (F,) 1 = of the hand, which has labels; 0 = of the arm
   int32_t vertex_count, face_count;
 };
 
 struct HmTextures {
-  const uint8_t* texels;       // RGBX, all images and mip levels one after the other
-  const int64_t* offset;       // (T, levels) first byte of a level
+  const uint8_t* const* texels; // (T,) RGBX of the stack that the image is in: its images and mip
+                               // levels one after the other
+  const int64_t* offset;       // (T, levels) first byte of a level there
   const int32_t* extent;       // (T, levels, 2) height, width
   int32_t count, levels;
 };
@@ -111,8 +113,8 @@ struct HmBatch {
 
 struct HmOutput {
   uint8_t* image;              // (B, S, S, 3)
-  uint8_t* mask;               // (B, S, S) coverage 0..255
-  float* depth;                // (B, S, S) metres, 0 where nothing is; may be null
+  uint8_t* mask;               // (B, S, S) coverage by the bare hand, 0..255
+  float* depth;                // (B, S, S) metres of the bare hand, 0 where none; may be null
   uint8_t* parts;              // (B, S, S) label, 255 where nothing is; may be null
   float* normals;              // (B, S, S, 3) outward unit, camera frame, 0 where nothing; may be null
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +19,7 @@ from handmesh_training.rendering.grounds import GROUND_FLOATS
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.skins import SkinSet
 from handmesh_training.rendering.solids import SOLID_FLOATS, SOLIDS
-from handmesh_training.rendering.textures import TextureStack
+from handmesh_training.rendering.textures import LEVELS, TextureStack
 
 NO_PART = 255
 
@@ -29,13 +30,15 @@ class Rendered:
 
     Attributes:
         image: (B, S, S, 3) uint8 RGB.
-        mask: (B, S, S) uint8 share of the pixel that the hand covers, 0..255.
-        depth: (B, S, S) float32 metres of the nearest surface in the pixel, 0 = none; or None.
-        parts: (B, S, S) uint8 part label of that surface, 255 = none; or None.
-        normals: (B, S, S, 3) float32 its unit normal, outward, camera frame (+x right, +y down,
-            +z away), 0 = none; or None.
+        mask: (B, S, S) uint8 share of the pixel in which the bare hand is seen, 0..255.
+        depth: (B, S, S) float32 metres of its nearest surface in the pixel, 0 = none; or None.
+        parts: (B, S, S) uint8 part label of the mesh's nearest surface, 255 = none; or None.
+        normals: (B, S, S, 3) float32 unit normal of that surface, outward, camera frame (+x right,
+            +y down, +z away), 0 = none; or None.
 
-    All but the image are of the hand alone: what hides it leaves a hole in them.
+    All but the image are of the mesh alone: what hides it leaves a hole in them. Mask and depth are
+    of the faces that `RenderMesh.hand` names, where no sleeve lies on them; parts and normals of
+    the whole mesh, the arm and its sleeve included.
     """
 
     image: Any
@@ -96,11 +99,14 @@ class Renderer:
         self.threads = threads
         self.shadow_size = shadow_size
         sets = [environments.panoramas] + ([backgrounds] if backgrounds is not None else [])
-        self._backgrounds = BackgroundSet.joined(sets)
         self._device = open_device(device, threads)
         self._kept: list[dict[str, Any]] = []  # arrays that the structs point to
-        self._is_panorama = self._device.put(self._backgrounds.is_panorama.astype(np.uint8))
+        self._is_panorama = self._device.put(
+            np.concatenate([each.is_panorama for each in sets]).astype(np.uint8)
+        )
+        self._places = len(self._is_panorama)
         bare = np.full(mesh.vertex_count, -1.0, dtype=np.float32)
+        every = np.ones(len(mesh.faces), dtype=np.uint8)
         fan_start, fan = mesh.fans()
         arrays: dict[str, Any] = {
             "faces": mesh.faces,
@@ -109,6 +115,7 @@ class Renderer:
             "arm": bare if mesh.arm is None else mesh.arm,
             "fan_start": fan_start,
             "fan": fan,
+            "hand": every if mesh.hand is None else mesh.hand.astype(np.uint8),
         }
         arrays = {name: self._device.put(array) for name, array in arrays.items()}
         self._kept.append(arrays)
@@ -118,8 +125,8 @@ class Renderer:
                 face_count=len(mesh.faces),
                 **{name: self._device.address(array) for name, array in arrays.items()},
             ),
-            self._uploaded(skins.textures),
-            self._uploaded(self._backgrounds.textures),
+            self._uploaded([skins.textures]),
+            self._uploaded([each.textures for each in sets]),
         )
 
     def render(
@@ -183,22 +190,29 @@ class Renderer:
         place.render(*self._structs, batch, output)
         return result
 
-    def _uploaded(self, textures: TextureStack) -> native.Textures:
-        """The C struct; what it points to is kept as long as the renderer."""
+    def _uploaded(self, stacks: Sequence[TextureStack]) -> native.Textures:
+        """The C struct of several stacks, one after the other, without copying their texels.
+
+        What it points to is kept as long as the renderer.
+        """
+        texels = [self._device.put(stack.texels) for stack in stacks]
+        starts = [self._device.address(there) for there in texels]
         arrays: dict[str, Any] = {
-            name: self._device.put(getattr(textures, name))
-            for name in ("texels", "offset", "extent")
+            "texels": np.repeat(np.array(starts, np.int64), [len(stack) for stack in stacks]),
+            "offset": np.concatenate([stack.offset for stack in stacks]),
+            "extent": np.concatenate([stack.extent for stack in stacks]),
         }
-        self._kept.append(arrays)
+        arrays = {name: self._device.put(array) for name, array in arrays.items()}
+        self._kept.append({**arrays, "stacks": texels})
         return native.Textures(
-            count=len(textures),
-            levels=textures.offset.shape[1],
+            count=sum(len(stack) for stack in stacks),
+            levels=LEVELS,
             **{name: self._device.address(array) for name, array in arrays.items()},
         )
 
     def _checked_appearance(self, appearance: Appearance, count: int) -> dict[str, Any]:
-        last = float(self._backgrounds.textures.offset.shape[1] - 1)
-        skins, places = len(self.skins) - 1, len(self._backgrounds) - 1
+        last = float(LEVELS - 1)
+        skins, places = len(self.skins) - 1, self._places - 1
         rules: dict[str, tuple[Any, tuple[int, ...], float, float]] = {
             "skin": (np.int32, (), 0, skins),
             "skin_gain": (np.float32, (3,), 0.0, 1e6),

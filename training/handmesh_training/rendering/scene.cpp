@@ -34,7 +34,7 @@ HM_DEVICE Vec3 sample_texture(const HmTextures& t, int index, int level, float u
   x0 = clampi(x0, 0, w - 1);
   x1 = clampi(x1, 0, w - 1);
   const float fx = x - xf, fy = y - (float)y0;
-  const uint8_t* base = t.texels + t.offset[slot];
+  const uint8_t* base = t.texels[index] + t.offset[slot];
   const uint8_t* a = base + 4 * ((int64_t)y0 * w + x0);
   const uint8_t* b = base + 4 * ((int64_t)y0 * w + x1);
   const uint8_t* c = base + 4 * ((int64_t)y1 * w + x0);

@@ -87,7 +87,8 @@ def _around(
     rows = sample_held(rng, hand) if "held" in wants else []
     if "occluder" in wants:
         rows += sample_occluder(rng, hand, tone, rows)
-    if "second_hand" in wants:
+    # A picture without its hand shows no other one either: its label says that there is none.
+    if "second_hand" in wants and hand.present:
         rows += sample_second_hand(rng, hand, tone, rows)
     if "rings" in wants and hand.present:
         rows += sample_rings(rng, hand)

@@ -122,31 +122,50 @@ HM_DEVICE uint8_t respond(const Scene& s, float light) {
   return s.response[(int)(t + 0.5f)];
 }
 
+// Whether a sample of the mesh shows the hand: not the arm, nor a sleeve that reaches over it.
+HM_DEVICE bool shows_hand(const Scene& s, uint64_t visible, int x, int y) {
+  const int face = face_of(visible);
+  if (!s.mesh->hand[face]) return false;
+  const int32_t* f = s.mesh->faces + 3 * face;
+  const float* arm = s.mesh->arm;
+  const float start = sleeve_of(s)[0];
+  if (fmaxf(fmaxf(arm[f[0]], arm[f[1]]), arm[f[2]]) <= start) return true;
+  const Planes& t = s.planes[face];
+  const float dx = (float)(x - t.x0), dy = (float)(y - t.y0), z = 1.0f / inverse_z_of(visible);
+  const float w1 = at(t.first, dx, dy) * z, w2 = at(t.second, dx, dy) * z;
+  return arm[f[0]] * (1.0f - w1 - w2) + arm[f[1]] * w1 + arm[f[2]] * w2 <= start;
+}
+
 HM_DEVICE void shade_pixel(const Scene& s, const HmOutput& out, int x, int y) {
   const HmBatch& b = *s.batch;
   const int width = kSuper * b.size;
   const int64_t pixel = ((int64_t)s.item * b.size + y) * b.size + x;
   uint64_t seen[kSuper * kSuper];
-  int covered = 0, hand = 0, same = 0;
-  uint64_t front = 0;      // nearest sample of the hand
+  int covered = 0, mesh = 0, hand = 0, same = 0;
+  uint64_t front = 0;      // nearest sample of the mesh, hand and arm
   float far_rz = 1e9f;     // farthest
+  uint64_t bare = 0;       // nearest sample of the hand
   for (int i = 0; i < kSuper * kSuper; ++i) {
-    seen[i] = s.visible[(int64_t)(kSuper * y + (i >> 1)) * width + kSuper * x + (i & 1)];
+    const int at_x = kSuper * x + (i & 1), at_y = kSuper * y + (i >> 1);
+    seen[i] = s.visible[(int64_t)at_y * width + at_x];
     if (seen[i] == 0) continue;
     ++covered;
     if (face_of(seen[i]) >= s.mesh->face_count) {
       same += face_of(seen[i]) == face_of(seen[0]);
       continue;
     }
-    ++hand;
+    ++mesh;
     if (seen[i] > front) front = seen[i];
     far_rz = fminf(far_rz, inverse_z_of(seen[i]));
+    if (!shows_hand(s, seen[i], at_x, at_y)) continue;
+    ++hand;
+    if (seen[i] > bare) bare = seen[i];
   }
   Vec3 sum = vec(0, 0, 0);
   // Inside one smooth surface a single sample in the pixel's middle stands for all.
   const bool one_solid = same == kSuper * kSuper;
   const bool smooth =
-      one_solid || (hand == kSuper * kSuper && inverse_z_of(front) < 1.015f * far_rz);
+      one_solid || (mesh == kSuper * kSuper && inverse_z_of(front) < 1.015f * far_rz);
   const int shaded = smooth ? 1 : kSuper * kSuper;
   float open = -1.0f;
   uint8_t part = kNoPart;
@@ -194,7 +213,7 @@ HM_DEVICE void shade_pixel(const Scene& s, const HmOutput& out, int x, int y) {
   out.image[3 * pixel + 1] = respond(s, light.y * exposure[1]);
   out.image[3 * pixel + 2] = respond(s, light.z * exposure[2]);
   out.mask[pixel] = (uint8_t)(hand * 255.0f / (kSuper * kSuper) + 0.5f);
-  if (out.depth) out.depth[pixel] = front ? 1.0f / inverse_z_of(front) : 0.0f;
+  if (out.depth) out.depth[pixel] = bare ? 1.0f / inverse_z_of(bare) : 0.0f;
   if (out.parts) out.parts[pixel] = part;
   for (int k = 0; out.normals && k < 3; ++k) {
     out.normals[3 * pixel + k] = k == 0 ? normal.x : (k == 1 ? normal.y : normal.z);

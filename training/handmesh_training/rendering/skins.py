@@ -13,10 +13,12 @@ import numpy.typing as npt
 from handmesh.errors import ImageError, InputError
 from handmesh_training.opencv import cv2
 from handmesh_training.rendering.arrays import checked
+from handmesh_training.rendering.folders import SKIN_CROP, skin_files
 from handmesh_training.rendering.mesh import RenderMesh
 from handmesh_training.rendering.paint import BakedSurface, lines, paint, polish
 from handmesh_training.rendering.resizing import enlarge, fill, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
+from handmesh_training.seeds import Purpose, generator
 
 # The ten swatches of the Monk Skin Tone scale (Ellis Monk, 2019; released by Google, CC BY 4.0).
 MONK_SCALE = (
@@ -88,7 +90,7 @@ class SkinSet:
             ImageError: a file that is not an image, or of another size than the crop.
         """
         folder = Path(folder)
-        crop = folder / "crop.json" if crop is None else Path(crop)
+        crop = folder / SKIN_CROP if crop is None else Path(crop)
         try:
             described = json.loads(crop.read_text())
             width, height = (float(n) for n in described["atlas_size"])
@@ -99,7 +101,7 @@ class SkinSet:
                 f"({error}); write one, or use SkinSet.procedural"
             ) from error
         region = (x0 / width, y0 / height, x1 / width, y1 / height)
-        files = sorted(folder.glob("*.png"))
+        files = skin_files(folder)
         if not files:
             raise InputError(f"{folder} holds no .png skin texture; use SkinSet.procedural")
         size = (round(x1 - x0), round(y1 - y0))
@@ -113,7 +115,7 @@ class SkinSet:
         if vertices_m is not None and joints_m is not None:
             rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
             joints = checked("joints_m", joints_m, np.float64, (21, 3))
-            images = _drawn_over(np.random.default_rng(seed), images, mesh, rest, joints, region)
+            images = _drawn_over(generator(seed, Purpose.SKINS), images, mesh, rest, joints, region)
         return cls._filled(images, mesh, region)
 
     @classmethod
@@ -147,7 +149,7 @@ class SkinSet:
         uv = mesh.uv[_largest_island(mesh.uv)]  # an arm may lie far off in the atlas
         low, high = uv.reshape(-1, 2).min(0), uv.reshape(-1, 2).max(0)
         region = (float(low[0]), float(1 - high[1]), float(high[0]), float(1 - low[1]))
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, Purpose.SKINS)
         if vertices_m is None or joints_m is None:
             y, x = np.mgrid[:size, :size] * (0.2 / size)
             flat = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)

@@ -1,12 +1,15 @@
-"""What a sharded set is: ``manifest.json``, and one small file about each shard."""
+"""What a sharded set is: ``manifest.json``."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,18 @@ import numpy as np
 import torch
 
 from handmesh import __version__
-from handmesh.atomic import write_atomic
-from handmesh.errors import ShardError, ShardIntegrityError, ShardMismatchError
+from handmesh.errors import ShardError, ShardMismatchError
 
-SCHEMA = 1
+from .temporary import flush, temporary_beside, write_whole
+
+SCHEMA = 2
 MANIFEST = "manifest.json"
 # Samples that every machine renders first, to see that it renders what the others do.
 PROBE = (0, 1, 2, 3)
 # How far apart they may be: hundredths of a pixel from rounding, a grey level from the compiler.
 PROBE_JOINTS_PX, PROBE_COLOUR = 0.05, 1.0
+# Other releases of these may draw other samples; other machines only round differently.
+SAME_VERSIONS = ("handmesh", "engine", "numpy", "torch", "opencv")
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Manifest:
         encoding: of `Encoding`, as a dict.
         hand_sha256: of the hand asset. vertex_count: V of the labels' mesh.
         probe: joints in pixels and mean colour of the samples `PROBE`.
-        versions: what the machine that began the set ran. Not compared.
+        versions: what the machine that began the set ran; `SAME_VERSIONS` must be the same wherever
+            it is rendered.
         shards: what is in each file, by its name: all of them, or none while some are missing.
     """
 
@@ -90,9 +97,51 @@ class Manifest:
         raise ShardError(f"{path} has schema {schema}; this handmesh reads schema {SCHEMA}")
 
     def save(self, folder: Path) -> None:
-        """Write it to a folder, atomically."""
+        """Write it to a folder, atomically.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_whole(folder / MANIFEST, self._bytes())
+
+    def _bytes(self) -> bytes:
         stored = {"format": "handmesh-shards", "schema": SCHEMA, **asdict(self)}
-        write_atomic(folder / MANIFEST, (json.dumps(stored, indent=1) + "\n").encode())
+        return (json.dumps(stored, indent=1) + "\n").encode()
+
+    def begin(self, folder: Path) -> None:
+        """Write it to a folder that has none, whole or not at all.
+
+        Raises:
+            FileExistsError: another process was quicker.
+        """
+        path = folder / MANIFEST
+        with temporary_beside(path) as (temporary, file):
+            file.write(self._bytes())
+            flush(file)
+            try:
+                os.link(temporary, path)  # unlike renaming, never over what is there
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                with path.open("xb") as exclusive:
+                    exclusive.write(self._bytes())
+                    flush(exclusive)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the set's bytes, by name: equal in whatever renders a part of it."""
+        stored = asdict(self)
+        for name in ("probe", "shards"):
+            del stored[name]
+        stored["versions"] = {name: self.versions[name] for name in SAME_VERSIONS}
+        for group in ("sources", "encoding", "versions"):
+            stored |= {f"{group}.{name}": value for name, value in stored.pop(group).items()}
+        return stored
+
+    @cached_property
+    def set_sha256(self) -> str:
+        """Hash of `settings`: shards that belong together have the same."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     def require_same(self, other: Manifest, folder: Path) -> None:
         """Check that ``other``, what is to be rendered now, is the set in the folder.
@@ -100,12 +149,7 @@ class Manifest:
         Raises:
             ShardMismatchError: it is another one; the message names every difference.
         """
-        ours, theirs = asdict(self), asdict(other)
-        for one in (ours, theirs):
-            for name in ("probe", "versions", "shards"):
-                del one[name]
-            for group in ("sources", "encoding"):
-                one |= {f"{group}.{name}": value for name, value in one.pop(group).items()}
+        ours, theirs = self.settings, other.settings
         differences = [
             f"{name}: the set has {ours[name]}, now it is {theirs[name]}"
             for name in ours
@@ -114,7 +158,7 @@ class Manifest:
         if differences:
             raise ShardMismatchError(
                 f"{folder} holds a set with other settings ({'; '.join(differences)}); give the "
-                "same ones to go on with it, or another folder"
+                "same ones, and the same versions, to go on with it, or another folder"
             )
         apart = {
             name: float(np.abs(np.subtract(self.probe[name], other.probe[name])).max())
@@ -143,82 +187,9 @@ class Manifest:
         return replace(self, shards={shard_name(i): entry for i, entry in enumerate(entries)})
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """The small file about one shard.
-
-    Attributes:
-        entry: what the shard is. starts: byte at which each sample starts, and the last one ends.
-    """
-
-    entry: ShardEntry
-    starts: list[int]
-
-    @classmethod
-    def load(cls, folder: Path, shard: int) -> ShardIndex:
-        """Read it.
-
-        Raises:
-            ShardIntegrityError: there is none, or it cannot be read.
-        """
-        path = index_path(folder, shard)
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            starts = [int(start) for start in stored.pop("starts")]
-            return cls(ShardEntry(**stored), starts)
-        except FileNotFoundError as error:
-            raise ShardIntegrityError(
-                f"{folder} lacks shard {shard} ({path.name}); run the command that renders it again"
-            ) from error
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise ShardIntegrityError(
-                f"{path} is damaged ({error!r}); run the command that renders it again"
-            ) from error
-
-    def save(self, folder: Path, shard: int) -> None:
-        """Write it, atomically."""
-        stored = json.dumps({**asdict(self.entry), "starts": self.starts})
-        write_atomic(index_path(folder, shard), (stored + "\n").encode())
-
-
 def shard_name(shard: int) -> str:
     """File name of a shard."""
     return f"hands-{shard:05d}.tar"
-
-
-def index_path(folder: Path, shard: int) -> Path:
-    """Where the small file about a shard lies."""
-    return folder / f"hands-{shard:05d}.json"
-
-
-def check_shard(folder: Path, shard: int, expected: ShardEntry | None = None) -> ShardEntry:
-    """Compare a shard's bytes with its SHA-256: the one ``expected``, or its own small file's.
-
-    Raises:
-        ShardIntegrityError: it is missing, truncated or damaged.
-    """
-    index = ShardIndex.load(folder, shard)
-    path = folder / shard_name(shard)
-    again = "delete it and run the command that renders it again"
-    if expected is not None and index.entry != expected:
-        raise ShardIntegrityError(
-            f"{index_path(folder, shard)} and {MANIFEST} disagree about the shard; {again}"
-        )
-    if not path.is_file():
-        raise ShardIntegrityError(f"{folder} lacks shard {shard} ({path.name}); {again}")
-    size = path.stat().st_size
-    if size != index.entry.bytes:
-        raise ShardIntegrityError(
-            f"{path} has {size} bytes, but {index.entry.bytes} were written: it is truncated or "
-            f"another file; {again}"
-        )
-    found = file_sha256(path)
-    if found != index.entry.sha256:
-        raise ShardIntegrityError(
-            f"{path} has SHA-256 {found}, but {index.entry.sha256} was written: it is damaged; "
-            f"{again}"
-        )
-    return index.entry
 
 
 def file_sha256(path: Path) -> str:
@@ -230,22 +201,30 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def folder_sha256(folder: Path, suffixes: Sequence[str]) -> str:
-    """SHA-256, in hex, of the names and bytes of all files with those suffixes under a folder."""
+def files_sha256(folder: Path, files: Sequence[Path]) -> str:
+    """SHA-256, in hex, of the names and bytes of files in a folder, in their order."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes):
+    for path in files:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the samples' last bits."""
+    """Of what decides the samples; ``engine`` is the SHA-256 of the sources that make them."""
     return {
         "handmesh": __version__,
+        "engine": _engine_sha256(),
         "numpy": np.__version__,
         "torch": torch.__version__,
         "opencv": cv2.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+@functools.cache
+def _engine_sha256() -> str:
+    root = Path(__file__).parents[1]
+    sources = [path for path in root.rglob("*") if path.suffix in (".py", ".cpp", ".cu", ".npz")]
+    return files_sha256(root, sorted(sources))

@@ -16,7 +16,8 @@ from handmesh_training.datasets.sample import Sample
 from handmesh_training.record import HandRecord, to_crops
 from handmesh_training.samples import Crops
 
-from .manifest import Manifest, ShardEntry, ShardIndex, check_shard, shard_name
+from .index import ShardIndex, check_shard
+from .manifest import Manifest, ShardEntry, shard_name
 from .records import decode
 from .writer import seal
 
@@ -99,7 +100,7 @@ class ShardSet:
 
     def _opened(self, shard: int) -> tuple[BinaryIO, NDArray[np.int64]]:
         if shard not in self._open:
-            index = ShardIndex.load(self.folder, shard)
+            index = ShardIndex.load(self.folder, shard, self.manifest)
             if index.entry != self.manifest.shards[shard_name(shard)]:
                 raise ShardIntegrityError(
                     f"{self.folder}: the files about shard {shard} disagree; run "
@@ -140,7 +141,7 @@ def verify(folder: Path | str) -> Manifest:
     problems = []
     for shard in tqdm(range(manifest.shard_count), desc="verifying", unit="shard"):
         try:
-            check_shard(folder, shard, manifest.shards.get(shard_name(shard)))
+            check_shard(folder, shard, manifest)
         except ShardIntegrityError as error:
             problems.append(str(error))
     if problems:

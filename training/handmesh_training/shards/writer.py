@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import platform
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,23 +15,32 @@ from tqdm import tqdm
 
 from handmesh.errors import InputError, ShardError, ShardIntegrityError
 from handmesh_training.rendered import BLOCK, HandRenderer, RenderSettings
+from handmesh_training.rendering.folders import (
+    SKIN_CROP,
+    panorama_files,
+    photo_files,
+    skin_files,
+)
 
+from .index import ShardIndex, check_shard, index_path
 from .manifest import (
     MANIFEST,
     PROBE,
     Manifest,
     ShardEntry,
-    ShardIndex,
-    check_shard,
     file_sha256,
-    folder_sha256,
+    files_sha256,
     shard_name,
 )
 from .records import Encoding, encode
+from .temporary import flush, sweep, temporary_beside
 
-SKIN_FILES = (".png", ".json")
-PANORAMA_FILES = (".hdr",)
-PHOTO_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# What a folder of each kind holds, in the order in which it is hashed.
+FILES: dict[str, Callable[[Path], list[Path]]] = {
+    "skins": lambda folder: [folder / SKIN_CROP, *skin_files(folder)],
+    "environments": panorama_files,
+    "backgrounds": photo_files,
+}
 
 
 @dataclass(frozen=True)
@@ -118,26 +127,25 @@ def seal(folder: Path) -> Manifest:
     """Tell the manifest of all shards, if all are there; by their small files, unchecked.
 
     Raises:
-        ShardError: no manifest.
+        ShardError: no manifest, or it cannot be written.
     """
     manifest = Manifest.load(folder)
     try:
-        entries = [ShardIndex.load(folder, i).entry for i in range(manifest.shard_count)]
+        entries = [ShardIndex.load(folder, i, manifest).entry for i in range(manifest.shard_count)]
     except ShardIntegrityError:
         return manifest
     complete = manifest.complete(entries)
     if complete != manifest:
-        complete.save(folder)
+        try:
+            complete.save(folder)
+        except OSError as error:
+            raise ShardError(f"{folder / MANIFEST} cannot be written: {error}") from error
     return complete
 
 
 def _describe(settings: SetSettings, renderer: HandRenderer) -> Manifest:
     render = settings.render
-    folders = {
-        "skins": (render.skins, SKIN_FILES),
-        "environments": (render.environments, PANORAMA_FILES),
-        "backgrounds": (render.backgrounds, PHOTO_FILES),
-    }
+    folders = {name: getattr(render, name) for name in FILES}
     drawn = renderer.draw(PROBE)
     joints = drawn.views.joints[..., :2].astype(np.float64) * render.crop_px - 0.5  # (4, 21, 2)
     colour = renderer.render(drawn).image.mean(axis=(1, 2))  # (4, 3)
@@ -149,8 +157,8 @@ def _describe(settings: SetSettings, renderer: HandRenderer) -> Manifest:
         margin=render.margin,
         empty=render.empty,
         sources={
-            name: None if path is None else folder_sha256(path, suffixes)
-            for name, (path, suffixes) in folders.items()
+            name: None if folder is None else files_sha256(folder, FILES[name](folder))
+            for name, folder in folders.items()
         },
         encoding=asdict(settings.encoding),
         hand_sha256=renderer.model.asset.sha256,
@@ -163,26 +171,26 @@ def _claim(folder: Path, wanted: Manifest) -> Manifest:
     """Begin the set in the folder, or make sure that it is the one begun there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / MANIFEST).exists():
-            begun = Manifest.load(folder)
-            begun.require_same(wanted, folder)
-            return begun
         foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if not foreign:
+            with contextlib.suppress(FileExistsError):  # another process of this set was quicker
+                wanted.begin(folder)
+        # Looked for last: the first names may be those of another process that has just begun.
+        elif not (folder / MANIFEST).exists():
+            raise ShardError(
+                f"{folder} holds {foreign[0]!r} but no {MANIFEST}: give an empty folder, or one "
+                "with a set that was begun"
+            )
     except OSError as error:
         raise ShardError(f"{folder} cannot be used as a folder: {error}") from error
-    # Another process of this set may have begun it in the meantime.
-    if foreign and not (folder / MANIFEST).exists():
-        raise ShardError(
-            f"{folder} holds {foreign[0]!r} but no {MANIFEST}: give an empty folder, or one with "
-            "a set that was begun"
-        )
-    wanted.save(folder)
-    return wanted
+    begun = Manifest.load(folder)
+    begun.require_same(wanted, folder)
+    return begun
 
 
 def _is_whole(folder: Path, shard: int, manifest: Manifest) -> bool:
     try:
-        check_shard(folder, shard, manifest.shards.get(shard_name(shard)))
+        check_shard(folder, shard, manifest)
     except ShardIntegrityError as error:
         if (folder / shard_name(shard)).exists():
             tqdm.write(f"rendering again: {error}", file=sys.stderr)
@@ -200,11 +208,9 @@ def _write_shard(
 ) -> None:
     """First the shard, then the small file that says that it is whole; each by renaming."""
     path = folder / shard_name(shard)
-    owner = f"{platform.node()}.{os.getpid()}"
-    temporary = folder / f".{path.name}.{owner}.tmp"
     starts = []
     try:
-        with temporary.open("wb") as file:
+        with temporary_beside(path) as (temporary, file):
             for part in _in_blocks(manifest.span(shard)):
                 for record in renderer.records(part):
                     starts.append(file.tell())
@@ -214,17 +220,14 @@ def _write_shard(
             # Two empty blocks end an archive, whose length is a whole number of records.
             end = starts[-1] + 2 * tarfile.BLOCKSIZE
             file.write(b"\0" * (end + -end % tarfile.RECORDSIZE - starts[-1]))
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
-        entry = ShardEntry(file_sha256(temporary), temporary.stat().st_size, len(starts) - 1)
-        os.replace(temporary, path)
+            flush(file)
+            entry = ShardEntry(file_sha256(temporary), temporary.stat().st_size, len(starts) - 1)
+            os.replace(temporary, path)
+        ShardIndex(entry, starts, manifest.set_sha256).save(folder, shard)
     except OSError as error:
         raise ShardError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    ShardIndex(entry, starts).save(folder, shard)
-    for left_over in folder.glob(f".hands-{shard:05d}.*.tmp"):  # of processes that were killed
-        left_over.unlink(missing_ok=True)
+    for written in (path, index_path(folder, shard), folder / MANIFEST):
+        sweep(written)
 
 
 def _in_blocks(span: range) -> Iterator[range]:

