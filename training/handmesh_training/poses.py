@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handmesh.errors import InputError
+
 from .bones import bone_length_names
 from .collisions import HandCapsules
 from .free_poses import free_angles
@@ -33,6 +35,8 @@ KIND_SHARES = {
     "sign": 0.08, "combined": 0.07,
 }  # fmt: skip
 FREE_GESTURE = -1
+# Names of shape directions, each with a coefficient.
+ShapeShift = tuple[tuple[str, float], ...]
 
 # Deeper overlaps of capsules are refused.
 OVERLAP_ALLOWED_M = 0.003
@@ -150,13 +154,24 @@ def draw_poses(
     model: HandModel,
     count: int,
     library: GestureLibrary | None = None,
+    shape_shift: ShapeShift = (),
 ) -> Poses:
     """Poses and shapes of ``count`` hands that do not run into themselves.
 
     Each is planned once (gesture, transition or free), then drawn until it passes: the noise
     shrinks from one attempt to the next and in the end so does the shape's distance from the
     template, on which every library gesture passes.
+
+    Args:
+        shape_shift: coefficients by name that are added to every hand's shape: other people.
+
+    Raises:
+        InputError: a shift along a direction that the model does not have.
     """
+    unknown = [name for name, _ in shape_shift if name not in model.shape_names]
+    if unknown:
+        raise InputError(f"hands have no shape {unknown[0]!r}; they have {model.shape_names}")
+    shift = np.array([dict(shape_shift).get(name, 0.0) for name in model.shape_names])
     library = library if library is not None else default_library()
     capsules = capsules_of(model)
     kind = rng.choice(3, size=count, p=list(SHARES.values()))
@@ -170,6 +185,7 @@ def draw_poses(
         shape[left] = sample_shapes(rng, model, len(left))
         if attempt > ATTEMPTS // 2:
             shape[left] *= effort[:, None]
+        shape[left] += shift
         angles[left] = _follow(rng, library, kind[left], first[left], effort)
         if last:
             break

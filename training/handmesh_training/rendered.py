@@ -22,6 +22,7 @@ from handmesh.errors import InputError
 
 from .gestures.library import default_library
 from .hand import HandModel
+from .poses import ShapeShift
 from .record import HandRecord
 from .rendering.appearance import Appearance, sample_appearance
 from .rendering.environments import BackgroundSet, EnvironmentSet
@@ -54,6 +55,8 @@ class RenderSettings:
         crop_px: side of the stored crops.
         margin: side of the crop over the larger side of the joints' tight box.
         empty: share of crops without a hand.
+        shape_shift: coefficients of `HandModel.shape_names` that all hands have on top of their
+            own: other people than usual.
     """
 
     skins: Path | None = None
@@ -62,6 +65,7 @@ class RenderSettings:
     crop_px: int = 160
     margin: float = 1.9
     empty: float = 0.05
+    shape_shift: ShapeShift = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +200,10 @@ class HandRenderer:
             self._blocks.move_to_end(number)
             return self._blocks[number]
         rng = generator(self.seed, Purpose.BLOCK, number)
-        views = sample_views(rng, self.model, BLOCK, self.settings.crop_px, self.settings.margin)
+        views = sample_views(
+            rng, self.model, BLOCK, self.settings.crop_px, self.settings.margin,
+            self.settings.shape_shift,
+        )  # fmt: skip
         empty = rng.random(BLOCK) < self.settings.empty
         hands = Hands(
             views.vertices_m, views.joints_m, views.intrinsics, self.settings.crop_px,

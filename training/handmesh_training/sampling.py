@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from .hand import FOREARM, HandModel, PosedHand
-from .poses import draw_poses
+from .poses import ShapeShift, draw_poses
 from .views import sample_views_of
 
 Array = NDArray[np.float64]
@@ -48,15 +48,21 @@ class HandViews:
 
 
 def sample_views(
-    rng: np.random.Generator, model: HandModel, count: int, crop_px: int, margin: float
+    rng: np.random.Generator,
+    model: HandModel,
+    count: int,
+    crop_px: int,
+    margin: float,
+    shape_shift: ShapeShift = (),
 ) -> HandViews:
     """Hands before cameras at phone and webcam distances, and the crop around each.
 
     Args:
         rng: everything random comes from it. count: how many. crop_px: side of the crop.
         margin: side of the crop over the larger side of the joints' tight box.
+        shape_shift: see `poses.draw_poses`.
     """
-    poses = draw_poses(rng, model, count)
+    poses = draw_poses(rng, model, count, shape_shift=shape_shift)
     rotations = model.rotations(poses.angles)
     with torch.no_grad():
         posed: PosedHand = model(poses.shape, rotations)  # wrist at the origin
