@@ -1,4 +1,4 @@
-"""The sub-commands `handmesh train`, `evaluate`, `reference` and `render`."""
+"""The sub-commands `handmesh train`, `evaluate`, `reference`, `render` and `experiment`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from handmesh.atomic import write_atomic
 
 from .cli_evaluate import add_evaluate
+from .cli_experiment import add_experiment
 from .cli_options import needing_the_extra
 from .cli_render import add_render
 from .cli_train import add_train
@@ -20,6 +21,7 @@ def add_commands(commands: Any) -> None:
     add_evaluate(commands)
     _add_reference(commands)
     add_render(commands)
+    add_experiment(commands)
 
 
 def _add_reference(commands: Any) -> None:

@@ -32,7 +32,8 @@ INDEX, DEPTHS = "index.json", "depth_maps"
 
 
 class SampleSource(Protocol):
-    """A `datasets.Dataset`, or what looks like one."""
+    """A `datasets.Dataset`, or what looks like one. Where it has a true attribute ``our_mesh``, its
+    meshes are the networks' own, of right hands."""
 
     folder: Path
     split: str
@@ -148,6 +149,8 @@ def build(
                 if not can_crop(sample):
                     continue
                 crops = to_crops([sample], side, margin, vertex_count)
+                if getattr(data, "our_mesh", False):
+                    _label_mesh(crops, sample, margin)
                 if not joints_3d:
                     crops.has_depth[:] = False
                 for field in fields(Crops):
@@ -165,6 +168,19 @@ def build(
     write_atomic(partial / INDEX, (json.dumps(index, indent=2) + "\n").encode())
     partial.rename(folder)
     return CroppedSet(folder)
+
+
+def _label_mesh(crops: Crops, sample: Sample, margin: float) -> None:
+    """Add the mesh of one right hand, if it is labelled, to its crop."""
+    points, lens, joints_m = sample.vertices_m, sample.intrinsics, sample.joints_m
+    if points is None or lens is None or joints_m is None:
+        return
+    box = Box.from_points(sample.joints_px[sample.joint_known], margin=margin)
+    pixels = points[:, :2] / points[:, 2:] * lens[[0, 1], [0, 1]] + lens[:2, 2]  # (V, 2)
+    bone_m = np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]])
+    crops.vertices[0, :, :2] = box.to_crop(pixels)
+    crops.vertices[0, :, 2] = (points[:, 2] - joints_m[ROOT_JOINT, 2]) / bone_m
+    crops.has_mesh[0] = True
 
 
 def _depth_map(sample: Sample, margin: float, side: int) -> Depths:

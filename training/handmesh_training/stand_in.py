@@ -53,9 +53,11 @@ class RenderedSamples:
 
     Attributes:
         folder, split: names, as of a `datasets.Dataset`.
+        our_mesh: its samples' meshes are the networks' own.
     """
 
     WALL_M = 0.5
+    our_mesh = True
 
     def __init__(
         self, settings: RenderSettings, seed: int, count: int, sensor: DepthSensor | None = None

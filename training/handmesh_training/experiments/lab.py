@@ -7,7 +7,9 @@ so that what weak supervision does to the surface can be measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from handmesh.atomic import write_atomic
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig
 from handmesh.types import CROP_MARGIN, UNIT_BONE
@@ -41,6 +44,8 @@ from ..tasks import HeatmapPart, full_task, heatmap_task
 from ..train import Task, Trainer, TrainSettings
 
 MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
+# What a training took, beside its checkpoint; of its last part, if it was stopped.
+COST = "cost.json"
 # Seeds of the four sets.
 TRAINING, SHIFTED_TRAINING, VALIDATION, SHIFTED_VALIDATION = 101, 202, 303, 404
 # The second domain's people: shorter, thicker fingers and broader hands than the first has.
@@ -186,11 +191,13 @@ class Lab:
         )
         trainer = Trainer(self.config, settings, folder, task, head=head, prepare=prepare)
 
-        def open_batches(own: list[int], of: int, start: int) -> Any:
-            made = batches(stream, own, of, start)
-            return map(_all_labelled, made) if data is self.training else made
+        def open_batches(own: list[int], of: int, start: int) -> Iterator[Batch]:
+            return batches(stream, own, of, start)
 
+        began = time.process_time()
         trainer.run(open_batches)
+        cost = {"cpu_seconds": time.process_time() - began}
+        write_atomic(folder / COST, (json.dumps(cost) + "\n").encode())
         return path
 
     def regressor(self) -> Path:
@@ -300,8 +307,3 @@ def roughness(offsets: NDArray[np.float64]) -> float:
     near[pairs[:, 0], pairs[:, 1]] = 1
     near /= near.sum(axis=1, keepdims=True)
     return float(np.linalg.norm(offsets - near @ offsets, axis=-1).mean())
-
-
-def _all_labelled(batch: Batch) -> Batch:
-    """Rendered hands keep their mesh's label."""
-    return batch

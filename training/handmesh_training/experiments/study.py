@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from tqdm import tqdm
 
 from handmesh.atomic import write_atomic
@@ -65,9 +66,12 @@ class Result:
 
     @property
     def stands_out(self) -> bool:
-        """Whether the difference exceeds twice its standard error: else it is noise."""
-        error = self.spread / np.sqrt(len(self.values))
-        return bool(abs(self.difference) > 2 * error)
+        """Whether zero lies outside the difference's 95 % interval (Student's t, paired)."""
+        count = len(self.values)
+        if count < 2:
+            return False
+        reach = student.ppf(0.975, count - 1) * self.spread / np.sqrt(count)
+        return bool(abs(self.difference) > reach)
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,9 @@ class Study:
         lines += [
             "",
             f"Mean of {seeds} seeds; in brackets the difference from “{self.reference}” within a "
-            "seed and its standard deviation between seeds. A star marks differences of more than "
-            "two standard errors; what has none is not told from chance by so many runs.",
+            "seed and its standard deviation between seeds. A star marks differences whose 95 % "
+            "interval (paired t) leaves out zero; what has none is not told from chance by so many "
+            "runs.",
         ]
         return "\n".join(lines) + "\n"
 

@@ -1,0 +1,107 @@
+"""Studies: runs are kept, differences are paired by seed, and noise is called noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handmesh.cli import main
+from handmesh.errors import InputError
+from handmesh.graph import Topology
+from handmesh_training.experiments.lab import Hands, roughness
+from handmesh_training.experiments.study import Figures, Result, Study, Variant
+
+pytestmark = pytest.mark.usefixtures("quick_surroundings")
+
+
+def study_of(values: dict[str, list[float]], ran: list[tuple[str, int]]) -> Study:
+    def variant(name: str, figures: list[float]) -> Variant:
+        def run(folder: Path, seed: int) -> Figures:
+            assert folder.is_dir()
+            ran.append((name, seed))
+            return {"error": figures[seed]}
+
+        return Variant(name, run, {"error": 7.95} if name == "full" else {})
+
+    variants = [variant(name, figures) for name, figures in values.items()]
+    return Study("demo", "A demonstration", "full", variants, {"error": "mm"})
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    ran: list[tuple[str, int]] = []
+    study = study_of({"full": [1, 2, 3], "less": [2, 3, 5]}, ran)
+    study.run(tmp_path, range(1))
+    assert ran == [("full", 0), ("less", 0)]
+
+    results = study.run(tmp_path, range(3))
+
+    assert ran[2:] == [("full", 1), ("less", 1), ("full", 2), ("less", 2)]
+    assert results["less"]["error"].mean == pytest.approx(10 / 3)
+    assert results["less"]["error"].difference == pytest.approx(4 / 3)
+    table = study.to_markdown(results)
+    assert "| full | 2.00 | 7.95 |" in table
+    assert "3.33 (+1.33 ± 0.58)" in table
+    (tmp_path / "less" / "seed1" / "figures.json").write_text("[]")
+    with pytest.raises(InputError, match="delete it"):
+        study.run(tmp_path, range(3))
+    with pytest.raises(InputError, match="at least one seed"):
+        study.run(tmp_path, [])
+
+
+def test_differences_stand_out_when_a_paired_t_test_says_so() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    agreed = 0
+    for _ in range(200):
+        against = rng.normal(10, 2, 4)
+        values = against + rng.normal(0.5, 0.5, 4)
+        p = scipy_stats.ttest_rel(values, against).pvalue
+        assert Result(values, against).stands_out == (p < 0.05)
+        agreed += p < 0.05
+    assert 20 < agreed < 180, "both happen"
+    assert not Result(np.array([9.0]), np.array([1.0])).stands_out, "one seed tells nothing"
+
+
+def test_roughness_is_what_the_neighbours_do_not_share() -> None:
+    topology = Topology.default()
+    count = topology.vertex_count
+    shifted = np.broadcast_to(np.array([3.0, -1.0, 2.0]), (2, count, 3))
+    assert roughness(shifted) == pytest.approx(0, abs=1e-9)
+    spike = np.zeros((1, count, 3))
+    spike[0, 100, 1] = 5.0
+    near = {int(v) for face in topology.faces if 100 in face for v in face} - {100}
+    degrees = []
+    for vertex in near:
+        around = {int(v) for face in topology.faces if vertex in face for v in face} - {vertex}
+        degrees.append(len(around))
+    expected = (5 + sum(5 / degree for degree in degrees)) / count
+    assert roughness(spike) == pytest.approx(expected)
+
+
+def test_lifting_undoes_projection() -> None:
+    rng = np.random.default_rng(1)
+    joints = rng.uniform(-0.08, 0.08, (3, 21, 3)) + (0.02, -0.01, 0.5)
+    lens = np.array([[200.0, 210.0, 30.0, 33.0]] * 3)
+    hands = Hands(np.zeros((3, 64, 64, 3), np.uint8), lens, joints, joints)
+    pixel = joints[..., :2] / joints[..., 2:] * lens[:, None, :2] + lens[:, None, 2:]
+    bone = np.linalg.norm(joints[:, 10] - joints[:, 9], axis=-1)[:, None]
+    depth = (joints[..., 2] - joints[:, :1, 2]) / bone
+    points = np.concatenate([(pixel + 0.5) / 64, depth[..., None]], axis=-1)
+    np.testing.assert_allclose(hands.lift(points), joints, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_every_study_runs_from_its_command(tmp_path: Path) -> None:
+    few = ["--hands", "96", "--shifted", "64", "--validation", "8", "--seeds", "2"]
+    few += ["--heatmap-steps", "1", "--steps", "2", "--tuning-steps", "1"]
+
+    assert main(["experiment", "all", "--out", str(tmp_path), *few]) == 0
+
+    for name in ("table1", "table2", "fig8", "weak", "recipes"):
+        assert (tmp_path / f"{name}.md").read_text().startswith("### ")
+    assert (tmp_path / "weak.png").stat().st_size > 10_000
+    figures = json.loads((tmp_path / "table1" / "full" / "seed1" / "figures.json").read_text())
+    assert {"mesh", "pose", "AUC", "roughness"} == set(figures)
