@@ -156,13 +156,13 @@ def test_sets_for_evaluation_are_named_by_folder_or_in_full(sets: Path) -> None:
     for name in ("stb", "rhd", "photos"):
         text = str(sets / name)
         (only,) = named_datasets(text).items()
-        assert only[0] == text
+        assert only[0] == name
         assert type(only[1]) is layouts()[name] is recognise(text)
     text = f"stb:train_bb_left:{sets / 'stb'}"
     assert {name: data.split for name, data in named_datasets(text).items()} == {
         text: "train_bb_left"
     }
-    assert list(named_datasets(str(sets))) == [str(path) for path in sorted(sets.iterdir())]
+    assert list(named_datasets(str(sets))) == [path.name for path in sorted(sets.iterdir())]
     for wrong in ("stb:test_sk", str(sets / "nowhere"), str(sets / "rhd" / "evaluation")):
         with pytest.raises(InputError, match=r"LAYOUT:SPLIT:FOLDER|no folder in which"):
             named_datasets(wrong)

@@ -98,7 +98,7 @@ def named_datasets(text: str) -> dict[str, Dataset]:
             taken; or one that holds such folders, see `find_datasets`.
 
     Returns:
-        The sets, by ``text`` or, in a folder of sets, by their folders.
+        The sets, by ``text`` where it names one in full, otherwise by their folders' names.
 
     Raises:
         InputError: as `open_dataset` and `find_datasets`.
@@ -108,5 +108,5 @@ def named_datasets(text: str) -> dict[str, Dataset]:
         return {text: parse_dataset(text)}
     layout = recognise(folder)
     if layout is not None:
-        return {text: layout(folder, layout.evaluation_split)}
-    return {str(folder / name): dataset for name, dataset in find_datasets(folder).items()}
+        return {folder.resolve().name: layout(folder, layout.evaluation_split)}
+    return find_datasets(folder)
