@@ -276,6 +276,8 @@ def test_hands_that_cannot_be_placed_are_left_out_and_counted() -> None:
     }
     with pytest.raises(InputError, match=r"no labelled hand .*3 too few joints"):
         evaluate(Planted(samples), samples[1:], IN_THE_WILD, "made")
+    missed = evaluate(Planted(samples, missed=[0]), samples[:1], UNAIDED, "made")
+    assert (missed.hands, missed["found"].value) == (0, 0)
     with pytest.raises(InputError, match="it is empty"):
         evaluate(Planted([]), [], PAPER, "made")
 

@@ -107,6 +107,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise InputError(
             "nothing to evaluate: give --data, --photos or --negatives, or --rendered above 0"
         )
+    file = None if options.out is None else _file_for(options.out)
     finding = None
     with ExitStack() as stack:
         estimator, predictor = _estimator(options, stack)
@@ -119,8 +120,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         tables.append(finding.to_table())
         figures["finding"] = finding.to_dict()
     sys.stdout.write("\n".join(tables) + "\n")
-    if options.out is not None:
-        _write(options.out, figures, reports)
+    if file is not None:
+        _write(file, figures, reports)
     return 0
 
 
@@ -197,17 +198,23 @@ def _reports(estimator: Estimator, jobs: Iterator[Job]) -> Iterator[Report]:
             yield evaluate(estimator, job.samples(), STANDARD[name], job.name, job.total)
 
 
-def _write(out: Path, figures: dict[str, Any], reports: Sequence[Report]) -> None:
+def _file_for(out: Path) -> Path:
+    """Where the JSON goes; refused before the work, not after."""
+    if out.suffix == ".json":
+        if not out.parent.is_dir():
+            raise InputError(f"cannot write {out}: there is no folder {out.parent}")
+        return out
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as cause:
+        raise InputError(f"cannot make the folder {out}: {cause.strerror}") from cause
+    return out / REPORT
+
+
+def _write(file: Path, figures: dict[str, Any], reports: Sequence[Report]) -> None:
     """The JSON and, beside it, a plot for each set that has a curve; each of them whole."""
     from .pck_plot import plot_pck
 
-    file = out
-    if out.suffix != ".json":
-        try:
-            out.mkdir(exist_ok=True)
-        except OSError as cause:
-            raise InputError(f"cannot make the folder {out}: {cause.strerror}") from cause
-        file = out / REPORT
     by_set: dict[str, list[Report]] = {}
     for report in reports:
         by_set.setdefault(report.name, []).append(report)

@@ -72,7 +72,7 @@ def evaluate(
 
     Raises:
         InputError: the estimator must be told more than the protocol gives, or there is no hand
-            that can be compared.
+            that it could be asked for.
     """
     estimator.require(protocol)
     tally = Tally(protocol)
@@ -90,7 +90,7 @@ def evaluate(
             for sample, query, estimate in zip(asked, queries, found, strict=True):
                 tally.add(sample, query, estimate)
             bar.update(len(batch))
-    if not tally.hands:
+    if not tally.asked:
         reasons = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
         raise InputError(f"{name} holds no labelled hand to evaluate ({reasons or 'it is empty'})")
     return tally.report(name)
@@ -140,7 +140,7 @@ class Tally:
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
-        self.hands = 0
+        self.asked = self.hands = 0
         self.left_out: Counter[str] = Counter()
         self._values: defaultdict[str, list[float]] = defaultdict(list)
         self._sides_px: list[float] = []
@@ -149,6 +149,7 @@ class Tally:
 
     def add(self, sample: Sample, query: Query, estimate: Estimate | None) -> None:
         """Count one hand, as it was asked for; None where it was not found."""
+        self.asked += 1
         if estimate is None:
             self.left_out["no hand found"] += 1
             if not self.protocol.box:
@@ -157,8 +158,8 @@ class Tally:
         self.hands += 1
         known = sample.joint_known
         self._add_2d(np.float64(estimate.joints_px)[known], sample.joints_px[known])
-        asked = not self.protocol.handedness and sample.is_right is not None
-        if asked and estimate.handedness is not None:
+        open_side = not self.protocol.handedness and sample.is_right is not None
+        if open_side and estimate.handedness is not None:
             agrees = (estimate.handedness == "right") == sample.is_right
             self._values["handedness"].append(agrees)
         if estimate.presence is not None:
