@@ -74,15 +74,16 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
     _labelled_set(tmp_path / "sets" / "noise")
     out = tmp_path / "figures.json"
     named = f"coco:test:{tmp_path / 'sets' / 'noise'}"
-    arguments = ["evaluate", "--rendered", "0", "--labelled", str(tmp_path / "sets")]
+    arguments = ["evaluate", "--labelled", str(tmp_path / "sets")]
 
     assert main([*arguments, "--dataset", named, "--limit", "1", "--out", str(out)]) == 0
 
-    figures = json.loads(out.read_text())
-    assert set(figures) == {"noise", named}
-    assert figures["noise"] == pytest.approx(figures[named], nan_ok=True)
-    assert figures["noise"]["count"] == 1
-    assert figures["noise"]["image_share"] > 0
+    reports = json.loads(out.read_text())["reports"]
+    by_name = {report["set"]: report for report in reports}
+    assert set(by_name) == {"noise", named}
+    assert by_name["noise"]["figures"] == by_name[named]["figures"]
+    assert by_name["noise"]["hands"] == 1
+    assert by_name["noise"]["protocol"]["name"] == "in_the_wild"
     assert "noise (1 hands)" in capsys.readouterr().out
 
 

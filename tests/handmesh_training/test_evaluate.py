@@ -1,243 +1,378 @@
-"""Evaluation against predictors whose errors are known in advance."""
+"""Evaluation of estimators whose errors are known in advance."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from handmesh import Box, Camera, Predictor
+import handmesh
+from handmesh import Box
 from handmesh.errors import InputError
-from handmesh_training.datasets import Dataset, Sample
-from handmesh_training.evaluate import (
-    evaluate_labelled,
-    evaluate_photos,
-    evaluate_rendered,
-    to_table,
-)
-from handmesh_training.rendered import HandRenderer, RenderSettings
+from handmesh_training.datasets import Sample
+from handmesh_training.estimators import BATCH, Estimate, Query
+from handmesh_training.evaluate import evaluate
+from handmesh_training.evaluation_report import SCHEMA, Report, to_dict, to_table
+from handmesh_training.protocols import FREIHAND, IN_THE_WILD, PAPER, UNAIDED, Protocol
+
+Array = NDArray[np.float64]
+TURN = np.asarray(cv2.Rodrigues(np.array([0.3, -1.0, 0.4]))[0])
+ALL = np.ones(21, dtype=bool)
 
 
-def _photo_set(folder: Path, count: int) -> dict[str, Any]:
-    """Black photos with made-up joints; every other hand is a right one."""
-    rng = np.random.default_rng(3)
-    labels = {}
-    for i in range(count):
-        name = f"{i}.png"
-        cv2.imwrite(str(folder / name), np.zeros((120, 160, 3), dtype=np.uint8))
-        uv = rng.uniform(20, 100, (21, 2))
-        side = "Left" if i % 2 == 0 else "Right"
-        labels[name] = {
-            "hands": [
-                {
-                    "uv": uv.tolist(),
-                    "world_m": rng.normal(0, 0.05, (21, 3)).tolist(),
-                    "handedness_as_reported": side,
-                }
-            ]
-        }
-    (folder / "pseudo_labels.json").write_text(json.dumps(labels))
-    return labels
+def hand(index: int, known: NDArray[np.bool_] = ALL) -> Sample:
+    """Random joints a metre away, with a cloud of 40 vertices; the grey value is the number."""
+    rng = np.random.default_rng(index)
+    joints_m = rng.normal(0, 0.04, (21, 3)) + (0, 0, 1.0)
+    vertices_m = rng.normal(0, 0.05, (40, 3)) + (0, 0, 1.0)
+    K = np.array([[300.0 + index, 0, 80], [0, 300.0 + index, 60], [0, 0, 1]])
+    projected = joints_m @ K.T
+    return Sample(
+        key=str(index),
+        image=np.full((120, 160, 3), index, dtype=np.uint8),
+        is_right=index % 2 == 0,
+        joints_px=np.where(known[:, None], projected[:, :2] / projected[:, 2:], np.nan),
+        joint_known=known,
+        intrinsics=K,
+        joints_m=np.where(known[:, None], joints_m, np.nan),
+        vertices_m=vertices_m.astype(np.float32),
+    )
 
 
-class _Shifted:
-    """Answers with the labels, a tenth of the box too far right, turned and scaled in 3D."""
+class Planted:
+    """Answers with the labels after ``move``; with nonsense for joints that are not known."""
 
-    def __init__(self, labels: dict[str, Any]) -> None:
-        self.labels = labels
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        move: Callable[[Array], Array] = lambda x: x,
+        offset_share: float = 0.0,
+        missed: Sequence[int] = (),
+        **other: Any,
+    ) -> None:
+        self.samples = {int(sample.key): sample for sample in samples}
+        self.move, self.offset_share, self.missed, self.other = move, offset_share, missed, other
+        self.description = {"kind": "planted", "name": "planted", "sha256": "0"}
+        self.asked: list[Query] = []
+        self.batches: list[int] = []
 
-    def predict(self, path: Path, box: Box | None = None) -> list[SimpleNamespace]:
-        hand = self.labels[path.name]["hands"][0]
-        uv = np.array(hand["uv"]) - 0.5
-        side = np.ptp(uv, axis=0).max()
-        if box is not None:
-            assert box.size == pytest.approx(1.5 * side)
-        turn, _ = cv2.Rodrigues(np.array([0.3, -1.0, 0.4]))
-        return [
-            SimpleNamespace(
-                joints_px=uv + [0.1 * side, 0],
-                joints_m=1.7 * np.array(hand["world_m"]) @ turn.T + 0.3,
-                handedness="right",
-                presence=0.9,
-            )
-        ]
+    def require(self, protocol: Protocol) -> None: ...
 
+    def estimate(self, queries: Sequence[Query]) -> list[Estimate | None]:
+        self.batches.append(len(queries))
+        self.asked += queries
+        return [self._answer(self.samples[int(query.image[0, 0, 0])]) for query in queries]
 
-def test_photo_report_states_the_planted_errors(tmp_path: Path) -> None:
-    labels = _photo_set(tmp_path, 6)
-    predictor = cast(Predictor, _Shifted(labels))
-    report = evaluate_photos(predictor, [tmp_path], search=True)
-    assert report.count == 6
-    assert report.image_share == pytest.approx(0.1)
-    assert report.image_share_median == pytest.approx(0.1)
-    assert report.joints_pa_mm == pytest.approx(0.0, abs=1e-9)  # a similarity is aligned away
-    assert report.handedness == pytest.approx(0.5)
-    assert report.presence == 1.0
-    assert report.found == 1.0
-    assert "10.00 %" in to_table({"set": report})
-
-
-def test_limit_spreads_over_the_set(tmp_path: Path) -> None:
-    labels = _photo_set(tmp_path, 6)
-    report = evaluate_photos(cast(Predictor, _Shifted(labels)), [tmp_path], limit=3)
-    assert report.count == 3
-    assert np.isnan(report.found)
-    assert "found" not in to_table({"set": report})
-
-
-def test_no_labelled_photo_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "pseudo_labels.json").write_text("{}")
-    with pytest.raises(InputError, match="no labelled hand"):
-        evaluate_photos(cast(Predictor, _Shifted({})), [tmp_path])
-
-
-class _KnowsTheTruth:
-    """Answers with the rendered truth, 5 mm too far away."""
-
-    def __init__(self, settings: RenderSettings, seed: int, counts: list[int]) -> None:
-        renderer = HandRenderer(settings, seed)
-        subset = renderer.model.asset.template_subset
-        self.answers = []
-        first = 0
-        for count in counts:
-            views = renderer.draw(range(first, first + count)).views
-            first += count
-            for i in range(count):
-                fx, fy, cx, cy = views.intrinsics[i].astype(float)
-                joints = views.joints_m[i].astype(float)
-                projected = joints[:, :2] / joints[:, 2:] * [fx, fy] + [cx, cy]
-                self.answers.append((projected, joints, views.vertices_m[i, subset]))
-
-    def predict(self, image: np.ndarray, **options: Any) -> list[SimpleNamespace]:
-        px, joints, vertices = self.answers.pop(0)
-        away = np.array([0, 0, 0.005])
-        assert options["root_depth_m"] == pytest.approx(joints[0, 2])
-        assert options["camera"].width == image.shape[1]
-        return [SimpleNamespace(joints_px=px, joints_m=joints + away, vertices_m=vertices + away)]
-
-
-def test_rendered_report_states_the_planted_error() -> None:
-    settings = RenderSettings(crop_px=48, empty=0.0)
-    predictor = cast(Predictor, _KnowsTheTruth(settings, 11, [4, 2]))
-    report = evaluate_rendered(predictor, settings, 6, seed=11, chunk=4)
-    assert report.count == 6
-    assert report.joints_mm == pytest.approx(5.0, abs=1e-3)
-    assert report.mesh_mm == pytest.approx(5.0, abs=1e-3)
-    assert report.joints_pa_mm == pytest.approx(0.0, abs=1e-3)
-    # The labels' (u, v) and the projection through the intrinsics are one and the same.
-    assert report.image_share == pytest.approx(0.0, abs=1e-4)
-    assert report.auc_20_50 == pytest.approx(1.0)
-
-
-class _Made(Dataset):
-    """Random hands; the fourth of each five has joints that are not known, the fifth no 3D label,
-    no camera and no side."""
-
-    splits = ("test",)
-
-    def __init__(self, folder: Path, count: int) -> None:
-        super().__init__(folder, "test")
-        self.count = count
-
-    @classmethod
-    def recognises(cls, folder: Path) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return self.count
-
-    def _read(self, index: int) -> Sample:
-        rng = np.random.default_rng(index)
-        joints_m = rng.normal(0, 0.05, (21, 3)) + (0, 0, 1.0)
-        K = np.array([[100.0 + index, 0, 80], [0, 100.0 + index, 60], [0, 0, 1]])
-        projected = joints_m @ K.T
-        known = np.ones(21, dtype=bool)
-        joints_px = projected[:, :2] / projected[:, 2:]
-        if index % 5 == 3:
-            known[:7] = False
-            joints_px[:7] = joints_m[:7] = np.nan
-        flat = index % 5 == 4
-        return Sample(
-            key=str(index),
-            image=np.full((120, 160, 3), index, dtype=np.uint8),
-            is_right=None if flat else index % 2 == 0,
-            joints_px=joints_px,
-            joint_known=known,
-            intrinsics=None if flat else K,
-            joints_m=None if flat else joints_m,
+    def _answer(self, sample: Sample) -> Estimate | None:
+        if int(sample.key) in self.missed:
+            return None
+        side = np.ptp(sample.joints_px[sample.joint_known], axis=0).max()
+        joints = np.ones((21, 3)) if sample.joints_m is None else self.move(sample.joints_m)
+        vertices = np.empty((0, 3))
+        if sample.vertices_m is not None:
+            vertices = self.move(np.float64(sample.vertices_m))
+        made = Estimate(
+            joints_px=np.nan_to_num(sample.joints_px, nan=1e6) + [0, self.offset_share * side],
+            joints_m=np.nan_to_num(joints, nan=9.0),
+            vertices_m=vertices,
+            handedness="right",
+            presence=0.9 if int(sample.key) else 0.1,
         )
+        return replace(made, **self.other)
 
 
-class _AlmostRight:
-    """Answers with the labels: right hands all, a tenth of the box too low, in 3D turned and
-    scaled; where they are not known, with nonsense."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-        self.asked: list[int] = []
-
-    def predict(self, image: Any, box: Box, camera: Camera | None) -> list[SimpleNamespace]:
-        index = int(image[0, 0, 0])
-        self.asked.append(index)
-        sample = self.data[index]
-        known = sample.joint_known
-        px = np.where(known[:, None], sample.joints_px, 1e6)  # what is not known does not count
-        side = np.ptp(px[known], axis=0).max()
-        assert box.size == pytest.approx(1.5 * side)
-        assert (camera is None) == (sample.intrinsics is None)
-        if camera is not None:
-            assert (camera.fx, camera.width, camera.height) == (100.0 + index, 160, 120)
-        turn, _ = cv2.Rodrigues(np.array([0.3, -1.0, 0.4]))
-        joints = np.ones((21, 3)) if sample.joints_m is None else 0.6 * sample.joints_m @ turn.T
-        return [
-            SimpleNamespace(
-                joints_px=px + [0, 0.1 * side],
-                joints_m=np.where(known[:, None], joints, 9.0),
-                handedness="right",
-                presence=0.9 if index else 0.1,
-            )
-        ]
+def away(x: Array) -> Array:
+    return x + [0.003, 0, 0.004]
 
 
-def test_labelled_report_states_the_planted_errors(tmp_path: Path) -> None:
-    data = _Made(tmp_path, 10)
-    report = evaluate_labelled(cast(Predictor, _AlmostRight(data)), data)
-    assert report.count == 10
-    assert report.image_share == pytest.approx(0.1)
-    assert report.image_share_median == pytest.approx(0.1)
-    assert report.joints_pa_mm == pytest.approx(0.0, abs=1e-9)
-    assert report.handedness == pytest.approx(4 / 8)  # 0 2 6 8 of all but 4 and 9
-    assert report.presence == pytest.approx(0.9)
+def similar(x: Array) -> Array:
+    return np.asarray(1.7 * x @ TURN.T + 0.3)
 
 
-def test_a_part_of_a_set_is_spread_over_it(tmp_path: Path) -> None:
-    data = _Made(tmp_path, 10)
-    predictor = _AlmostRight(data)
-    assert evaluate_labelled(cast(Predictor, predictor), data, limit=3).count == 3
-    assert predictor.asked == [0, 3, 6]
-    with pytest.raises(InputError, match="no labelled hand"):
-        evaluate_labelled(cast(Predictor, predictor), _Made(tmp_path, 0))
+def names(report: Report) -> set[str]:
+    return {figure.name for figure in report.figures}
 
 
-def test_figures_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
-    data = _Made(tmp_path, 10)
-    flat = [data[4], data[9]]
-    flat_set = _Made(tmp_path, 2)
-    flat_set._read = lambda index: flat[index]  # type: ignore[method-assign]
-    report = evaluate_labelled(cast(Predictor, _AlmostRight(data)), flat_set)
-    assert np.isnan(report.joints_pa_mm)
-    assert np.isnan(report.handedness)
-    table = to_table({"set": report})
-    assert "image_share" in table
-    assert "joints_pa_mm" not in table
-    assert "handedness" not in table
+def test_the_paper_s_protocol_gives_everything() -> None:
+    samples = [hand(i) for i in range(4)]
+    planted = Planted(samples, away, offset_share=0.1)
+
+    report = evaluate(planted, samples, PAPER, "made")
+
+    for sample, query in zip(samples, planted.asked, strict=True):
+        assert sample.joints_m is not None
+        assert query.box == Box.from_points(sample.joints_px, margin=1.5)
+        assert query.handedness == ("right" if sample.is_right else "left")
+        assert query.camera is not None
+        assert (query.camera.fx, query.camera.width) == (300.0 + int(sample.key), 160)
+        bone = np.sqrt(((sample.joints_m[10] - sample.joints_m[9]) ** 2).sum())
+        assert query.bone_length_m == pytest.approx(bone)
+        assert query.root_depth_m == pytest.approx(sample.joints_m[0, 2])
+    assert report.hands == 4
+    assert report.left_out == {}
+    assert report["joints_mm"].value == pytest.approx(5.0)
+    assert report["joints_mm"].alignment == "none"
+    assert report["mesh_mm"].value == pytest.approx(5.0, abs=1e-4)
+    assert report["joints_root_mm"].value == pytest.approx(0.0, abs=1e-9)
+    assert report["joints_pa_mm"].value == pytest.approx(0.0, abs=1e-9)
+    assert report["mesh_pa_mm"].value == pytest.approx(0.0, abs=1e-4)
+    # All joints are 5 mm off: of the thresholds from 0 to 50 mm nine in ten lie above.
+    assert report["auc_0_50"].value == pytest.approx(0.9, abs=0.01)
+    assert report["auc_20_50"].value == 1
+    assert report["auc_root_0_50"].value == pytest.approx(1.0, abs=0.01)
+    assert report["image_share"].value == pytest.approx(0.1)
+    assert report["image_share_median"].value == pytest.approx(0.1)
+    assert report["presence"].value == pytest.approx(3 / 4)
+    # What is given is not measured.
+    assert names(report).isdisjoint({"handedness", "root_mm", "root_depth_share", "found"})
 
 
-def test_no_rendered_hand_is_an_error() -> None:
-    with pytest.raises(InputError, match="at least one"):
-        evaluate_rendered(cast(Predictor, None), RenderSettings(), 0, seed=1)
+def test_in_the_wild_the_box_is_given_and_nothing_else() -> None:
+    samples = [hand(i) for i in range(4)]
+    planted = Planted(samples, away)
+
+    report = evaluate(planted, samples, IN_THE_WILD, "made")
+
+    for sample, query in zip(samples, planted.asked, strict=True):
+        assert query.box == Box.from_points(sample.joints_px)
+        assert query.handedness is query.camera is None
+        assert query.bone_length_m is query.root_depth_m is None
+    assert report["handedness"].value == 0.5
+    assert report["root_mm"].value == pytest.approx(5.0)
+    depths = [sample.joints_m[0, 2] for sample in samples if sample.joints_m is not None]
+    assert report["root_depth_share"].value == pytest.approx(np.mean(0.004 / np.array(depths)))
+    # In the frame of a camera that was guessed there is nothing to compare.
+    assert names(report).isdisjoint({"joints_mm", "mesh_mm", "auc_0_50", "f5"})
+    assert {"joints_root_mm", "joints_pa_mm", "mesh_pa_mm", "f5_pa"} <= names(report)
+
+
+def test_freihand_s_protocol_gives_all_but_the_root() -> None:
+    samples = [hand(2)]
+    planted = Planted(samples, similar)
+
+    report = evaluate(planted, samples, FREIHAND, "made")
+
+    (query,) = planted.asked
+    assert None not in (query.box, query.handedness, query.camera, query.bone_length_m)
+    assert query.root_depth_m is None
+    assert report["joints_pa_mm"].value == pytest.approx(0, abs=1e-9)
+    assert report["mesh_pa_mm"].value == pytest.approx(0, abs=1e-4)
+    assert report["f5_pa"].value == report["f15_pa"].value == 1
+    assert report["f15"].value < 0.1, "nothing forgives a similarity without alignment"
+    assert report["root_mm"].value > 100
+
+
+def test_f_scores_are_those_of_another_implementation() -> None:
+    samples = [hand(i) for i in range(3)]
+    noise = np.random.default_rng(1).normal(0, 0.008, (40, 3))
+    planted = Planted(samples, lambda x: x + noise[: len(x)])
+
+    report = evaluate(planted, samples, PAPER, "made")
+
+    for name, threshold in (("f5", 0.005), ("f15", 0.015)):
+        expected = []
+        for sample in samples:
+            assert sample.vertices_m is not None
+            a, b = sample.vertices_m + noise, sample.vertices_m
+            p, r = (cKDTree(y).query(x)[0] < threshold for x, y in ((a, b), (b, a)))
+            expected.append(2 * p.mean() * r.mean() / (p.mean() + r.mean()))
+        assert report[name].value == pytest.approx(np.mean(expected), abs=1e-6)
+        assert 0.05 < report[name].value < 0.95
+
+
+def test_meshes_of_other_vertices_are_aligned_by_their_joints() -> None:
+    """40 vertices against 80: no correspondence, hence no mesh error; F-scores there are."""
+    samples = [hand(i) for i in range(2)]
+    theirs = [
+        replace(s, vertices_m=np.concatenate([s.vertices_m, s.vertices_m + np.float32(1e-4)]))
+        for s in samples
+        if s.vertices_m is not None
+    ]
+
+    report = evaluate(Planted(samples, similar), theirs, PAPER, "made")
+
+    assert names(report).isdisjoint({"mesh_mm", "mesh_pa_mm", "f5_pa"})
+    assert report["f5_pa_joints"].value == 1
+    assert report["f5_pa_joints"].alignment == "procrustes_joints"
+
+
+def test_networks_without_a_mesh_have_no_mesh_figures() -> None:
+    samples = [hand(i) for i in range(2)]
+
+    report = evaluate(Planted(samples, vertices_m=np.empty((0, 3))), samples, PAPER, "made")
+
+    assert not any(name.startswith(("mesh", "f5", "f15")) for name in names(report))
+    assert all(np.isfinite(figure.value) for figure in report.figures)
+
+
+def test_figures_count_the_hands_that_they_are_of() -> None:
+    few = np.isin(np.arange(21), [0, 1, 2, 5, 6, 9, 10])  # 7: too few for Procrustes
+    many = np.arange(21) >= 8  # 13, without the wrist
+    ten = np.arange(21) < 10  # enough, but the unit bone is not known
+    samples = [hand(0), hand(1, few), hand(2, many), hand(3, ten)]
+    flat = replace(hand(4), joints_m=None, vertices_m=None, intrinsics=None, is_right=None)
+    planted = Planted([*samples, flat], away)
+
+    wild = evaluate(planted, [*samples, flat], IN_THE_WILD, "made")
+
+    assert wild.hands == 5
+    assert wild["image_px"].count == 5
+    assert wild["handedness"].count == 4
+    assert wild["joints_pa_mm"].count == 3
+    assert wild["joints_root_mm"].count == 3
+    assert wild["joints_pa_mm"].value == pytest.approx(0, abs=1e-9)
+    # Where the protocol gives what the labels lack, a hand does not count in 3D.
+    given = evaluate(planted, [*samples, flat], PAPER, "made")
+    assert given.hands == 4
+    assert given.left_out == {"right or left not known": 1}
+    assert given["image_px"].count == 4
+    assert given["joints_mm"].count == 2
+    assert given["joints_mm"].value == pytest.approx(5.0)
+    assert given["joints_pa_mm"].count == 1
+
+
+def test_pck_is_over_known_joints() -> None:
+    known = np.arange(21) < 11
+    samples = [hand(0, known), hand(1)]
+
+    def odd_ones_off(x: Array) -> Array:
+        moved = x.copy()
+        moved[1::2, 0] += 0.03
+        return moved
+
+    report = evaluate(Planted(samples, odd_ones_off), samples, PAPER, "made")
+    curve = next(curve for curve in report.curves if curve.alignment == "none")
+    # Odd joints are 30 mm off: 5 of 11 and 10 of 21.
+    assert curve.share[curve.thresholds_mm == 29] == pytest.approx(1 - 15 / 32)
+    assert curve.share[-1] == 1
+    assert curve.auc_20_50 == pytest.approx(1 - 15 / 32 / 3, abs=0.01)
+
+
+def test_hands_that_cannot_be_placed_are_left_out_and_counted() -> None:
+    tip = np.isin(np.arange(21), [7, 8])
+    none = ALL & False
+    one = np.arange(21) == 3
+    beside = hand(5)
+    beside = replace(beside, joints_px=beside.joints_px + [500, 0])
+    tiny = hand(6)
+    tiny = replace(tiny, joints_px=60 + (tiny.joints_px - tiny.joints_px.mean(axis=0)) * 0.03)
+    samples = [hand(0), hand(1, tip), hand(2, none), hand(3, one), beside, tiny]
+
+    report = evaluate(Planted(samples), samples, IN_THE_WILD, "made")
+
+    assert report.hands == 1
+    assert report.left_out == {
+        "too few joints known to tell where the hand is": 3,
+        "middle of the box outside the picture": 1,
+        "box too small or too large": 1,
+    }
+    with pytest.raises(InputError, match=r"no labelled hand .*3 too few joints"):
+        evaluate(Planted(samples), samples[1:], IN_THE_WILD, "made")
+    missed = evaluate(Planted(samples, missed=[0]), samples[:1], UNAIDED, "made")
+    assert (missed.hands, missed["found"].value) == (0, 0)
+    with pytest.raises(InputError, match="it is empty"):
+        evaluate(Planted([]), [], PAPER, "made")
+
+
+def test_hands_that_are_not_found_are_told() -> None:
+    samples = [hand(i) for i in range(5)]
+    far = Planted(samples, offset_share=0.4, missed=[1, 3])
+    near = Planted(samples, offset_share=0.3, missed=[1])
+
+    assert evaluate(far, samples, UNAIDED, "made")["found"].value == 0
+    report = evaluate(near, samples, UNAIDED, "made")
+    assert near.asked[0].box is None
+    assert report.left_out == {"no hand found": 1}
+    assert (report["found"].value, report["found"].count) == (4 / 5, 5)
+    assert report.hands == report["image_px"].count == 4
+
+
+def test_a_teacher_s_joints_lie_in_no_camera_s_frame() -> None:
+    sample = replace(hand(0), intrinsics=None, vertices_m=None)
+    report = evaluate(Planted([sample], similar), [sample], IN_THE_WILD, "photos")
+    assert report["joints_pa_mm"].value == pytest.approx(0, abs=1e-9)
+    assert names(report).isdisjoint({"root_mm", "root_depth_share", "joints_mm"})
+
+
+def test_errors_in_pixels_by_the_size_of_the_hand() -> None:
+    samples = [hand(i) for i in range(2)]
+    small = samples[0]
+    middle = small.joints_px.mean(axis=0)
+    side = float(np.ptp(small.joints_px, axis=0).max())
+    small = replace(small, joints_px=middle + (small.joints_px - middle) * 40 / side)
+    large = samples[1]
+    large = replace(large, joints_px=80 + (large.joints_px - middle) * 4)
+    planted = Planted([small, large], offset_share=0.1)
+
+    report = evaluate(planted, [small, large], IN_THE_WILD, "made")
+
+    assert report["image_px_box_0_48"].value == pytest.approx(4.0)
+    big = [n for n in names(report) if n.startswith("image_px_box") and n != "image_px_box_0_48"]
+    assert len(big) == 1
+    expected = 0.1 * np.ptp(large.joints_px, axis=0).max()
+    assert report[big[0]].value == pytest.approx(expected)
+    assert report[big[0]].count == 1
+
+
+def test_estimators_are_asked_in_batches() -> None:
+    samples = [hand(i) for i in range(BATCH + 3)]
+    planted = Planted(samples)
+    assert evaluate(planted, iter(samples), PAPER, "made").hands == BATCH + 3
+    assert planted.batches == [BATCH, 3]
+
+
+def test_the_report_in_words_and_in_json() -> None:
+    samples = [hand(i) for i in range(3)]
+    planted = Planted(samples, away, missed=[2])
+    reports = [evaluate(planted, samples, protocol, "made") for protocol in (PAPER, UNAIDED)]
+
+    table = to_table(reports)
+    assert "made (2 hands)" in table
+    assert "given: box, handedness, camera, scale, root" in table
+    assert "protocol unaided; given: nothing" in table
+    assert "left out: 1, no hand found" in table
+    assert re.search(r"^  joints_mm +5\.00 mm$", table, re.MULTILINE)
+    assert re.search(r"^  found +66\.67 % +of 3 hands$", table, re.MULTILINE)
+    assert table.count("found  ") == 1, "in a given box there is nothing to find"
+    assert "aligned: procrustes" in table
+    assert "nan" not in table
+
+    read = json.loads(json.dumps(to_dict(planted.description, reports), allow_nan=False))
+    assert (read["schema"], read["handmesh"]) == (SCHEMA, handmesh.__version__)
+    assert read["estimator"] == planted.description
+    first, second = read["reports"]
+    assert (first["set"], first["hands"], first["left_out"]) == ("made", 2, {"no hand found": 1})
+    assert first["protocol"] == {
+        "name": "paper", "box": True, "handedness": True, "camera": True, "scale": True,
+        "root": True,
+    }  # fmt: skip
+    assert second["protocol"]["name"] == "unaided"
+    by_name = {figure["name"]: figure for figure in first["figures"]}
+    assert by_name["joints_mm"] == {
+        "name": "joints_mm", "value": pytest.approx(5.0), "unit": "mm", "count": 2,
+        "alignment": "none", "given": ["box", "handedness", "camera", "scale", "root"],
+    }  # fmt: skip
+    assert by_name["presence"]["alignment"] is None
+    curves = {curve["alignment"]: curve for curve in first["pck"]}
+    assert set(curves) == {"none", "root"}
+    assert len(curves["none"]["share"]) == len(curves["none"]["thresholds_mm"]) == 101
+    assert by_name["auc_20_50"]["value"] == curves["none"]["auc_20_50"]
+
+
+def test_other_protocols_have_no_name() -> None:
+    samples = [hand(0)]
+    protocol = Protocol(box=True, handedness=True, camera=True, scale=False, root=True)
+    planted = Planted(samples)
+    report = evaluate(planted, samples, protocol, "made")
+    assert report.protocol_name == "other"
+    assert planted.asked[0].bone_length_m is None
+    assert "joints_mm" in report
+    assert "root_mm" not in report

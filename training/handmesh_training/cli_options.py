@@ -41,9 +41,8 @@ def add_surroundings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """The same, and real photos and data sets."""
-    add_surroundings(parser)
+def add_photos(parser: argparse.ArgumentParser) -> None:
+    """Real photos with a teacher's labels."""
     parser.add_argument(
         "--photos",
         type=Path,
@@ -52,6 +51,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder of real photos with pseudo_labels.json; may be given more than once",
     )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """All that training draws from: surroundings, photos and data sets."""
+    add_surroundings(parser)
+    add_photos(parser)
     parser.add_argument(
         "--data",
         "--dataset",

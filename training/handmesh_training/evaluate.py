@@ -1,256 +1,278 @@
-"""How good a bundle is: on rendered hands, on labelled data sets, and on photos against a teacher.
+"""How good an estimator is on labelled hands, under a protocol that says what it is told of them.
 
-All go through `handmesh.Predictor`, as an app would, in the runtime that is asked for.
+Rendered hands, data sets and photos with a teacher all come as samples; what a sample does not tell
+is not compared, and each figure says of how many hands it is. docs/evaluation.md has the formulas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from handmesh import Box, Camera, Predictor
 from handmesh.errors import InputError
+from handmesh.types import ROOT_JOINT, UNIT_BONE, Box, Camera
 
 from . import metrics
-from .datasets import Dataset
-from .photos import read_labels
-from .rendered import HandRenderer, RenderSettings
+from .datasets import Sample
+from .datasets.crops import locates_hand
+from .estimators import BATCH, Estimate, Estimator, Query
+from .evaluation_report import Alignment, Curve, Figure, Report, Unit
+from .finding import FOUND_WITHIN
+from .protocols import Protocol
 
 MM = 1000.0
-# What a detector would give: the joints' tight box, half as large again.
-BOX_MARGIN = 1.5
+F_THRESHOLDS_MM = (5.0, 15.0)
+CURVE_MM = np.linspace(0.0, 50.0, 101)
+# The smallest box that `Predictor.predict` takes, in pixels.
+SMALLEST_BOX_PX = 4.0
+
+# Name, unit and alignment of the figures that are means over hands, in the order of a report.
+FIGURES: tuple[tuple[str, Unit, Alignment | None], ...] = (
+    ("found", "share", None),
+    ("image_share", "share", None),
+    ("image_px", "px", None),
+    ("joints_mm", "mm", "none"),
+    ("joints_root_mm", "mm", "root"),
+    ("joints_pa_mm", "mm", "procrustes"),
+    ("mesh_mm", "mm", "none"),
+    ("mesh_pa_mm", "mm", "procrustes"),
+    ("f5", "", "none"),
+    ("f15", "", "none"),
+    ("f5_pa", "", "procrustes"),
+    ("f15_pa", "", "procrustes"),
+    ("f5_pa_joints", "", "procrustes_joints"),
+    ("f15_pa_joints", "", "procrustes_joints"),
+    ("root_mm", "mm", "none"),
+    ("root_depth_share", "share", "none"),
+    ("handedness", "share", None),
+    ("presence", "share", None),
+)
 
 
-@dataclass(frozen=True)
-class RenderedReport:
-    """Errors on rendered right hands; the box is given, as is handedness.
+def evaluate(
+    estimator: Estimator,
+    samples: Iterable[Sample],
+    protocol: Protocol,
+    name: str,
+    total: int | None = None,
+) -> Report:
+    """Compare an estimator with labels.
 
-    Attributes:
-        count: hands.
-        image_share: mean 2D joint error over the side of the joints' box.
-        joints_mm, mesh_mm: mean 3D error with camera, root depth and scale given, as in the
-            paper (section 5.1).
-        joints_pa_mm, mesh_pa_mm: after Procrustes alignment with scale.
-        auc_20_50: area under the PCK of the joints between 20 and 50 mm, same protocol.
-    """
+    Hands are left out where the labels do not tell where the hand is, or lack the side where the
+    protocol gives it, or where the box's middle lies outside the picture. Where camera, scale or
+    root are given but not labelled, a hand counts in 2D alone.
 
-    count: int
-    image_share: float
-    joints_mm: float
-    mesh_mm: float
-    joints_pa_mm: float
-    mesh_pa_mm: float
-    auc_20_50: float
-
-
-@dataclass(frozen=True)
-class PhotoReport:
-    """Disagreement with a teacher on photos; the box around the teacher's joints is given.
-
-    Attributes:
-        count: photos.
-        image_share: mean 2D joint error over the side of the joints' box.
-        image_share_median: the median of it.
-        joints_pa_mm: mean 3D joint error after Procrustes alignment to the teacher's joints.
-        handedness: share of hands whose side agrees with the teacher's (it is not given).
-        presence: share of photos in which the network is more sure than not that a hand is there.
-        found: share of hands found without any box, to within a third of the box's side on average;
-            NaN when not searched.
-    """
-
-    count: int
-    image_share: float
-    image_share_median: float
-    joints_pa_mm: float
-    handedness: float
-    presence: float
-    found: float
-
-
-@dataclass(frozen=True)
-class LabelledReport:
-    """Errors against a data set's own labels; the box around the known joints is given.
-
-    Attributes:
-        count: hands.
-        image_share, image_share_median: 2D joint error over the side of the joints' box.
-        joints_pa_mm: mean 3D joint error after Procrustes alignment, of the hands with 3D labels;
-            NaN where there are none. The camera is given where the set tells it.
-        handedness: share of hands whose side is right (it is not given); NaN where the set does not
-            tell it.
-        presence: share of pictures in which the network is more sure than not that a hand is there.
-    """
-
-    count: int
-    image_share: float
-    image_share_median: float
-    joints_pa_mm: float
-    handedness: float
-    presence: float
-
-
-Report = RenderedReport | PhotoReport | LabelledReport
-
-
-def evaluate_rendered(
-    predictor: Predictor, settings: RenderSettings, count: int, seed: int, chunk: int = 128
-) -> RenderedReport:
-    """Render ``count`` hands that no training with another seed has seen, and measure.
+    Args:
+        name: of the set, for the report. total: of the samples, for the progress bar.
 
     Raises:
-        InputError: fewer than one hand.
+        InputError: the estimator must be told more than the protocol gives, or there is no hand
+            that it could be asked for.
     """
-    if count < 1:
-        raise InputError(f"expected at least one rendered hand, got {count}")
-    renderer = HandRenderer(settings, seed)
-    found: dict[str, list[NDArray[np.floating]]] = {k: [] for k in ("px", "joints", "mesh")}
-    truth: dict[str, list[NDArray[np.floating]]] = {k: [] for k in ("px", "joints", "mesh")}
-    side = settings.crop_px
-    box = Box(0.5 * side - 0.5, 0.5 * side - 0.5, side * BOX_MARGIN / settings.margin)
-    with tqdm(total=count, desc="rendered", unit="hand") as bar:
-        for first in range(0, count, chunk):
-            drawn = renderer.draw(range(first, min(first + chunk, count)))
-            images, views = renderer.render(drawn).image, drawn.views
-            for i, image in enumerate(images):
-                fx, fy, cx, cy = (float(x) for x in views.intrinsics[i])
-                joints = views.joints_m[i].astype(np.float64)
-                hand = predictor.predict(
-                    image,
-                    box=box,
-                    camera=Camera(fx, fy, cx, cy, side, side),
-                    handedness="right",
-                    bone_length_m=float(np.linalg.norm(joints[10] - joints[9])),
-                    root_depth_m=float(joints[0, 2]),
-                )[0]
-                subset = renderer.model.asset.template_subset
-                found["px"].append(hand.joints_px)
-                found["joints"].append(hand.joints_m)
-                found["mesh"].append(hand.vertices_m)
-                truth["px"].append(views.joints[i, :, :2] * side - 0.5)
-                truth["joints"].append(joints)
-                truth["mesh"].append(views.vertices_m[i, subset])
-                bar.update()
-    a = {name: np.stack(rows) for name, rows in found.items()}
-    b = {name: np.stack(rows) for name, rows in truth.items()}
-    each = np.linalg.norm(a["joints"] - b["joints"], axis=-1) * MM
-    return RenderedReport(
-        count=count,
-        image_share=float(metrics.box_normalised_error(a["px"], b["px"]).mean()),
-        joints_mm=float(each.mean()),
-        mesh_mm=float(metrics.mean_distance(a["mesh"], b["mesh"]).mean() * MM),
-        joints_pa_mm=float(metrics.procrustes_error(a["joints"], b["joints"]).mean() * MM),
-        mesh_pa_mm=float(metrics.procrustes_error(a["mesh"], b["mesh"]).mean() * MM),
-        auc_20_50=metrics.auc(each, 20.0, 50.0),
+    estimator.require(protocol)
+    tally = Tally(protocol)
+    with tqdm(total=total, desc=name, unit="hand") as bar:
+        for batch in _batches(samples):
+            asked = []
+            for sample in batch:
+                reason = why_not(sample, protocol)
+                if reason is None:
+                    asked.append(sample)
+                else:
+                    tally.left_out[reason] += 1
+            queries = [query_for(sample, protocol) for sample in asked]
+            found = estimator.estimate(queries)
+            for sample, query, estimate in zip(asked, queries, found, strict=True):
+                tally.add(sample, query, estimate)
+            bar.update(len(batch))
+    if not tally.asked:
+        reasons = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
+        raise InputError(f"{name} holds no labelled hand to evaluate ({reasons or 'it is empty'})")
+    return tally.report(name)
+
+
+def why_not(sample: Sample, protocol: Protocol) -> str | None:
+    """Why a hand cannot be asked for under a protocol; None if it can."""
+    if not locates_hand(sample):
+        return "too few joints known to tell where the hand is"
+    if protocol.handedness and sample.is_right is None:
+        return "right or left not known"
+    if protocol.box:
+        box = Box.from_points(sample.joints_px[sample.joint_known])
+        height, width = sample.image.shape[:2]
+        if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):
+            return "middle of the box outside the picture"
+        if not SMALLEST_BOX_PX <= box.size <= 8 * max(width, height):
+            return "box too small or too large"
+    return None
+
+
+def query_for(sample: Sample, protocol: Protocol) -> Query:
+    """What the protocol tells of a hand, as far as its labels know it."""
+    known = sample.joint_known
+    camera = bone_length_m = root_depth_m = None
+    if protocol.camera and sample.intrinsics is not None:
+        height, width = sample.image.shape[:2]
+        camera = Camera.from_matrix(sample.intrinsics, width, height)
+    if sample.joints_m is not None:
+        if protocol.scale and known[list(UNIT_BONE)].all():
+            base, end = sample.joints_m[list(UNIT_BONE)]
+            bone_length_m = float(np.linalg.norm(end - base)) or None
+        if protocol.root and known[ROOT_JOINT] and sample.joints_m[ROOT_JOINT, 2] > 0:
+            root_depth_m = float(sample.joints_m[ROOT_JOINT, 2])
+    return Query(
+        image=sample.image,
+        box=Box.from_points(sample.joints_px[known]) if protocol.box else None,
+        handedness=("right" if sample.is_right else "left") if protocol.handedness else None,
+        camera=camera,
+        bone_length_m=bone_length_m,
+        root_depth_m=root_depth_m,
     )
 
 
-def evaluate_photos(
-    predictor: Predictor,
-    folders: Iterable[Path | str],
-    limit: int | None = None,
-    search: bool = False,
-) -> PhotoReport:
-    """Compare with the teacher's labels of photo sets.
+class Tally:
+    """Errors hand by hand, as they come in."""
 
-    Args:
-        limit: evaluate at most so many photos, evenly spread.
-        search: also look for the hand without a box.
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self.asked = self.hands = 0
+        self.left_out: Counter[str] = Counter()
+        self._values: defaultdict[str, list[float]] = defaultdict(list)
+        self._sides_px: list[float] = []
+        # Errors of single joints, for PCK, by alignment.
+        self._joints_mm: defaultdict[Alignment, list[NDArray[np.float64]]] = defaultdict(list)
 
-    Raises:
-        InputError: a folder without labels, or no labelled photo at all.
-    """
-    hands = [hand for folder in folders for hand in read_labels(folder)]
-    if not hands:
-        raise InputError("the photo sets hold no labelled hand")
-    if limit is not None and len(hands) > limit:
-        hands = [hands[i * len(hands) // limit] for i in range(limit)]
-    share, aligned, sides, sure, hits = [], [], [], [], []
-    for label in tqdm(hands, desc="photos", unit="photo"):
-        box = Box.from_points(label.joints_px, margin=BOX_MARGIN)
-        hand = predictor.predict(label.path, box=box)[0]
-        truth_px = label.joints_px[None]
-        share.append(metrics.box_normalised_error(hand.joints_px[None], truth_px)[0])
-        aligned.append(metrics.procrustes_error(hand.joints_m[None], label.joints_m[None])[0] * MM)
-        sides.append((hand.handedness == "right") == label.is_right)
-        sure.append(hand.presence > 0.5)
-        if search:
-            seen = predictor.predict(label.path)
-            hits.append(
-                bool(seen)
-                and metrics.box_normalised_error(seen[0].joints_px[None], truth_px)[0] < 1 / 3
-            )
-    return PhotoReport(
-        count=len(hands),
-        image_share=float(np.mean(share)),
-        image_share_median=float(np.median(share)),
-        joints_pa_mm=float(np.mean(aligned)),
-        handedness=float(np.mean(sides)),
-        presence=float(np.mean(sure)),
-        found=float(np.mean(hits)) if search else float("nan"),
-    )
-
-
-def evaluate_labelled(
-    predictor: Predictor, dataset: Dataset, limit: int | None = None
-) -> LabelledReport:
-    """Compare with the labels of a data set, over the joints that are known.
-
-    Args:
-        limit: evaluate at most so many hands, evenly spread.
-
-    Raises:
-        InputError: the set holds no hand, or one without two known joints.
-    """
-    count = len(dataset)
-    if not count:
-        raise InputError(f"{dataset.folder} holds no labelled hand")
-    wanted = count if limit is None else min(limit, count)
-    share, aligned, sides, sure = [], [], [], []
-    for i in tqdm(range(wanted), desc=dataset.folder.name, unit="hand"):
-        sample = dataset[i * count // wanted]
+    def add(self, sample: Sample, query: Query, estimate: Estimate | None) -> None:
+        """Count one hand, as it was asked for; None where it was not found."""
+        self.asked += 1
+        if estimate is None:
+            self.left_out["no hand found"] += 1
+            if not self.protocol.box:
+                self._values["found"].append(0.0)
+            return
+        self.hands += 1
         known = sample.joint_known
-        truth_px = sample.joints_px[known]
-        camera = None
-        if sample.intrinsics is not None:
-            height, width = sample.image.shape[:2]
-            camera = Camera.from_matrix(sample.intrinsics, width, height)
-        box = Box.from_points(truth_px, margin=BOX_MARGIN)
-        hand = predictor.predict(sample.image, box=box, camera=camera)[0]
-        found_px = hand.joints_px[known]
-        share.append(metrics.box_normalised_error(found_px[None], truth_px[None])[0])
-        if sample.joints_m is not None:
-            found, truth = hand.joints_m[known][None], sample.joints_m[known][None]
-            aligned.append(metrics.procrustes_error(found, truth)[0] * MM)
-        if sample.is_right is not None:
-            sides.append((hand.handedness == "right") == sample.is_right)
-        sure.append(hand.presence > 0.5)
-    return LabelledReport(
-        count=wanted,
-        image_share=float(np.mean(share)),
-        image_share_median=float(np.median(share)),
-        joints_pa_mm=float(np.mean(aligned)) if aligned else float("nan"),
-        handedness=float(np.mean(sides)) if sides else float("nan"),
-        presence=float(np.mean(sure)),
-    )
+        self._add_2d(np.float64(estimate.joints_px)[known], sample.joints_px[known])
+        open_side = not self.protocol.handedness and sample.is_right is not None
+        if open_side and estimate.handedness is not None:
+            agrees = (estimate.handedness == "right") == sample.is_right
+            self._values["handedness"].append(agrees)
+        if estimate.presence is not None:
+            self._values["presence"].append(estimate.presence > 0.5)
+        protocol = self.protocol
+        followed = (
+            (query.camera is not None or not protocol.camera)
+            and (query.bone_length_m is not None or not protocol.scale)
+            and (query.root_depth_m is not None or not protocol.root)
+        )
+        if followed and sample.joints_m is not None:
+            self._add_joints(np.float64(estimate.joints_m) * MM, sample.joints_m * MM, sample)
+            if sample.vertices_m is not None and len(estimate.vertices_m):
+                self._add_mesh(estimate, sample.vertices_m, sample)
 
+    def _add_2d(self, found: NDArray[np.float64], truth: NDArray[np.float64]) -> None:
+        """Known joints (K, 2), pixels."""
+        side = float(metrics.box_sides(truth[None])[0])
+        error = float(metrics.mean_distance(found[None], truth[None])[0])
+        self._sides_px.append(side)
+        self._values["image_px"].append(error)
+        self._values["image_share"].append(error / side)
+        if not self.protocol.box:
+            self._values["found"].append(error / side < FOUND_WITHIN)
 
-def to_table(reports: dict[str, Report]) -> str:
-    """One line a figure, aligned; shares in percent."""
-    lines = []
-    for name, report in reports.items():
-        lines.append(f"{name} ({report.count} hands)")
-        for key, value in asdict(report).items():
-            if key == "count" or value != value:
+    def _add_joints(
+        self, found: NDArray[np.float64], truth: NDArray[np.float64], sample: Sample
+    ) -> None:
+        """Joints (21, 3), millimetres."""
+        known = sample.joint_known
+        aligned: dict[Alignment, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        if self.protocol.camera:
+            aligned["none"] = found, truth
+        if known[ROOT_JOINT]:
+            aligned["root"] = found - found[ROOT_JOINT], truth - truth[ROOT_JOINT]
+            if not self.protocol.root and sample.intrinsics is not None:
+                distance, share = metrics.root_error(found[:1], truth[:1])
+                self._values["root_mm"].append(distance[0])
+                self._values["root_depth_share"].append(share[0])
+        for alignment, (a, b) in aligned.items():
+            each = metrics.point_distances(a[None, known], b[None, known])[0]  # (K,)
+            self._joints_mm[alignment].append(each)
+            key = "joints_mm" if alignment == "none" else "joints_root_mm"
+            self._values[key].append(each.mean())
+        if known.sum() >= metrics.PROCRUSTES_MIN_POINTS:
+            error = metrics.procrustes_error(found[None, known], truth[None, known])[0]
+            self._values["joints_pa_mm"].append(error)
+
+    def _add_mesh(
+        self, estimate: Estimate, vertices_m: NDArray[np.float32], sample: Sample
+    ) -> None:
+        """Vertices correspond one to one where there are as many of them as in the labels."""
+        found, truth = np.float64(estimate.vertices_m) * MM, np.float64(vertices_m) * MM
+        same, known = len(found) == len(truth), sample.joint_known
+        if self.protocol.camera:
+            self._add_f("", found, truth)
+            if same:
+                self._values["mesh_mm"].append(metrics.mean_distance(found[None], truth[None])[0])
+        if same:
+            fitted = metrics.procrustes_align(found[None], truth[None])[0]  # (V, 3)
+            self._values["mesh_pa_mm"].append(metrics.mean_distance(fitted[None], truth[None])[0])
+            self._add_f("_pa", fitted, truth)
+        elif sample.joints_m is not None and known.sum() >= metrics.PROCRUSTES_MIN_POINTS:
+            joints, labels = estimate.joints_m[known] * MM, sample.joints_m[known] * MM
+            fit = metrics.best_similarity(joints[None], labels[None])
+            self._add_f("_pa_joints", fit.apply(found[None])[0], truth)
+
+    def _add_f(self, suffix: str, found: NDArray[np.float64], truth: NDArray[np.float64]) -> None:
+        scores = metrics.f_score(found, truth, F_THRESHOLDS_MM)
+        for threshold, score in zip(F_THRESHOLDS_MM, scores, strict=True):
+            self._values[f"f{threshold:g}{suffix}"].append(score)
+
+    def report(self, name: str) -> Report:
+        """All that there is something to say of."""
+        return Report(
+            name, self.protocol, self.hands, dict(self.left_out),
+            tuple(self._figures()), tuple(self._curves()),
+        )  # fmt: skip
+
+    def _figures(self) -> Iterator[Figure]:
+        curves = {curve.alignment: curve for curve in self._curves()}
+        for name, unit, alignment in FIGURES:
+            values = self._values.get(name)
+            if not values:
                 continue
-            if key.endswith("_mm"):
-                lines.append(f"  {key:<20}{value:9.2f} mm")
-            elif key.startswith("auc"):
-                lines.append(f"  {key:<20}{value:9.3f}")
-            else:
-                lines.append(f"  {key:<20}{100 * value:9.2f} %")
-    return "\n".join(lines)
+            yield Figure(name, float(np.mean(values)), unit, len(values), alignment)
+            if name == "image_share":
+                median = float(np.median(values))
+                yield Figure("image_share_median", median, unit, len(values))
+            if name == "image_px":
+                for low, high, hands, error in metrics.by_box_side(values, self._sides_px):
+                    if hands:
+                        to = "up" if high == float("inf") else f"{high:g}"
+                        yield Figure(f"image_px_box_{low:g}_{to}", error, unit, hands)
+            if alignment in curves and name in ("joints_mm", "joints_root_mm"):
+                stem = "auc" if alignment == "none" else "auc_root"
+                curve = curves[alignment]
+                yield Figure(f"{stem}_0_50", curve.auc_0_50, "", len(values), alignment)
+                yield Figure(f"{stem}_20_50", curve.auc_20_50, "", len(values), alignment)
+
+    def _curves(self) -> Iterator[Curve]:
+        for alignment, rows in self._joints_mm.items():
+            errors = np.concatenate(rows)
+            yield Curve(
+                alignment=alignment,
+                thresholds_mm=CURVE_MM,
+                share=metrics.pck(errors, CURVE_MM),
+                auc_0_50=metrics.auc(errors, 0.0, 50.0),
+                auc_20_50=metrics.auc(errors, 20.0, 50.0),
+            )
+
+
+def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    iterator = iter(samples)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

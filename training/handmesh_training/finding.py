@@ -21,6 +21,7 @@ from handmesh import Predictor
 from handmesh.errors import InputError
 
 from . import metrics
+from .evaluation_sets import spread
 from .photos import read_labels
 
 T = TypeVar("T")
@@ -140,6 +141,4 @@ def evaluate_finding(
 
 
 def _spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[i * len(items) // limit] for i in range(limit)]
+    return [items[i] for i in spread(len(items), limit)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from handmesh import JOINT_NAMES
 from handmesh.errors import InputError
 from handmesh_training.datasets import Sample
-from handmesh_training.datasets.crops import to_crops
+from handmesh_training.datasets.crops import can_crop, locates_hand, to_crops
 from handmesh_training.hand import HandModel
 from handmesh_training.sampling import sample_views
 
@@ -148,3 +148,43 @@ def test_what_cannot_be_a_crop_is_told(right: NDArray[np.float64]) -> None:
     with pytest.raises(InputError, match="1 known joints"):
         to_crops([replace(whole, is_right=True, joint_known=known)], SIDE, MARGIN, 1)
     assert len(to_crops([], SIDE, MARGIN, 3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "enough"),
+    [
+        (range(21), True),
+        ((7, 8), False),  # a fingertip
+        ((5, 6, 7, 8), False),  # a finger
+        ((0, 5, 6, 7, 8), False),  # with the wrist
+        ((0, 5, 6, 7, 8, 9), True),
+        ((0, 1, 5, 9, 13, 17), False),  # the palm alone
+        ((7, 8, 11, 12, 15, 16), False),  # tips alone
+        ((9, 12, 13, 16, 17, 20), True),
+    ],
+)
+def test_it_takes_palm_and_fingers_to_tell_where_a_hand_is(
+    right: NDArray[np.float64], known: Any, enough: bool
+) -> None:
+    whole = sample_of(right, True)
+    rows = np.isin(np.arange(21), list(known))
+    part = replace(
+        whole,
+        joint_known=rows,
+        joints_px=np.where(rows[:, None], whole.joints_px, np.nan),
+        joints_m=None,
+    )
+    assert locates_hand(part) == can_crop(part) == enough
+    assert not can_crop(replace(part, is_right=None))
+    if enough:
+        assert len(to_crops([part], SIDE, MARGIN, 1)) == 1
+    else:
+        with pytest.raises(InputError, match="do not tell where the hand is"):
+            to_crops([part], SIDE, MARGIN, 1)
+
+
+def test_joints_that_fall_together_tell_nothing(right: NDArray[np.float64]) -> None:
+    whole = sample_of(right, True)
+    shrunk = whole.joints_px.mean(axis=0) + (whole.joints_px - whole.joints_px.mean(axis=0)) * 1e-3
+    assert not locates_hand(replace(whole, joints_px=shrunk))
+    assert not locates_hand(replace(whole, joints_px=shrunk * 0))

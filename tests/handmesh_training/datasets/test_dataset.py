@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_sets import make_freihand, make_ge_synthetic, make_photo_set, make_rhd, make_stb
 from torch.utils.data import DataLoader
 
 from handmesh.errors import InputError
@@ -17,31 +17,19 @@ from handmesh_training.datasets import (
     SampleIndexError,
     find_datasets,
     layouts,
+    named_datasets,
     open_dataset,
     parse_dataset,
+    recognise,
 )
-from handmesh_training.photos import LABELS
+from handmesh_training.protocols import STANDARD
 
 SETS = {"stb", "rhd", "freihand", "ge_synthetic", "interhand26m", "coco", "photos"}
 
 
-def photo_set(folder: Path, write_picture: Any, count: int = 3) -> Path:
-    """Photos whose labels say which they are; the teacher's Left is the person's right."""
-    folder.mkdir(exist_ok=True)
-    labels = {}
-    for k in range(count):
-        uv = np.random.default_rng(k).uniform(10, 50, (21, 2)) + 0.5
-        hand = {"uv": uv.tolist(), "world_m": [[0, 0, 0]] * 21}
-        hand["handedness_as_reported"] = "Left" if k % 2 else "Right"
-        labels[f"{k}.png"] = {"hands": [hand]}
-        write_picture(folder / f"{k}.png", np.full((60, 60, 3), k, dtype=np.uint8))
-    (folder / LABELS).write_text(json.dumps(labels))
-    return folder
-
-
 @pytest.fixture
 def photos(tmp_path: Path, write_picture: Any) -> Path:
-    return photo_set(tmp_path / "photos", write_picture)
+    return make_photo_set(tmp_path / "photos", write_picture)
 
 
 def test_every_layout_is_found_by_its_file() -> None:
@@ -120,7 +108,7 @@ def test_sets_are_named_on_a_command_line(photos: Path) -> None:
 
 def test_sets_in_a_folder_of_folders(tmp_path: Path, write_picture: Any) -> None:
     for name in ("b", "a"):
-        photo_set(tmp_path / name, write_picture)
+        make_photo_set(tmp_path / name, write_picture)
     (tmp_path / "c").mkdir()
     (tmp_path / "file.json").write_text("{}")
     found = find_datasets(tmp_path, "all")
@@ -130,3 +118,51 @@ def test_sets_in_a_folder_of_folders(tmp_path: Path, write_picture: Any) -> None
         find_datasets(tmp_path, "test")
     with pytest.raises(InputError, match="no folder in which"):
         find_datasets(tmp_path / "nowhere", "test")
+
+
+@pytest.fixture
+def sets(tmp_path: Path, known_hand: Any, write_picture: Any) -> Path:
+    """One set of each of several layouts, of which few have a split named "test"."""
+    for name, make in {
+        "freihand": make_freihand,
+        "ge_synthetic": make_ge_synthetic,
+        "rhd": make_rhd,
+        "stb": make_stb,
+    }.items():
+        (tmp_path / name).mkdir()
+        make(tmp_path / name, known_hand, write_picture)
+    make_photo_set(tmp_path / "photos", write_picture)
+    return tmp_path
+
+
+def test_each_layout_has_a_split_to_evaluate(sets: Path) -> None:
+    """Also where none is called "test"; STB's is B1, Ge et al.'s the held-out cameras."""
+    found = find_datasets(sets)
+    assert {name: (data.split, len(data)) for name, data in found.items()} == {
+        "freihand": ("test", 5),
+        "ge_synthetic": ("val", 4),
+        "photos": ("all", 3),
+        "rhd": ("test", 4),
+        "stb": ("test_sk", 4),
+    }
+    assert {sample.key[:2] for sample in found["stb"]} == {"B1"}
+    assert set(find_datasets(sets, "test")) == {"freihand", "rhd"}
+    for layout in layouts().values():
+        assert layout.evaluation_split in layout.splits
+        assert layout.protocol in STANDARD
+
+
+def test_sets_for_evaluation_are_named_by_folder_or_in_full(sets: Path) -> None:
+    for name in ("stb", "rhd", "photos"):
+        text = str(sets / name)
+        (only,) = named_datasets(text).items()
+        assert only[0] == name
+        assert type(only[1]) is layouts()[name] is recognise(text)
+    text = f"stb:train_bb_left:{sets / 'stb'}"
+    assert {name: data.split for name, data in named_datasets(text).items()} == {
+        text: "train_bb_left"
+    }
+    assert list(named_datasets(str(sets))) == [path.name for path in sorted(sets.iterdir())]
+    for wrong in ("stb:test_sk", str(sets / "nowhere"), str(sets / "rhd" / "evaluation")):
+        with pytest.raises(InputError, match=r"LAYOUT:SPLIT:FOLDER|no folder in which"):
+            named_datasets(wrong)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_sets import FREIHAND_POSES as POSES
+from made_sets import make_freihand
 from numpy.typing import NDArray
 
 from handmesh import JOINT_NAMES
@@ -17,30 +19,10 @@ from handmesh_training.datasets import open_dataset
 
 Array = NDArray[np.float64]
 
-POSES = 5
-
 
 @pytest.fixture
 def freihand(tmp_path: Path, known_hand: Any, write_picture: Any) -> Path:
-    """Five poses, four times each for training, once for evaluation; meshes of ten vertices."""
-    rng = np.random.default_rng(0)
-    for name, times in (("training", 4), ("evaluation", 1)):
-        cameras, joints, meshes = [], [], []
-        for pose in range(POSES):
-            cameras.append([[470.0 + pose, 0, 112], [0, 471.0 + pose, 111], [0, 0, 1]])
-            hand = known_hand(True, pose if times == 4 else 50 + pose)
-            joints.append([hand[joint].tolist() for joint in JOINT_NAMES])
-            meshes.append((np.array(joints[-1][:10]) + rng.normal(0, 0.01, (10, 3))).tolist())
-        for what, rows in (("K", cameras), ("xyz", joints), ("verts", meshes)):
-            (tmp_path / f"{name}_{what}.json").write_text(json.dumps(rows))
-        for number in range(POSES * times):
-            picture = np.full((224, 224, 3), 3 * number, dtype=np.uint8)
-            write_picture(tmp_path / name / f"rgb/{number:08d}.jpg", picture)
-    for pose in range(POSES):
-        mask = np.zeros((224, 224), dtype=np.uint8)
-        mask[: 40 * pose + 8] = 255
-        write_picture(tmp_path / f"training/mask/{pose:08d}.jpg", mask)
-    return tmp_path
+    return make_freihand(tmp_path, known_hand, write_picture)
 
 
 def test_each_pose_is_there_four_times(

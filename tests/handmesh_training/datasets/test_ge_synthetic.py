@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_sets import GE_FOCAL as FOCAL
+from made_sets import GE_SIDE as SIDE
+from made_sets import make_ge_synthetic
 from numpy.typing import NDArray
 
 from handmesh import JOINT_NAMES
@@ -17,58 +20,10 @@ from handmesh_training.datasets.ge_synthetic import GeSynthetic, composite
 
 Array = NDArray[np.float64]
 
-GESTURES, SIDE = 2, 96
-FOCAL = 150.0
 
-
-def to_world(points_m: Array, angles_deg: Array, place_cm: Array) -> Array:
-    """(N, 3) camera, metres, to world, centimetres: what the loader must undo."""
-    a, b, c = np.deg2rad(angles_deg)
-    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
-    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    rotation = z @ y @ x @ np.diag([1, -1, -1])
-    return 100 * points_m @ rotation.T + place_cm
-
-
-def camera_of(number: int, gesture: int) -> tuple[Array, Array]:
-    """Angles in degrees and place in centimetres."""
-    rng = np.random.default_rng([number, gesture])
-    return rng.uniform(-60, 60, 3), rng.uniform(-30, 30, 3)
-
-
-# The gesture as camera 1 sees it is known; the others look from elsewhere.
 @pytest.fixture
 def ge(tmp_path: Path, known_hand: Any, write_picture: Any) -> Path:
-    (tmp_path / "3D_labels").mkdir()
-    (tmp_path / "hand_3D_mesh").mkdir()
-    joint_lines, camera_lines = "\n", "\n"
-    for gesture in range(GESTURES):
-        hand = known_hand(False, gesture)
-        joints = np.array([hand[name] for name in JOINT_NAMES])
-        world = to_world(joints, *camera_of(1, gesture))
-        lines = (f"bone_{n} {x:.9f} {y:.9f} {z:.9f}" for n, (x, y, z) in enumerate(world))
-        joint_lines += "\n".join(lines) + "\n\n"
-        for camera in range(1, 26):
-            angles, place = camera_of(camera, gesture)
-            numbers = " ".join(f"{value:.9f}" for value in (FOCAL, *place, *angles))
-            camera_lines += f"cam{camera:02d} {numbers} \n"
-        camera_lines += "\n"
-        mesh = to_world(joints[:7] + 0.002, *camera_of(1, gesture))
-        text = "# made up\n" + "".join(f"v {x:.9f} {y:.9f} {z:.9f}\n" for x, y, z in mesh)
-        file = tmp_path / "hand_3D_mesh" / f"pose.{gesture + 1:04d}.obj"
-        file.write_text(text + "vn 0 0 1\nf 1 2 3\n")
-    (tmp_path / "3D_labels/handGestures.txt").write_text(joint_lines)
-    (tmp_path / "3D_labels/camPosition.txt").write_text(camera_lines)
-    for light in (1, 30):
-        for camera in (1, 6, 25):
-            for gesture in range(GESTURES):
-                picture = np.zeros((SIDE, SIDE, 4), dtype=np.uint8)
-                picture[20:70, 30:60] = (200, 10 * camera // 2, light, 255)
-                picture[70:72, 30:60, 3] = 64
-                name = f"l{light:02d}/cam{camera:02d}/any_l_cam_.{gesture + 1:04d}.png"
-                write_picture(tmp_path / "images" / name, picture)
-    return tmp_path
+    return make_ge_synthetic(tmp_path, known_hand, write_picture)
 
 
 def test_splits_are_by_camera(ge: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_sets import RHD_LABELS as LABELS
+from made_sets import make_rhd
 from numpy.typing import NDArray
 
 from handmesh import JOINT_NAMES
@@ -20,47 +22,10 @@ from handmesh_training.datasets.reading import read_pickle
 
 Array = NDArray[np.float64]
 
-K = np.array([[290.0, 0, 160], [0, 290.0, 160], [0, 0, 1]])
-LABELS = "evaluation/anno_evaluation.pickle"
-
-
-def to_theirs(hand: dict[str, Array]) -> Array:
-    """(21, 3): the wrist, then each finger from its tip."""
-    rows = [hand["wrist"]]
-    rows += [hand[f"thumb_{joint}"] for joint in ("tip", "ip", "mcp", "cmc")]
-    for finger in ("index", "middle", "ring", "little"):
-        rows += [hand[f"{finger}_{joint}"] for joint in ("tip", "dip", "pip", "mcp")]
-    return np.array(rows)
-
 
 @pytest.fixture
 def rhd(tmp_path: Path, known_hand: Any, write_picture: Any) -> Path:
-    """Four pictures with both hands; in the even ones more of the right is to be seen."""
-    labels = {}
-    place = tmp_path / "evaluation"
-    for number in range(4):
-        left, right = (to_theirs(known_hand(side, 10 * number + side)) for side in (False, True))
-        xyz = np.concatenate([left, right])
-        projected = xyz @ K.T
-        uv = projected[:, :2] / projected[:, 2:]
-        visible = np.arange(42) % 3 > 0
-        labels[number] = {"uv_vis": np.column_stack([uv, visible]), "xyz": xyz, "K": K}
-        mask = np.zeros((320, 320), dtype=np.uint8)
-        mask[100:120, 100:150] = 1
-        mask[10:40, 10:40] = 17 if number % 2 else 5
-        mask[50:70, 50:70] = 2
-        more, less = (slice(200, 260), slice(200, 210))
-        mask[more if number % 2 == 0 else less, 200:260] = 18
-        mask[300:302, 300:302] = 33
-        write_picture(place / f"mask/{number:05d}.png", mask)
-        depth = np.zeros((320, 320, 3), dtype=np.uint8)
-        for (u, v), z in zip(uv, xyz[:, 2], strict=True):
-            coded = round(z / 5 * 65535)
-            depth[round(v - 0.5), round(u - 0.5), :2] = coded // 256, coded % 256
-        write_picture(place / f"depth/{number:05d}.png", depth)
-        write_picture(place / f"color/{number:05d}.png", np.full_like(depth, 40 + number))
-    (tmp_path / LABELS).write_bytes(pickle.dumps(labels))
-    return tmp_path
+    return make_rhd(tmp_path, known_hand, write_picture)
 
 
 def test_the_hand_of_which_more_is_seen(

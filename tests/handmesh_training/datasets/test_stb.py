@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from made_sets import DEPTH_CENTRE, DEPTH_FOCAL, make_stb
+from made_sets import STB_FRAMES as FRAMES
 from numpy.typing import NDArray
 
 from handmesh import JOINT_NAMES
@@ -23,54 +25,12 @@ Array = NDArray[np.float64]
 # As published, and once more: the code under test has its own.
 TURN = cv2.Rodrigues(np.array([0.00531, -0.01196, 0.00301]))[0]
 SHIFT_MM = np.array([-24.0381, -0.4563, -1.2326])
-DEPTH_FOCAL, DEPTH_CENTRE = np.array([475.62768, 474.77709]), np.array([336.41179, 238.77962])
 COLOUR_FOCAL, COLOUR_CENTRE = np.array([607.92271, 607.88192]), np.array([314.78337, 236.42484])
-THEIR_FINGERS = ("little", "ring", "middle", "index")
-FRAMES = 2
-
-
-def to_theirs(hand: dict[str, Array]) -> Array:
-    """(21, 3) millimetres: palm, four fingers from the little one, thumb."""
-    palm = (hand["wrist"] + hand["ring_mcp"]) / 2
-    rows = [palm]
-    rows += [hand[f"{f}_{j}"] for f in THEIR_FINGERS for j in ("mcp", "pip", "dip", "tip")]
-    rows += [hand[f"thumb_{j}"] for j in ("cmc", "mcp", "ip", "tip")]
-    return np.array(rows) * 1000
-
-
-def coded_depth(depth_mm: Array) -> NDArray[np.uint8]:
-    whole = np.round(depth_mm).astype(int)
-    return np.stack([whole % 256, whole // 256, whole * 0], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, known_hand: Any, write_picture: Any) -> Path:
-    """Two frames of each sequence; the depth map shows a square about each joint."""
-    folder = tmp_path_factory.mktemp("stb")
-    grey = np.full((480, 640, 3), 90, dtype=np.uint8)
-    for b in range(1, 7):
-        for kind in ("Counting", "Random"):
-            name = f"B{b}{kind}"
-            labels = []
-            for frame in range(FRAMES):
-                labels.append(to_theirs(known_hand(False, 100 * b + frame)))
-                depth = np.zeros((480, 640))
-                for x, y, z in labels[-1]:
-                    u, v = np.round(DEPTH_FOCAL * (x / z, y / z) + DEPTH_CENTRE).astype(int)
-                    patch = depth[v - 3 : v + 4, u - 3 : u + 4]
-                    patch[:] = np.where(patch > 0, np.minimum(patch, z), z)
-                place = folder / "images" / name
-                write_picture(place / f"SK_depth_{frame}.png", coded_depth(depth))
-                for camera in ("SK_color", "BB_left", "BB_right"):
-                    picture = grey.copy()
-                    picture[0, 0, 0] = 10 * b + frame
-                    write_picture(place / f"{camera}_{frame}.png", picture)
-            (folder / "labels").mkdir(exist_ok=True)
-            para = np.stack(labels).transpose(2, 1, 0)  # (3, 21, frames)
-            for camera in ("SK", "BB"):
-                file = folder / "labels" / f"{name}_{camera}.mat"
-                scipy.io.savemat(file, {"handPara": para}, do_compression=camera == "BB")
-    return folder
+    return make_stb(tmp_path_factory.mktemp("stb"), known_hand, write_picture)
 
 
 @pytest.fixture

@@ -20,8 +20,10 @@ __all__ = [
     "SampleIndexError",
     "find_datasets",
     "layouts",
+    "named_datasets",
     "open_dataset",
     "parse_dataset",
+    "recognise",
 ]
 
 
@@ -60,8 +62,18 @@ def parse_dataset(text: str) -> Dataset:
     return open_dataset(layout, folder, split)
 
 
-def find_datasets(folder: Path | str, split: str) -> dict[str, Dataset]:
+def recognise(folder: Path | str) -> type[Dataset] | None:
+    """The layout of a folder, by the names of its files; None if it is of no known one."""
+    folder = Path(folder)
+    return next((known for known in layouts().values() if known.recognises(folder)), None)
+
+
+def find_datasets(folder: Path | str, split: str | None = None) -> dict[str, Dataset]:
     """The data sets in the folders directly under one, by those folders' names, in their order.
+
+    Args:
+        split: one of the layouts' ``splits``; sets that have none of that name are left out. By
+            default each layout's ``evaluation_split``.
 
     Raises:
         InputError: there is none, or one is recognised but cannot be opened.
@@ -69,10 +81,32 @@ def find_datasets(folder: Path | str, split: str) -> dict[str, Dataset]:
     folder = Path(folder)
     found: dict[str, Dataset] = {}
     for inner in sorted(path for path in folder.glob("*/") if path.is_dir()):
-        for layout in layouts().values():
-            if split in layout.splits and layout.recognises(inner):
-                found[inner.name] = layout(inner, split)
-                break
+        layout = recognise(inner)
+        wanted = split if split is not None or layout is None else layout.evaluation_split
+        if layout is not None and wanted in layout.splits:
+            found[inner.name] = layout(inner, wanted)
     if not found:
         raise InputError(f"{folder} holds no folder in which a data set of a known layout lies")
     return found
+
+
+def named_datasets(text: str) -> dict[str, Dataset]:
+    """What a command line names for evaluation: one data set, or a folder of them.
+
+    Args:
+        text: LAYOUT:SPLIT:FOLDER; or a folder of a known layout, whose ``evaluation_split`` is
+            taken; or one that holds such folders, see `find_datasets`.
+
+    Returns:
+        The sets, by ``text`` where it names one in full, otherwise by their folders' names.
+
+    Raises:
+        InputError: as `open_dataset` and `find_datasets`.
+    """
+    folder = Path(text)
+    if not folder.is_dir():
+        return {text: parse_dataset(text)}
+    layout = recognise(folder)
+    if layout is not None:
+        return {folder.resolve().name: layout(folder, layout.evaluation_split)}
+    return find_datasets(folder)

@@ -63,6 +63,7 @@ class Coco(Dataset):
     """One sample for each annotated hand; see `Dataset`."""
 
     splits = ("train", "val", "test")
+    protocol = "in_the_wild"  # most of what comes in this form has neither camera nor 3D labels
 
     def __init__(self, folder: Path | str, split: str) -> None:
         super().__init__(folder, split)

@@ -8,15 +8,33 @@ import numpy as np
 
 from handmesh.errors import InputError
 from handmesh.imaging import crop
-from handmesh.types import ROOT_JOINT, UNIT_BONE, Box
+from handmesh.types import FINGERS, ROOT_JOINT, UNIT_BONE, Box
 
 from ..samples import Crops
-from .sample import Sample
+from .sample import JOINT_COUNT, Sample
+
+# Of one finger alone four joints are known, with the wrist five.
+MIN_JOINTS = 6
+_PALM = np.zeros(JOINT_COUNT, dtype=bool)
+_PALM[[ROOT_JOINT, *(finger[0] for finger in FINGERS.values())]] = True
+
+
+def locates_hand(sample: Sample) -> bool:
+    """Whether the known joints tell where the hand is, and how large.
+
+    A fingertip, or the knuckles alone, may lie in any corner of the hand and span a small part of
+    it: at least `MIN_JOINTS` must be known, some of the palm (wrist and the base of each finger)
+    and some of the fingers beyond, and they must span a pixel.
+    """
+    known = sample.joint_known
+    if known.sum() < MIN_JOINTS or not (known & _PALM).any() or not (known & ~_PALM).any():
+        return False
+    return bool(np.ptp(sample.joints_px[known], axis=0).max() >= 1)
 
 
 def can_crop(sample: Sample) -> bool:
     """Whether it is known which hand this is, and where."""
-    return sample.is_right is not None and int(sample.joint_known.sum()) >= 2
+    return sample.is_right is not None and locates_hand(sample)
 
 
 def to_crops(samples: Iterable[Sample], side: int, margin: float, vertex_count: int) -> Crops:
@@ -32,8 +50,8 @@ def to_crops(samples: Iterable[Sample], side: int, margin: float, vertex_count: 
         vertex_count: V of the unlabelled vertices.
 
     Raises:
-        InputError: a hand of unknown side, or with fewer than two known joints: neither can be
-            turned into a right hand in the middle of a crop.
+        InputError: a hand of unknown side, or of which too little is known (`locates_hand`):
+            neither can be turned into a right hand in the middle of a crop.
     """
     rows = [_to_crop(sample, side, margin, vertex_count) for sample in samples]
     return Crops.concatenate(rows) if rows else Crops.empty(0, side, vertex_count)
@@ -46,8 +64,11 @@ def _to_crop(sample: Sample, side: int, margin: float, vertex_count: int) -> Cro
             "networks are trained on right ones (left ones mirrored): leave such samples out"
         )
     known = sample.joint_known
-    if known.sum() < 2:
-        raise InputError(f"{sample.key}: {known.sum()} known joints do not tell where the hand is")
+    if not locates_hand(sample):
+        raise InputError(
+            f"{sample.key}: {known.sum()} known joints do not tell where the hand is: it takes "
+            f"{MIN_JOINTS} that are apart, of palm and fingers"
+        )
     box = Box.from_points(sample.joints_px[known], margin=margin)
     made = Crops.empty(1, side, vertex_count)
     picture, uv = crop(sample.image, box, side), box.to_crop(sample.joints_px)

@@ -27,6 +27,9 @@ class Dataset(ABC):
 
     Attributes:
         splits: names of the splits that the layout has.
+        evaluation_split: the one of them that is evaluated where none is named.
+        protocol: name of the protocol, of `handmesh_training.protocols`, that the set's own
+            figures follow.
         folder: where the set lies. split: the one that is open.
 
     Raises:
@@ -35,6 +38,8 @@ class Dataset(ABC):
     """
 
     splits: ClassVar[tuple[str, ...]]
+    evaluation_split: ClassVar[str] = "test"
+    protocol: ClassVar[str] = "paper"
 
     def __init__(self, folder: Path | str, split: str) -> None:
         self.folder = Path(folder)

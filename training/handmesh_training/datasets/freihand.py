@@ -32,6 +32,7 @@ class FreiHand(Dataset):
     """
 
     splits = tuple(SPLITS)
+    protocol = "freihand"
 
     def __init__(self, folder: Path | str, split: str) -> None:
         super().__init__(folder, split)

@@ -42,6 +42,7 @@ class GeSynthetic(Dataset):
     """
 
     splits = ("train", "val")
+    evaluation_split = "val"
 
     def __init__(self, folder: Path | str, split: str, backgrounds: tuple[Path, ...] = ()) -> None:
         super().__init__(folder, split)

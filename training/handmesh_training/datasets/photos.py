@@ -14,6 +14,8 @@ class Photos(Dataset):
     left out."""
 
     splits = ("all",)
+    evaluation_split = "all"
+    protocol = "in_the_wild"
 
     def __init__(self, folder: Path | str, split: str) -> None:
         super().__init__(folder, split)

@@ -81,6 +81,7 @@ class Stb(Dataset):
     """
 
     splits = tuple(f"{part}_{view}" for part in ("train", "test") for view in VIEWS)
+    evaluation_split = "test_sk"
 
     def __init__(self, folder: Path | str, split: str) -> None:
         super().__init__(folder, split)

@@ -277,7 +277,7 @@ class Lab:
         joints = hands.lift(np.concatenate(found_joints))
         if loaded.head == "lbs":
             with torch.no_grad():
-                posed = skin_joints(HandModel(), torch.from_numpy(joints).float())
+                posed = skin_joints(HandModel(blending="linear"), torch.from_numpy(joints).float())
             return joints, posed.numpy()
         vertices = np.concatenate(found_vertices)
         return joints, hands.lift(vertices) if vertices.shape[1] else None
