@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from .datasets.sample import Sample
 from .rendered import HandRenderer, RenderSettings
 
+# Neighbouring pixels farther apart than this are on two surfaces: a finger and what is behind it.
+JUMP_M = 0.02
+
 
 @dataclass(frozen=True)
 class DepthSensor:
@@ -23,8 +26,8 @@ class DepthSensor:
         noise_m: standard deviation at one metre; it grows with the square of the distance, as that
             of structured light and of stereo does (Khoshelham and Elberink 2012).
         step_m: levels that depth comes in, at one metre; growing likewise.
-        holes: share of pixels inside the hand without a reading; those at its edges go missing
-            three times as often.
+        holes: share of pixels without a reading; those at the edge of something, where depth jumps
+            to what is behind it, go missing three times as often.
     """
 
     noise_m: float = 0.004
@@ -38,10 +41,21 @@ class DepthSensor:
         step = np.maximum(self.step_m * square, 1e-6)
         read = np.round(noisy / step) * step
         there = depth_m > 0
-        around = [np.roll(there, shift, axis) for shift in (-1, 1) for axis in (0, 1)]
-        edge = there & ~np.logical_and.reduce(around)
+        edge = there & _beside_a_jump(depth_m)
         missing = rng.random(depth_m.shape) < np.where(edge, 3 * self.holes, self.holes)
         return np.where(there & ~missing, read, 0).astype(np.float32)
+
+
+def _beside_a_jump(depth_m: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(H, W) bool, pixels with a neighbour at quite another depth; 0 is another as well."""
+    found = np.zeros(depth_m.shape, dtype=bool)
+    for axis in (0, 1):
+        jump = np.abs(np.diff(depth_m, axis=axis)) > JUMP_M
+        for before in (True, False):
+            ends = [(0, 0), (0, 0)]
+            ends[axis] = (0, 1) if before else (1, 0)
+            found |= np.pad(jump, ends)
+    return found
 
 
 class RenderedSamples:
@@ -64,10 +78,11 @@ class RenderedSamples:
             settings, seed: of the renderer; pictures are as large as its crops.
             count: hands. sensor: what sees depth; None for a perfect one.
         """
-        self.folder, self.split = Path("rendered"), f"seed {seed}"
+        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
+        # The split tells all that decides the samples: a cropped set goes by it.
+        self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
         self.seed, self.count = seed, count
-        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
 
     def __len__(self) -> int:
         return self.count
