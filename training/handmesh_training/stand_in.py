@@ -11,11 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handmesh.graph import Topology
+
 from .datasets.sample import Sample
+from .opencv import cv2
 from .rendered import HandRenderer, RenderSettings
 
 # Neighbouring pixels farther apart than this are on two surfaces: a finger and what is behind it.
 JUMP_M = 0.02
+# Of image coordinates that OpenCV is given.
+SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class RenderedSamples:
     """The first ``count`` rendered hands of a seed, as a data set would give them.
 
     Behind the hand there is a wall, half a metre farther off: a depth camera sees something
-    everywhere.
+    everywhere. What hides a part of the hand has no depth here, so nothing is read there.
 
     Attributes:
         folder, split: names, as of a `datasets.Dataset`.
@@ -83,6 +88,7 @@ class RenderedSamples:
         self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
         self.seed, self.count = seed, count
+        self._faces = Topology.default().faces
 
     def __len__(self) -> int:
         return self.count
@@ -94,6 +100,21 @@ class RenderedSamples:
         if depth is None or joints is None:  # every rendered hand has both
             raise AssertionError(f"rendered hand {index} came without depth")
         wall = np.float32(joints[0, 2] + self.WALL_M)
+        behind = np.where(self._hidden(sample), np.float32(0), wall)
         rng = np.random.default_rng([self.seed, 31, index])
-        seen = self.sensor.see(rng, np.where(depth > 0, depth, wall))
+        seen = self.sensor.see(rng, np.where(depth > 0, depth, behind))
         return replace(sample, depth_m=seen)
+
+    def _hidden(self, sample: Sample) -> NDArray[np.bool_]:
+        """(H, W) bool, pixels where the hand is, but something else is seen."""
+        vertices, lens, depth = sample.vertices_m, sample.intrinsics, sample.depth_m
+        if vertices is None or lens is None or depth is None:
+            return np.zeros(sample.image.shape[:2], dtype=bool)
+        seen = vertices @ lens.T.astype(np.float32)  # (V, 3)
+        corners = np.round(seen[:, :2] / seen[:, 2:] * 2**SUBPIXEL_BITS).astype(np.int32)
+        outline = np.zeros(depth.shape, dtype=np.uint8)
+        for triangle in corners[self._faces]:
+            cv2.fillConvexPoly(outline, triangle, 1, shift=SUBPIXEL_BITS)
+        # OpenCV fills pixels that are only touched, too.
+        inside: NDArray[np.uint8] = cv2.erode(outline, np.ones((3, 3), dtype=np.uint8))
+        return (inside > 0) & (depth == 0)
