@@ -181,7 +181,40 @@ def test_mesh_losses_vanish_at_the_truth_and_ignore_translation(
     assert losses.normal_loss(shifted, true, surface).item() < 1e-24
 
 
-@pytest.mark.parametrize("name", ["normal", "edge", "laplacian", "vertex", "heatmap", "huber"])
+def huber(distance: float, bend: float) -> float:
+    return distance**2 if distance <= bend else 2 * bend * distance - bend**2
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_huber_in_two_and_three_dimensions(rng: np.random.Generator, reduction: str) -> None:
+    found, true = rng.random((2, 3, V, 3))
+    scale, weight = np.array([5.0, 6.5, 8.0]), np.array([0.5, 0.0, 2.0])
+    bend = 2.5  # bones; some distances are beyond it, some are not
+    deep, flat, two = [], [], []
+    for b in range(3):
+        offsets = found[b] - true[b]
+        across = [math.hypot(x[0], x[1]) for x in offsets]
+        along = [math.hypot(scale[b] * x[0], scale[b] * x[1], x[2]) for x in offsets]
+        assert min(along) < bend < max(along)
+        deep.append([huber(d, bend) for d in along])
+        flat.append([huber(d, bend / scale[b]) for d in across])
+        two.append([huber(d, 0.3) for d in across])
+    p, t, s, w = tensors(found, true, scale, weight)
+    for got, terms in (
+        (losses.point_loss_2d(p, t, w, reduction, huber=0.3), two),
+        (losses.point_loss_3d(p, t, s, w, reduction, huber=bend), deep),
+        (losses.pose_loss(p, t, s, w, reduction, huber=bend), deep),
+    ):
+        assert got.item() == pytest.approx(batch(terms, weight, reduction), rel=1e-10)
+    expected = batch(deep, weight, reduction) + batch(flat, weight, reduction)
+    got = losses.vertex_loss(p, t, s, w, reduction, huber=bend)
+    assert got.item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["normal", "edge", "laplacian", "vertex", "heatmap", "huber", "point_2d", "point_3d", "pose"],
+)
 def test_gradients(surface: Surface, rng: np.random.Generator, name: str) -> None:
     found, true, scale = tensors(
         rng.normal(size=(2, V, 3)), rng.normal(size=(2, V, 3)), np.array([5.0, 7.0])
@@ -194,6 +227,9 @@ def test_gradients(surface: Surface, rng: np.random.Generator, name: str) -> Non
         "vertex": lambda p: losses.vertex_loss(p, true, scale, weight),
         "heatmap": lambda p: losses.heatmap_loss(p[..., None], true[..., None], weight),
         "huber": lambda p: losses.vertex_loss(p, true, scale, weight, huber=3.0),
+        "point_2d": lambda p: losses.point_loss_2d(p, true, weight, "sum"),
+        "point_3d": lambda p: losses.point_loss_3d(p, true, scale, weight, "sum", huber=4.0),
+        "pose": lambda p: losses.pose_loss(p, true, scale, weight),
     }
     assert torch.autograd.gradcheck(functions[name], (found.requires_grad_(),))
 
@@ -302,6 +338,18 @@ def test_joints_with_depth_count_without_a_mesh(surface: Surface, rng: np.random
     assert changed == {"pose"}
 
 
+def test_gradient_of_equation_6(surface: Surface, rng: np.random.Generator) -> None:
+    """By mesh, joints and maps at once; the normals of Eq. (3) are those of the truth, fixed."""
+    output, target = fake_batch(rng, size=4)
+
+    def total(vertices: torch.Tensor, joints: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        found = output._replace(vertices=vertices, joints=joints, heatmaps=[maps])
+        return losses.full_loss(found, target, surface, LossWeights(2.0, 3.0, huber=0.9))[0]
+
+    given = output.vertices, output.joints, output.heatmaps[0]
+    assert torch.autograd.gradcheck(total, tuple(x.requires_grad_() for x in given))
+
+
 @pytest.mark.parametrize("stacks", [1, 2])
 def test_both_reductions_are_in_the_paper_s_proportion(
     surface: Surface, rng: np.random.Generator, stacks: int
@@ -342,6 +390,19 @@ class TestHeads:
         loss.backward()
         assert p.grad is None
         assert x.grad is not None
+
+    def test_gradients(self, rng: np.random.Generator) -> None:
+        logits, joints, true = tensors(
+            rng.normal(size=(4, 21)), rng.random((4, 21, 3)) * 0.1, rng.random((4, 21, 3)) * 0.1
+        )
+        labelled, present = torch.rand(2, 4, generator=torch.manual_seed(3)) < 0.6
+        weight = torch.tensor([0.5, 0.0, 2.0, 1.0], dtype=torch.float64)
+        for loss in (
+            lambda x: losses.confidence_loss(x, joints, true, labelled, present),
+            lambda x: losses.presence_loss(x[:, 0], present, weight),
+            lambda x: losses.handedness_loss(x[:, 0], labelled, weight),
+        ):
+            assert torch.autograd.gradcheck(loss, (logits.requires_grad_(),))
 
     def test_presence_and_handedness(self) -> None:
         logit = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)

@@ -162,8 +162,10 @@ def build(
     for name in list(stores):
         stores.pop(name).flush()
         if kept < total:  # the rows of what was left out
-            path = partial / f"{name}.npy"
-            np.save(path, np.load(path)[:kept])
+            path, cut = partial / f"{name}.npy", partial / f"{name}.cut.npy"
+            # Mapped, for a set may be larger than the memory.
+            np.save(cut, np.load(path, mmap_mode="r")[:kept])
+            cut.replace(path)
     index = {"count": kept, "sha256": digest, **settings}
     write_atomic(partial / INDEX, (json.dumps(index, indent=2) + "\n").encode())
     partial.rename(folder)

@@ -93,8 +93,10 @@ class CroppedStream:
     ) -> Batch:
         settings = self.settings
         stored = data.crops.take(rows)
+        made = np.zeros(len(rows), dtype=bool)
         if pseudo is not None:  # they move with the labels of the mesh, which is not labelled
             stored.vertices[:] = pseudo[rows]
+            made = stored.vertices.any(axis=(1, 2))  # hands known in part have none
         drawn, maps = settings.augment.with_maps(rng, stored)
         seen = drawn.has_hand & (drawn.is_right == stored.is_right)
         depth, known = warp_depth(data.depth_maps[rows], maps, settings.depth_px)
@@ -103,5 +105,5 @@ class CroppedStream:
         batch["depth_known"] = torch.from_numpy(known)
         batch["has_depth_map"] = torch.from_numpy(seen & known.any(axis=(1, 2)))
         batch["pseudo"] = batch["vertices"]
-        batch["has_pseudo"] = torch.from_numpy(seen & (pseudo is not None))
+        batch["has_pseudo"] = torch.from_numpy(seen & made)
         return batch

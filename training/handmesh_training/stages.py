@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
-from handmesh.nn import NetworkConfig, load_weights
+from handmesh.nn import NetworkConfig, build, load_weights
 
 from . import parallel
 from .checkpoint import FILE, load_network, read_checkpoint
@@ -49,6 +49,7 @@ HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK = (
 )  # fmt: skip
 STAGES = (HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK)
 PSEUDO_FILE = "meshes.npz"
+MESH_HEADS: tuple[HeadName, ...] = ("mesh", "parametric")
 
 # Loads weights into a fresh network.
 Prepare = Callable[[nn.Module], None]
@@ -175,14 +176,22 @@ def train_fully(run: Run) -> Trainer:
 
     Begins with what stages (a) and (b) have left in the run's folder, or with ``start_from``.
     Without either, the pose regressor is trained first; heat-maps then learn along with the rest.
+
+    Raises:
+        InputError: the head "transfer" without ``start_from``: its trunk would be fixed untrained.
     """
     task = full_task(run.weights)
     if run.checkpoint(FULL).exists():  # goes on; nothing to prepare
         return run.train(task, run.rendered())
     if run.start_from is not None:
         return run.train(task, run.rendered(), starting_from(run.start_from))
+    if run.head == "transfer":
+        raise InputError(
+            'the head "transfer" stands on the trunk of a trained full model: give --start-from'
+        )
     if run.head == "mesh":
-        train_pose_regressor(run)
+        # Whatever time there is: it is fixed from here on, and half trained it would stay so.
+        train_pose_regressor(replace(run, minutes=math.inf))
 
     def prepare(network: nn.Module) -> None:
         if run.checkpoint(HEATMAPS).exists():
@@ -198,15 +207,21 @@ def train_fully(run: Run) -> Trainer:
 def fine_tune_heatmaps(run: Run) -> Trainer:
     """Stage (d): "we first fine-tune the stacked hourglass network with the heat-map loss"."""
     _, open_batches = run.real_hands()
-    return run.train(heatmap_task(True), open_batches, starting_from(_pretrained(run)))
+    goes_on = run.checkpoint(FINE_TUNED).exists()
+    prepare = None if goes_on else starting_from(_pretrained(run))
+    return run.train(heatmap_task(True), open_batches, prepare)
 
 
 def make_pseudo(run: Run) -> Path:
     """Stage (e): meshes of the real training data by the pretrained network and true heat-maps.
 
     Returns:
-        The file; what is there already, of the same data, is kept.
+        The file; what is there already is kept.
+
+    Raises:
+        InputError: a head without a mesh.
     """
+    _check_mesh(run)
     settings, _ = run.real_hands()
     path = run.pseudo_path
     if parallel.rank() == 0 and not path.exists():
@@ -226,11 +241,16 @@ def train_weakly(run: Run, pseudo: bool = True) -> Trainer:
     Args:
         pseudo: whether to hold on to the pseudo-ground-truth meshes; without, surfaces degenerate
             (the paper's Fig. 6).
+
+    Raises:
+        InputError: a head without a mesh.
     """
+    _check_mesh(run)
     settings, open_batches = run.real_hands(make_pseudo(run) if pseudo else None)
     start = run.checkpoint(FINE_TUNED)
     task = weak_task(run.weak, settings.far, settings.depth_px)
-    prepare = starting_from(start if start.exists() else _pretrained(run))
+    goes_on = run.checkpoint(WEAK).exists()
+    prepare = None if goes_on else starting_from(start if start.exists() else _pretrained(run))
     return run.train(task, open_batches, prepare)
 
 
@@ -245,18 +265,30 @@ def starting_from(path: Path) -> Prepare:
     def prepare(network: nn.Module) -> None:
         if path.suffix == ".safetensors":
             config: Any = network.config
-            load_weights(network, path, config, Topology.default())
+            # A bundle is always of a network with a mesh.
+            topology = Topology.default()
+            whole = build(config, topology) if isinstance(network, HeadNetwork) else network
+            load_weights(whole, path, config, topology)
+            if isinstance(network, HeadNetwork):
+                load_trunk(network, whole.state_dict())
             return
         state = read_checkpoint(path)
         try:
-            if isinstance(network, HeadNetwork) and state["head"] != network.head_name:
-                load_trunk(network, state["average"])
+            if isinstance(network, HeadNetwork) and state.get("head", "mesh") != network.head_name:
+                load_trunk(network, _full_model(state["average"]))
             else:
                 network.load_state_dict(state["average"])
-        except RuntimeError as error:
+        except (InputError, RuntimeError) as error:
             raise CheckpointError(f"{path} is of another network ({error})") from error
 
     return prepare
+
+
+def _full_model(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under any head, with their trunk's named as those of the full model."""
+    own = "trunk."
+    trunk = {name.removeprefix(own): t for name, t in weights.items() if name.startswith(own)}
+    return trunk or weights
 
 
 def _network_of(run: Run, path: Path) -> nn.Module:
@@ -265,6 +297,14 @@ def _network_of(run: Run, path: Path) -> nn.Module:
     network = build_network(run.config, Topology.default(), run.head)
     starting_from(path)(network)
     return network
+
+
+def _check_mesh(run: Run) -> None:
+    if run.head not in MESH_HEADS:
+        raise InputError(
+            f"depth maps are rendered from meshes, and the head {run.head!r} has none: take one of "
+            f"{', '.join(MESH_HEADS)}"
+        )
 
 
 def _pretrained(run: Run) -> Path:

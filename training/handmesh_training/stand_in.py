@@ -11,9 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from handmesh.graph import Topology
+
 from .datasets.sample import Sample
+from .opencv import cv2
 from .rendered import HandRenderer, RenderSettings
 from .seeds import Purpose, generator
+
+# Neighbouring pixels farther apart than this are on two surfaces: a finger and what is behind it.
+JUMP_M = 0.02
+# Of image coordinates that OpenCV is given.
+SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,8 @@ class DepthSensor:
         noise_m: standard deviation at one metre; it grows with the square of the distance, as that
             of structured light and of stereo does (Khoshelham and Elberink 2012).
         step_m: levels that depth comes in, at one metre; growing likewise.
-        holes: share of pixels inside the hand without a reading; those at its edges go missing
-            three times as often.
+        holes: share of pixels without a reading; those at the edge of something, where depth jumps
+            to what is behind it, go missing three times as often.
     """
 
     noise_m: float = 0.004
@@ -39,17 +47,28 @@ class DepthSensor:
         step = np.maximum(self.step_m * square, 1e-6)
         read = np.round(noisy / step) * step
         there = depth_m > 0
-        around = [np.roll(there, shift, axis) for shift in (-1, 1) for axis in (0, 1)]
-        edge = there & ~np.logical_and.reduce(around)
+        edge = there & _beside_a_jump(depth_m)
         missing = rng.random(depth_m.shape) < np.where(edge, 3 * self.holes, self.holes)
         return np.where(there & ~missing, read, 0).astype(np.float32)
+
+
+def _beside_a_jump(depth_m: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(H, W) bool, pixels with a neighbour at quite another depth; 0 is another as well."""
+    found = np.zeros(depth_m.shape, dtype=bool)
+    for axis in (0, 1):
+        jump = np.abs(np.diff(depth_m, axis=axis)) > JUMP_M
+        for before in (True, False):
+            ends = [(0, 0), (0, 0)]
+            ends[axis] = (0, 1) if before else (1, 0)
+            found |= np.pad(jump, ends)
+    return found
 
 
 class RenderedSamples:
     """The first ``count`` rendered hands of a seed, as a data set would give them.
 
     Behind the hand there is a wall, half a metre farther off: a depth camera sees something
-    everywhere.
+    everywhere. What hides a part of the hand has no depth here, so nothing is read there.
 
     Attributes:
         folder, split: names, as of a `datasets.Dataset`.
@@ -67,10 +86,12 @@ class RenderedSamples:
             settings, seed: of the renderer; pictures are as large as its crops.
             count: hands. sensor: what sees depth; None for a perfect one.
         """
-        self.folder, self.split = Path("rendered"), f"seed {seed}"
+        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
+        # The split tells all that decides the samples: a cropped set goes by it.
+        self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
         self.seed, self.count = seed, count
-        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
+        self._faces = Topology.default().faces
 
     def __len__(self) -> int:
         return self.count
@@ -82,6 +103,21 @@ class RenderedSamples:
         if depth is None or joints is None:  # every rendered hand has both
             raise AssertionError(f"rendered hand {index} came without depth")
         wall = np.float32(joints[0, 2] + self.WALL_M)
+        behind = np.where(self._hidden(sample), np.float32(0), wall)
         rng = generator(self.seed, Purpose.SENSOR, index)
-        seen = self.sensor.see(rng, np.where(depth > 0, depth, wall))
+        seen = self.sensor.see(rng, np.where(depth > 0, depth, behind))
         return replace(sample, depth_m=seen)
+
+    def _hidden(self, sample: Sample) -> NDArray[np.bool_]:
+        """(H, W) bool, pixels where the hand is, but something else is seen."""
+        vertices, lens, depth = sample.vertices_m, sample.intrinsics, sample.depth_m
+        if vertices is None or lens is None or depth is None:
+            return np.zeros(sample.image.shape[:2], dtype=bool)
+        seen = vertices @ lens.T.astype(np.float32)  # (V, 3)
+        corners = np.round(seen[:, :2] / seen[:, 2:] * 2**SUBPIXEL_BITS).astype(np.int32)
+        outline = np.zeros(depth.shape, dtype=np.uint8)
+        for triangle in corners[self._faces]:
+            cv2.fillConvexPoly(outline, triangle, 1, shift=SUBPIXEL_BITS)
+        # OpenCV fills pixels that are only touched, too.
+        inside: NDArray[np.uint8] = cv2.erode(outline, np.ones((3, 3), dtype=np.uint8))
+        return (inside > 0) & (depth == 0)

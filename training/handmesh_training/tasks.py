@@ -61,6 +61,13 @@ def _surface(device: torch.device) -> Surface:
     return Surface.from_topology(Topology.default()).to(device)
 
 
+def _trained_maps(network: nn.Module) -> nn.Module:
+    part = HeatmapPart(network)
+    if not any(parameter.requires_grad for parameter in part.parameters()):
+        raise InputError("the trunk under this head is fixed: its heat-maps cannot be trained")
+    return part
+
+
 def heatmap_task(fine_tuning: bool = False) -> Task:
     """Stages (a) and (d): the hourglass alone, by L_H."""
 
@@ -73,13 +80,16 @@ def heatmap_task(fine_tuning: bool = False) -> Task:
             target = losses.gaussian_heatmaps(joints[..., :2], size)
             term = losses.heatmap_loss(maps, target, flat)
             # As large as it is in L_fully, so that one learning rate serves both.
-            return losses.paper_weights(surface, size)["heatmap"] * term, {"heatmap": term}
+            weight = losses.paper_weights(surface, size, stacks=len(maps))["heatmap"]
+            return weight * term, {"heatmap": term}
 
         return loss
 
     name = "fine-tune-heatmaps" if fine_tuning else "heatmaps"
     # The last stack's maps go nowhere else here: what would hand them on gets no gradient.
-    return Task(name, HeatmapPart, make, heatmap_errors, fine_tuning=fine_tuning, some_unused=True)
+    return Task(
+        name, _trained_maps, make, heatmap_errors, fine_tuning=fine_tuning, some_unused=True
+    )
 
 
 def _regressor(network: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,13 +65,14 @@ def depth_map_loss(
     Args:
         rendered, reference: (B, S, S) depth relative to the wrist, in bones, a far constant where
             there is no hand.
-        known: (B, S, S) bool, pixels that have a reference: a sensor has holes. None for all.
+        known: (B, S, S) bool, pixels that have a reference: a sensor has holes. None for all. The
+            others may hold anything, NaN too.
         weight: (B,) or None.
         reduction: "sum" over pixels, or "mean" over all pixels of a map, known or not.
     """
+    if known is not None:  # replaced before the loss: NaN times a gradient of 0 would be NaN
+        reference = torch.where(known, reference, rendered.detach())
     values = F.smooth_l1_loss(rendered, reference, reduction="none")
-    if known is not None:
-        values = values.masked_fill(~known, 0.0)
     return reduce_rows(values.flatten(1), weight, reduction)
 
 
@@ -117,6 +119,7 @@ def weak_loss(
         target: `joints` (B, 21, 3), `crop_in_bones` (B,), `has_joints`, `has_depth` (B,) as in
             `losses.full_loss`; `depth_map` (B, S, S) bones from the wrist, `depth_known` (B, S, S)
             bool, `has_depth_map` (B,); `pseudo` (B, V, 3) network coordinates, `has_pseudo` (B,).
+            Where a flag is False, what it is about may hold anything, NaN too.
         surface, renderer: of the mesh; S is the renderer's size.
 
     Returns:
@@ -127,25 +130,29 @@ def weak_loss(
     def flag(name: str) -> Tensor:
         return target[name].to(scale.dtype)
 
-    joints = target["joints"]
+    def given(name: str, flag_name: str) -> Tensor:
+        """The label, 0 where there is none: a NaN there times a weight of 0 would be NaN."""
+        return torch.where(target[flag_name][:, None, None], target[name], 0.0)
+
+    joints, joints_3d = given("joints", "has_joints"), given("joints", "has_depth")
     maps = gaussian_heatmaps(joints[..., :2], output.heatmaps[-1].shape[-1])
     heatmap = heatmap_loss(output.heatmaps, maps, flag("has_joints"), reduction)
     depth = depth_map_loss(
         renderer(output.vertices).depth,
         target["depth_map"],
-        target["depth_known"],
+        target["depth_known"] & target["has_depth_map"][:, None, None],
         flag("has_depth_map"),
         reduction,
     )
     _, pseudo = pseudo_mesh_loss(
         to_metric_like(output.vertices, scale),
-        to_metric_like(target["pseudo"], scale),
+        to_metric_like(given("pseudo", "has_pseudo"), scale),
         surface,
         weights,
         flag("has_pseudo"),
         reduction,
     )
-    pose = pose_loss(output.joints, joints, scale, flag("has_depth"), reduction)
+    pose = pose_loss(output.joints, joints_3d, scale, flag("has_depth"), reduction)
     image = point_loss_2d(output.joints, joints, flag("has_joints"), reduction)
     terms = {"heatmap": heatmap, "depth": depth, **pseudo, "pose": pose, "image": image}
     factors = {
