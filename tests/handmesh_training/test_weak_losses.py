@@ -143,7 +143,7 @@ def expected_terms(
 
 
 def test_published_weights() -> None:
-    """Section 4.4: lambda_H 0.1, lambda_D 0.1, lambda_pM 1, lambda_e 1, lambda_l 50, lambda_J 10."""
+    """Section 4.4."""
     published = {"heatmap": 0.1, "depth": 0.1, "pseudo_mesh": 1, "edge": 1, "laplacian": 50}
     assert vars(WITHOUT_POSE) == {**published, "pose": 0, "image": 0}
     assert vars(WITH_POSE) == {**published, "pose": 10, "image": 0}

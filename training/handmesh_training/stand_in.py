@@ -119,5 +119,5 @@ class RenderedSamples:
         for triangle in corners[self._faces]:
             cv2.fillConvexPoly(outline, triangle, 1, shift=SUBPIXEL_BITS)
         # OpenCV fills pixels that are only touched, too.
-        inside: NDArray[np.uint8] = cv2.erode(outline, np.ones((3, 3), dtype=np.uint8))
-        return (inside > 0) & (depth == 0)
+        inside = cv2.erode(outline, np.ones((3, 3), dtype=np.uint8))
+        return np.asarray((inside > 0) & (depth == 0))
