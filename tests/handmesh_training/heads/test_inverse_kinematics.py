@@ -15,7 +15,7 @@ from handmesh.errors import InputError
 from handmesh_training.hand import PIVOT_COUNT, PIVOT_JOINTS, HandModel
 from handmesh_training.heads import fit_pose, skin_joints
 from handmesh_training.heads.inverse_kinematics import swing
-from handmesh_training.sampling import pose_hands
+from handmesh_training.poses import draw_poses
 
 COUNT = 12
 
@@ -84,7 +84,8 @@ def test_joints_of_any_pose_with_the_templates_proportions(double_model: HandMod
 
 def test_bones_of_other_hands_point_where_they_should(hand_model: HandModel) -> None:
     """Of hands of all shapes, directions, place and size are kept; lengths are the template's."""
-    joints = pose_hands(np.random.default_rng(3), hand_model, 16).joints
+    poses = draw_poses(np.random.default_rng(3), hand_model, 16)
+    joints = hand_model.pose_joints(poses.shape, hand_model.rotations(poses.angles))
     rotations, scale, root = fit_pose(hand_model, joints)
     shape = torch.zeros(16, hand_model.shape_count)
     again = placed(hand_model.pose_joints(shape, rotations), scale, root)
