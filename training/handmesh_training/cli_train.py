@@ -26,6 +26,8 @@ STAGES = ("heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak")
 HEADS = ("mesh", "joints", "transfer", "lbs", "parametric")
 FINE_TUNING = STAGES[3:]
 REAL_MARGIN, REAL_DEPTH_PX = 1.9, 64
+# Of sets that are adapted to, the last twentieth, but no more hands, is watched, not trained on.
+HELD_OUT = 256
 
 
 def add_train(commands: Any) -> None:
@@ -158,12 +160,10 @@ def _train(options: argparse.Namespace) -> int:
     from . import stages
     from .parallel import process_group
 
-    _check_folder(options)
+    wanted = _wanted(options)
+    _check_folder(options, wanted)
     with process_group(options.device) as device:
         run = _run_of(options, device)
-        wanted: tuple[str, ...] = STAGES if options.stage == "all" else (options.stage,)
-        if options.head != "mesh":
-            wanted = tuple(stage for stage in wanted if stage not in ("pose", "pseudo", "weak"))
         functions: dict[str, Callable[[Run], object]] = {
             stages.HEATMAPS: stages.train_heatmaps,
             stages.POSE: stages.train_pose_regressor,
@@ -174,27 +174,47 @@ def _train(options: argparse.Namespace) -> int:
         }
         for stage in wanted:
             functions[stage](run)
+            if stage == stages.FULL:  # what follows starts from it
+                run = replace(run, start_from=None)
     return 0
 
 
-def _check_folder(options: argparse.Namespace) -> None:
+def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
+    """The stages to run; of all, those that the head has."""
+    if options.stage != "all":
+        return (options.stage,)
+    without = {"mesh": (), "parametric": ("pose",)}.get(options.head, ("pose", "pseudo", "weak"))
+    if not options.pseudo:
+        without += ("pseudo",)
+    return tuple(stage for stage in STAGES if stage not in without)
+
+
+def _results(options: argparse.Namespace, stages: tuple[str, ...]) -> list[Path]:
+    """What these stages have left in the folder."""
+    names = {"pseudo": "meshes.npz"}
+    files = [options.out / stage / names.get(stage, "checkpoint.pt") for stage in stages]
+    return [file for file in files if file.exists()]
+
+
+def _check_folder(options: argparse.Namespace, wanted: tuple[str, ...]) -> None:
     """Nobody goes on with a run, or begins one, without knowing."""
-    stages = STAGES if options.stage == "all" else (options.stage,)
-    there = [stage for stage in stages if (options.out / stage).exists()]
+    there = _results(options, wanted)
     if there and not options.resume:
         raise CheckpointError(
-            f"{options.out} holds a run of {', '.join(there)} already: --resume goes on with it; "
-            "for a new one use another folder"
+            f"{options.out} holds a run of {', '.join(file.parent.name for file in there)} "
+            "already: --resume goes on with it; for a new one use another folder"
         )
-    if options.resume and not options.out.exists():
+    if options.resume and not _results(options, STAGES):
         raise CheckpointError(f"there is no run in {options.out} to go on with")
 
 
 def _run_of(options: argparse.Namespace, device: str) -> Run:
+    from .cropped_set import CroppedSet
     from .losses import PAPER, LossWeights
     from .rendered import HandRenderer
     from .stages import Run
     from .train import TrainSettings
+    from .validate import held_out
     from .weak_losses import WITH_POSE, WITHOUT_POSE
 
     config, recipe = _config(options), _recipe(options)
@@ -205,11 +225,16 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
         steps=8 if options.smoke else options.steps,
         recipe=recipe,
         seed=options.seed,
-        lanes=options.lanes or _default_lanes(options),
+        lanes=options.lanes or _usual_lanes(options),
         report=4 if options.smoke else 100,
         evaluate=8 if options.smoke else 1000,
     )
-    needs_hands = options.stage not in ("pose", "pseudo")
+    real = _real(options, config, stream.render)
+    validation = {}
+    if options.stage not in ("pose", "pseudo"):
+        validation["rendered"] = HandRenderer(look, EVALUATION_SEED).chunk(0, count)
+    if real is not None and real.held_out:
+        validation["real"] = held_out(CroppedSet(real.folder), real.held_out, config.input_size)
     return Run(
         folder=options.out,
         config=config,
@@ -219,10 +244,8 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
         weights=PAPER if options.losses == "paper" else LossWeights(),
         weak=WITH_POSE if options.joints_3d else WITHOUT_POSE,
         stream=stream,
-        real=_real(options, config, stream.render),
-        validation=(
-            {"rendered": HandRenderer(look, EVALUATION_SEED).chunk(0, count)} if needs_hands else {}
-        ),
+        real=real,
+        validation=validation,
         device=device,
         workers=options.workers,
         draw_on_device=(
@@ -233,9 +256,13 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
     )
 
 
-def _default_lanes(options: argparse.Namespace) -> int:
+def _usual_lanes(options: argparse.Namespace) -> int:
+    """Those of the run that goes on; else one for each loader."""
+    from .checkpoint import read_checkpoint
     from .parallel import world_size
 
+    for file in _results(options, tuple(stage for stage in STAGES if stage != "pseudo")):
+        return int(read_checkpoint(file)["lanes"])
     drawn_elsewhere = options.device == "cpu" or options.draw_on_device is False
     return world_size() * (max(1, options.workers) if drawn_elsewhere else 1)
 
@@ -321,7 +348,7 @@ def _real(
 
     from . import parallel
     from .augment import Augmentation
-    from .cropped_set import SampleSource, build
+    from .cropped_set import CroppedSet, SampleSource, build
     from .cropped_stream import CroppedSettings
     from .datasets import parse_dataset
     from .stand_in import RenderedSamples
@@ -342,4 +369,5 @@ def _real(
         )  # fmt: skip
     parallel.wait_for_all()
     augment = Augmentation(input_size=config.input_size, stored_margin=REAL_MARGIN)
-    return CroppedSettings(folder, augment=augment)
+    kept_back = min(HELD_OUT, len(CroppedSet(folder)) // 20)
+    return CroppedSettings(folder, augment=augment, held_out=kept_back)

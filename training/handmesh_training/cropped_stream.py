@@ -14,10 +14,13 @@ from handmesh.errors import InputError
 
 from .augment import Augmentation
 from .cropped_set import CroppedSet
-from .depth_maps import warp_depth
+from .depth_maps import REACH_BONES, warp_depth
 from .pseudo_meshes import load_pseudo_meshes
 from .seeds import Purpose, generator
 from .sources import Batch, to_tensors
+
+# What stands for the depth of all that lies behind a hand: farther than any part of one.
+FAR_BONES = REACH_BONES + 0.3
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,16 @@ class CroppedSettings:
         depth_px: side of the depth maps, the paper's 32. far: depth that stands for what lies
             behind the hand, in bones: the background of the `DepthRenderer` that they meet.
         augment: from stored crops to network inputs.
+        held_out: the last so many hands of the set are not drawn.
     """
 
     folder: Path
     batch: int = 32
     pseudo: Path | None = None
     depth_px: int = 32
-    far: float = 3.0
+    far: float = FAR_BONES
     augment: Augmentation = field(default_factory=Augmentation)
+    held_out: int = 0
 
 
 class CroppedStream:
@@ -64,9 +69,11 @@ class CroppedStream:
         """
         settings = self.settings
         data = CroppedSet(settings.folder)
-        count, whole = len(data), settings.batch * of
+        count, whole = len(data) - settings.held_out, settings.batch * of
         if count < whole:
-            raise InputError(f"{settings.folder} holds {count} hands, a batch takes {whole}")
+            raise InputError(
+                f"{settings.folder} holds {count} hands to train on, a batch takes {whole}"
+            )
         if data.margin != settings.augment.stored_margin:
             raise InputError(
                 f"{settings.folder} holds crops of margin {data.margin}, but "
@@ -96,7 +103,8 @@ class CroppedStream:
         made = np.zeros(len(rows), dtype=bool)
         if pseudo is not None:  # they move with the labels of the mesh, which is not labelled
             stored.vertices[:] = pseudo[rows]
-            made[:] = stored.vertices.any(axis=(1, 2))  # hands known in part have none
+            # Hands known in part have none; without a scale, x and y cannot be told in bones.
+            made[:] = stored.vertices.any(axis=(1, 2)) & (stored.crop_in_bones != 1)
         drawn, maps = settings.augment.with_maps(rng, stored)
         seen = drawn.has_hand & (drawn.is_right == stored.is_right)
         depth, known = warp_depth(data.depth_maps[rows], maps, settings.depth_px)

@@ -5,6 +5,7 @@ all that `weak_losses.pseudo_mesh_loss` takes from them."""
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ from handmesh.types import CROP_MARGIN, Box
 
 from .cropped_set import CroppedSet
 from .losses import gaussian_heatmaps
+from .shards.manifest import file_sha256
 from .sources import to_input
 
 
 @torch.no_grad()
 def make_pseudo_meshes(
     network: nn.Module,
+    weights: Path,
     data: CroppedSet,
     path: Path,
     input_size: int,
@@ -35,7 +38,8 @@ def make_pseudo_meshes(
     """Run the network on every hand of a set and keep its meshes.
 
     Args:
-        network: trained; its forward takes images and heat-maps.
+        network: trained; its forward takes images and heat-maps. weights: its file, whose hash is
+            kept with the meshes.
         data: the set; hands without all their joints get no mesh (zeros).
         path: .npz to write, atomically. input_size, heatmap_size: of the network.
     """
@@ -56,7 +60,24 @@ def make_pseudo_meshes(
         meshes[rows] = found
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, vertices=meshes, set_sha256=np.array(data.sha256))
+        np.savez(
+            file,
+            vertices=meshes,
+            set_sha256=np.array(data.sha256),
+            weights_sha256=np.array(file_sha256(weights)),
+        )
+
+
+def are_pseudo_meshes_of(path: Path, data: CroppedSet, weights: Path) -> bool:
+    """Whether a file holds the meshes that these weights make of that set."""
+    if not path.exists():
+        return False
+    try:
+        with np.load(path) as file:
+            made_of = str(file["set_sha256"]), str(file["weights_sha256"])
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        return False
+    return made_of == (data.sha256, file_sha256(weights))
 
 
 def load_pseudo_meshes(path: Path, data: CroppedSet) -> NDArray[np.float32]:
@@ -68,7 +89,7 @@ def load_pseudo_meshes(path: Path, data: CroppedSet) -> NDArray[np.float32]:
     try:
         with np.load(path) as file:
             meshes, sha256 = file["vertices"], str(file["set_sha256"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} holds no pseudo meshes ({error}); make them anew") from error
     if sha256 != data.sha256 or meshes.shape != data.crops.vertices.shape:
         raise InputError(f"{path} holds meshes of another set than {data.folder}; make them anew")

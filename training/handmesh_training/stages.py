@@ -35,7 +35,7 @@ from .heads import HeadName, HeadNetwork, build_network, load_trunk
 from .lanes import LaneSource, batches
 from .losses import LossWeights
 from .meshes import MeshStream, unseen_meshes
-from .pseudo_meshes import make_pseudo_meshes
+from .pseudo_meshes import are_pseudo_meshes_of, make_pseudo_meshes
 from .samples import Crops
 from .sources import Batch
 from .stream import CropStream
@@ -174,8 +174,9 @@ def train_pose_regressor(run: Run) -> Trainer:
 def train_fully(run: Run) -> Trainer:
     """Stage (c): all networks but the pose regressor, end to end, by L_fully.
 
-    Begins with what stages (a) and (b) have left in the run's folder, or with ``start_from``.
-    Without either, the pose regressor is trained first; heat-maps then learn along with the rest.
+    Begins with ``start_from``, if that is given, and what stages (a) and (b) have left in the run's
+    folder. A pose regressor that nobody has trained is trained first; heat-maps that nobody has
+    trained learn along with the rest.
 
     Raises:
         InputError: the head "transfer" without ``start_from``: its trunk would be fixed untrained.
@@ -183,20 +184,21 @@ def train_fully(run: Run) -> Trainer:
     task = full_task(run.weights)
     if run.checkpoint(FULL).exists():  # goes on; nothing to prepare
         return run.train(task, run.rendered())
-    if run.start_from is not None:
-        return run.train(task, run.rendered(), starting_from(run.start_from))
-    if run.head == "transfer":
+    if run.start_from is None and run.head == "transfer":
         raise InputError(
             'the head "transfer" stands on the trunk of a trained full model: give --start-from'
         )
-    if run.head == "mesh":
+    regressed = run.head == "mesh" and not _has_regressor(run.start_from)
+    if regressed and _steps(run.checkpoint(POSE)) < run.pose_steps:
         # Whatever time there is: it is fixed from here on, and half trained it would stay so.
         train_pose_regressor(replace(run, minutes=math.inf))
 
     def prepare(network: nn.Module) -> None:
+        if run.start_from is not None:
+            starting_from(run.start_from)(network)
         if run.checkpoint(HEATMAPS).exists():
             _take_heatmaps(network, run.checkpoint(HEATMAPS))
-        if run.head == "mesh":
+        if regressed:
             regressor: Any = network.pose_regressor
             trained: Any = load_network(run.checkpoint(POSE)).network.pose_regressor
             regressor.load_state_dict(trained.state_dict())
@@ -216,21 +218,21 @@ def make_pseudo(run: Run) -> Path:
     """Stage (e): meshes of the real training data by the pretrained network and true heat-maps.
 
     Returns:
-        The file; what is there already is kept.
+        The file; one of the same data and network is kept, another is replaced.
 
     Raises:
         InputError: a head without a mesh.
     """
     _check_mesh(run)
     settings, _ = run.real_hands()
-    path = run.pseudo_path
-    if parallel.rank() == 0 and not path.exists():
+    path, start = run.pseudo_path, _pretrained(run)
+    data = CroppedSet(settings.folder)
+    if parallel.rank() == 0 and not are_pseudo_meshes_of(path, data, start):
         device = torch.device(run.device)
-        network = _network_of(run, _pretrained(run)).to(device)
+        network = _network_of(run, start).to(device)
         make_pseudo_meshes(
-            network, CroppedSet(settings.folder), path, run.config.input_size,
-            run.config.heatmap_size, device,
-        )  # fmt: skip
+            network, start, data, path, run.config.input_size, run.config.heatmap_size, device
+        )
     parallel.wait_for_all()
     return path
 
@@ -243,10 +245,15 @@ def train_weakly(run: Run, pseudo: bool = True) -> Trainer:
             (the paper's Fig. 6).
 
     Raises:
-        InputError: a head without a mesh.
+        InputError: a head without a mesh, or data without a depth map.
     """
     _check_mesh(run)
     settings, open_batches = run.real_hands(make_pseudo(run) if pseudo else None)
+    if run.weak.depth and not CroppedSet(settings.folder).has_depth_map.any():
+        raise InputError(
+            "no hand of the data has a depth map: they are cut from sets that have depth pictures, "
+            "a camera and 3D joints (for root depth and scale), as stb:train_sk and rhd"
+        )
     start = run.checkpoint(FINE_TUNED)
     task = weak_task(run.weak, settings.far, settings.depth_px)
     goes_on = run.checkpoint(WEAK).exists()
@@ -321,4 +328,22 @@ def _pretrained(run: Run) -> Path:
 def _take_heatmaps(network: nn.Module, path: Path) -> None:
     """The part that stage (a) trained."""
     trained = HeatmapPart(load_network(path).network)
-    HeatmapPart(network).load_state_dict(trained.state_dict())
+    try:
+        HeatmapPart(network).load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is of another network; use another folder") from error
+
+
+def _has_regressor(start: Path | None) -> bool:
+    """Whether weights to start from come with a trained pose regressor."""
+    if start is None:
+        return False
+    if start.suffix == ".safetensors":  # bundles are of whole networks
+        return True
+    state = read_checkpoint(start)
+    return state.get("head", "mesh") == "mesh" and state.get("stage") != HEATMAPS
+
+
+def _steps(path: Path) -> int:
+    """Batches of a checkpoint; -1 where there is none."""
+    return int(read_checkpoint(path)["step"]) if path.exists() else -1

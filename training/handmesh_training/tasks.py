@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -127,14 +128,16 @@ def pose_task() -> Task:
     )  # fmt: skip
 
 
-def full_task(weights: losses.LossWeights) -> Task:
+def full_task(weights: losses.LossWeights, fine_tuning: bool = False) -> Task:
     """Stage (c): all but the pose regressor, by L_fully, Eq. (6), and the other heads' losses."""
 
     def make(device: torch.device) -> Loss:
         surface = _surface(device)
         return lambda output, batch: objective(output, batch, surface, weights)
 
-    return Task("full", _whole, make, some_unused=True)
+    return Task(
+        "full", _whole, make, terms=asdict(weights), fine_tuning=fine_tuning, some_unused=True
+    )
 
 
 def weak_task(weights: WeakWeights, far: float, depth_px: int = 32) -> Task:
@@ -150,4 +153,4 @@ def weak_task(weights: WeakWeights, far: float, depth_px: int = 32) -> Task:
         renderer = DepthRenderer(surface, depth_px, background=far).to(device)
         return lambda output, batch: weak_loss(output, batch, surface, renderer, weights)
 
-    return Task("weak", _whole, make, fine_tuning=True, some_unused=True)
+    return Task("weak", _whole, make, terms=asdict(weights), fine_tuning=True, some_unused=True)

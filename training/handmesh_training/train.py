@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -36,6 +38,8 @@ from .validate import network_errors
 
 # Batches between looks at the clock, which all processes must agree on.
 STOP_EVERY = 20
+# A loss so many times the median of so many batches before it has diverged.
+DIVERGED, RECENT = 1000, 50
 
 # Output of the trained part and its batch to the loss and its terms before weighting.
 Loss = Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -53,6 +57,7 @@ class Task:
         loss: made for a device.
         errors: of the part on a set of crops.
         inputs: what the part is given of a batch.
+        terms: weights of the loss, which a run does not change midway.
         fine_tuning: whether the recipe's lower rate holds.
         autocast: whether the part may run in the recipe's precision.
         some_unused: whether some of the part's parameters are not reached by the loss.
@@ -63,6 +68,7 @@ class Task:
     loss: Callable[[torch.device], Loss]
     errors: Callable[[nn.Module, Crops, torch.device], dict[str, float]] = network_errors
     inputs: Callable[[Batch], Tensor] = lambda batch: to_input(batch["images"])
+    terms: Mapping[str, float | None] = field(default_factory=dict)
     fine_tuning: bool = False
     autocast: bool = True
     some_unused: bool = False
@@ -118,8 +124,14 @@ class Trainer:
 
         Raises:
             CheckpointError: ``folder`` holds a checkpoint that cannot be read, or of another
-                network, stage or number of lanes.
+                network, stage, number of lanes, seed, kind of recipe or loss.
+            InputError: a batch that lanes cannot share out equally.
         """
+        if settings.recipe.batch % (settings.lanes or parallel.world_size()):
+            raise InputError(
+                f"a batch of {settings.recipe.batch} cannot be shared out equally among "
+                f"{settings.lanes or parallel.world_size()} lanes: give another --batch or --lanes"
+            )
         torch.manual_seed(settings.seed)
         self.config, self.settings, self.folder = config, settings, Path(folder)
         self.task, self.head = task, head
@@ -148,6 +160,7 @@ class Trainer:
             self._load(self.optimizer, state, "optimizer")
             self.step, self.images_seen = int(state["step"]), int(state["images_seen"])
         self._loss = task.loss(self.device)
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self.monitor = Monitor(self.folder, settings.tensorboard)
 
     def _build(self) -> nn.Module:
@@ -182,9 +195,7 @@ class Trainer:
         write_checkpoint(
             self.checkpoint_path,
             {
-                **describe_network(self.config, self.head),
-                "stage": self.task.name,
-                "lanes": self.lanes,
+                **self._identity,
                 "step": self.step,
                 "images_seen": self.images_seen,
                 "network": self.network.state_dict(),
@@ -197,18 +208,26 @@ class Trainer:
         """The folder's checkpoint, once it is known to be of this run."""
         path = self.checkpoint_path
         state = read_checkpoint(path, self.device)
-        wanted = {
-            **describe_network(self.config, self.head),
-            "stage": self.task.name,
-            "lanes": self.lanes,
-        }
-        for name, value in wanted.items():
+        for name, value in self._identity.items():
             if state.get(name) != value:
                 raise CheckpointError(
                     f"{path} is of another {name} ({state.get(name)!r}, not {value!r}); use "
                     "another folder, or delete it"
                 )
         return state
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on as itself. Its length and rates may change."""
+        recipe = self.settings.recipe
+        return {
+            **describe_network(self.config, self.head),
+            "stage": self.task.name,
+            "lanes": self.lanes,
+            "seed": self.settings.seed,
+            "recipe": {"kind": recipe.optimizer, "batch": recipe.batch, "average": recipe.average},
+            "terms": dict(self.task.terms),
+        }
 
     def _load(self, target: Any, state: dict[str, Any], name: str) -> None:
         try:
@@ -223,14 +242,13 @@ class Trainer:
         """Train until `steps`, or for so many minutes; a checkpoint is written either way.
 
         Raises:
-            DivergedError: loss or gradient stopped being finite numbers; the last checkpoint is
-                kept.
+            DivergedError: loss or gradient stopped being finite numbers, or the loss grew beyond
+                all measure; the last checkpoint is kept.
             InputError: the lanes cannot be shared out among the processes.
         """
+        self._recent.clear()
         settings, lead = self.settings, parallel.rank() == 0
         own = own_lanes(self.lanes, parallel.rank(), parallel.world_size())
-        if settings.recipe.batch % self.lanes:
-            raise InputError(f"a batch of {settings.recipe.batch} has no {self.lanes} equal parts")
         module = parallel.synchronized(self.part, self.device, self.task.some_unused)
         compiled = settings.recipe.compile
         if compiled or (compiled is None and self.device.type == "cuda"):
@@ -274,6 +292,7 @@ class Trainer:
         if lead:
             self.save()
         self.monitor.close()
+        parallel.wait_for_all()  # the next stage reads what process 0 has written
 
     def _train_step(self, module: nn.Module, batch: Batch, lanes: int) -> dict[str, float]:
         """One step on the parts of so many lanes."""
@@ -292,7 +311,7 @@ class Trainer:
         loss.backward()
         trained = [p for p in self.part.parameters() if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf))
-        self._check_finite({"loss": value, "norm of the gradient": norm})
+        self._check_progress(value, norm)
         self.optimizer.step()
         self.step += 1
         self.images_seen += len(inputs) * parallel.world_size()
@@ -307,11 +326,16 @@ class Trainer:
         loss = torch.stack([loss for loss, _ in parts]).mean()
         return loss, {k: torch.stack([t[k] for _, t in parts]).mean() for k in parts[0][1]}
 
-    def _check_finite(self, figures: dict[str, float]) -> None:
+    def _check_progress(self, loss: float, norm: float) -> None:
         """Stop all processes together, before a step would spoil the weights of any."""
+        figures = {"loss": loss, "norm of the gradient": norm}
         bad = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+        usual = median(self._recent) if len(self._recent) == RECENT else math.inf
+        if not bad and loss > DIVERGED * usual:
+            bad = [f"loss is {loss:g}, {DIVERGED} times what it was"]
+        self._recent.append(loss)
         if parallel.any_of(bool(bad), self.device):
-            culprit = bad[0] if bad else "loss of another process is not finite"
+            culprit = bad[0] if bad else "loss of another process is not finite or far too large"
             raise DivergedError(
                 f"the {culprit} at batch {self.step}; the last checkpoint is whole: resume from it "
                 "with a lower learning rate"

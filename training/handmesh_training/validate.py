@@ -13,7 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handmesh.imaging import crop
+from handmesh.types import CROP_MARGIN, Box
+
 from . import losses
+from .cropped_set import CroppedSet
 from .metrics import box_normalised_error, procrustes_error, root_aligned_error
 from .samples import Crops
 from .sources import to_input
@@ -69,6 +73,25 @@ def heatmap_errors(part: nn.Module, crops: Crops, device: torch.device) -> dict[
         uv = torch.stack([cell % size, cell // size], dim=-1)
         found.append(((uv + 0.5) / size).cpu())
     return {"2d": float(box_normalised_error(torch.cat(found), crops.joints[..., :2]).mean())}
+
+
+def held_out(data: CroppedSet, count: int, input_size: int) -> Crops:
+    """The last hands of a cropped set that have all their joints, as a network is shown them."""
+    rows = np.arange(len(data) - count, len(data))
+    rows = rows[data.crops.has_joints[rows]]
+    stored = data.crops.take(rows)
+    side, zoom = stored.images.shape[1], data.margin / CROP_MARGIN
+    box = Box(0.5 * side - 0.5, 0.5 * side - 0.5, side / zoom)
+    made = Crops.empty(len(rows), input_size, stored.vertices.shape[1])
+    for name in ("crop_in_bones", "has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
+        getattr(made, name)[:] = getattr(stored, name)
+    made.crop_in_bones[:] /= zoom
+    for points, old in ((made.joints, stored.joints), (made.vertices, stored.vertices)):
+        points[:] = old
+        points[..., :2] = (old[..., :2] - 0.5) * zoom + 0.5
+    for image, old_image in zip(made.images, stored.images, strict=True):
+        image[:] = crop(old_image, box, input_size)
+    return made
 
 
 def _batches(crops: Crops, device: torch.device) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from handmesh.atomic import write_atomic
+from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig
 from handmesh.types import CROP_MARGIN, UNIT_BONE
@@ -120,13 +121,32 @@ class Lab:
     """Sets and trainings in a folder, made when they are first asked for."""
 
     def __init__(self, folder: Path, settings: LabSettings) -> None:
+        """
+        Raises:
+            InputError: the folder holds studies of another size or network.
+        """
         self.folder, self.settings = folder, settings
+        self._claim()
         self.config = CONFIGS[settings.network]
         side = self.config.input_size
         self.first = RenderSettings(crop_px=side * 5 // 4, margin=MARGIN, empty=0.0)
         self.second = replace(
             self.first, skins=settings.skins, environments=settings.environments, shape_shift=SHIFT
         )
+
+    def _claim(self) -> None:
+        """Figures of one folder are all of the same settings."""
+        wanted = json.loads(json.dumps(asdict(self.settings), default=str))
+        path = self.folder / "settings.json"
+        if path.exists():
+            if json.loads(path.read_text()) != wanted:
+                raise InputError(
+                    f"{self.folder} holds studies with other settings ({path}): give the same, or "
+                    "another folder"
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, (json.dumps(wanted, indent=2) + "\n").encode())
 
     @cached_property
     def training(self) -> CroppedSet:
@@ -257,10 +277,10 @@ class Lab:
         """Stage (e)."""
         path = self.folder / "shared" / "pseudo" / f"seed{seed}.npz"
         if not path.exists():
-            network = load_network(self.pretrained(seed)).network
+            start = self.pretrained(seed)
             make_pseudo_meshes(
-                network, self.shifted, path, self.config.input_size, self.config.heatmap_size,
-                torch.device("cpu"),
+                load_network(start).network, start, self.shifted, path, self.config.input_size,
+                self.config.heatmap_size, torch.device("cpu"),
             )  # fmt: skip
         return path
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..cropped_stream import FAR_BONES
 from ..losses import PAPER, LossWeights
 from ..recipe import PAPER as PAPER_RECIPE
 from ..stages import starting_from
@@ -16,7 +18,6 @@ from .lab import COST, RECIPE, Lab
 from .study import Figures, Study, Variant
 
 MESH_AND_POSE = {"mesh": "mm", "pose": "mm"}
-FAR = 3.0
 
 
 def loss_terms(lab: Lab) -> Study:
@@ -135,10 +136,11 @@ def recipes(lab: Lab) -> Study:
         def run(_: Path, seed: int) -> Figures:
             label = "full" if recipe == RECIPE else "full-rmsprop"
             checkpoint = lab.pretrained(seed, name=label, recipe=recipe)
-            cost = json.loads((checkpoint.parent / COST).read_text())
             errors = lab.errors(checkpoint)
             figures = {key: errors[key] for key in MESH_AND_POSE}
-            return figures | {"CPU time": float(cost["cpu_seconds"])}
+            cost = checkpoint.parent / COST  # not there if the run was stopped at its very end
+            seconds = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else math.nan
+            return figures | {"CPU time": float(seconds)}
 
         return Variant(name, run, {})
 
@@ -185,7 +187,7 @@ def _tuned(
     label = name or ("weak" if pseudo else "no-pseudo")
     folder = lab.folder / "shared" / f"{label}{'-posed' if posed else ''}" / f"seed{seed}"
     return lab.train(
-        folder, weak_task(weights, FAR), lab.shifted, seed, lab.settings.tuning_steps,
+        folder, weak_task(weights, FAR_BONES), lab.shifted, seed, lab.settings.tuning_steps,
         prepare=starting_from(lab.tuned_heatmaps(seed)),
         pseudo=lab.pseudo(seed) if pseudo else None,
     )  # fmt: skip
@@ -198,8 +200,8 @@ def _joints_alone(lab: Lab, seed: int, posed: bool) -> Path:
         return tuned
     folder = lab.folder / "shared" / "joints-posed" / f"seed{seed}"
     return lab.train(
-        folder, full_task(_as_full(WITH_POSE)), lab.shifted, seed, lab.settings.tuning_steps,
-        "joints", starting_from(tuned),
+        folder, full_task(_as_full(WITH_POSE), fine_tuning=True), lab.shifted, seed,
+        lab.settings.tuning_steps, "joints", starting_from(tuned),
     )  # fmt: skip
 
 
