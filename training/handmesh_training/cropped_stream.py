@@ -95,7 +95,7 @@ class CroppedStream:
         made = np.zeros(len(rows), dtype=bool)
         if pseudo is not None:  # they move with the labels of the mesh, which is not labelled
             stored.vertices[:] = pseudo[rows]
-            made = stored.vertices.any(axis=(1, 2))  # hands known in part have none
+            made = np.asarray(stored.vertices.any(axis=(1, 2)))  # hands known in part have none
         drawn, maps = settings.augment.with_maps(rng, stored)
         seen = drawn.has_hand & (drawn.is_right == stored.is_right)
         depth, known = warp_depth(data.depth_maps[rows], maps, settings.depth_px)

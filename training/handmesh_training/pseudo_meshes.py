@@ -5,6 +5,7 @@ all that `weak_losses.pseudo_mesh_loss` takes from them."""
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def load_pseudo_meshes(path: Path, data: CroppedSet) -> NDArray[np.float32]:
     try:
         with np.load(path) as file:
             meshes, sha256 = file["vertices"], str(file["set_sha256"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} holds no pseudo meshes ({error}); make them anew") from error
     if sha256 != data.sha256 or meshes.shape != data.crops.vertices.shape:
         raise InputError(f"{path} holds meshes of another set than {data.folder}; make them anew")

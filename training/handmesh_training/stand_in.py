@@ -83,7 +83,7 @@ class RenderedSamples:
             settings, seed: of the renderer; pictures are as large as its crops.
             count: hands. sensor: what sees depth; None for a perfect one.
         """
-        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
+        self.sensor = DepthSensor(0.0, 0.0, 0.0) if sensor is None else sensor
         # The split tells all that decides the samples: a cropped set goes by it.
         self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
@@ -116,5 +116,6 @@ class RenderedSamples:
         for triangle in corners[self._faces]:
             cv2.fillConvexPoly(outline, triangle, 1, shift=SUBPIXEL_BITS)
         # OpenCV fills pixels that are only touched, too.
-        inside: NDArray[np.uint8] = cv2.erode(outline, np.ones((3, 3), dtype=np.uint8))
-        return (inside > 0) & (depth == 0)
+        inside = np.asarray(cv2.erode(outline, np.ones((3, 3), dtype=np.uint8))) > 0
+        hidden: NDArray[np.bool_] = inside & (depth == 0)
+        return hidden
