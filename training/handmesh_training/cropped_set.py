@@ -66,7 +66,7 @@ class CroppedSet:
                 for name in (*(field.name for field in fields(Crops)), DEPTHS)
             }
             self.margin, self.sha256 = float(index["margin"]), str(index["sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{folder} holds no set of cropped hands ({error}); delete it, it is made anew"
             ) from error

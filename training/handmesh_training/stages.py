@@ -225,9 +225,11 @@ def make_pseudo(run: Run) -> Path:
     """
     _check_mesh(run)
     settings, _ = run.real_hands()
-    path, start = run.pseudo_path, _pretrained(run)
-    data = CroppedSet(settings.folder)
-    if parallel.rank() == 0 and not are_pseudo_meshes_of(path, data, start):
+    path, data = run.pseudo_path, CroppedSet(settings.folder)
+    # Where the weights are gone, what they have made is all there is.
+    gone = path.exists() and not _pretrained_path(run).exists()
+    start = _pretrained_path(run) if gone else _pretrained(run)
+    if parallel.rank() == 0 and not gone and not are_pseudo_meshes_of(path, data, start):
         device = torch.device(run.device)
         network = _network_of(run, start).to(device)
         make_pseudo_meshes(
@@ -314,9 +316,17 @@ def _check_mesh(run: Run) -> None:
         )
 
 
+def _pretrained_path(run: Run) -> Path:
+    return run.checkpoint(FULL) if run.start_from is None else run.start_from
+
+
 def _pretrained(run: Run) -> Path:
-    """Weights that fine-tuning begins with."""
-    path = run.checkpoint(FULL) if run.start_from is None else run.start_from
+    """Weights that fine-tuning begins with.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    path = _pretrained_path(run)
     if not path.exists():
         raise CheckpointError(
             f"there is nothing to fine-tune at {path}: run `handmesh train full` first, or give "

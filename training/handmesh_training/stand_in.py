@@ -86,7 +86,7 @@ class RenderedSamples:
             settings, seed: of the renderer; pictures are as large as its crops.
             count: hands. sensor: what sees depth; None for a perfect one.
         """
-        self.sensor = DepthSensor(0, 0, 0) if sensor is None else sensor
+        self.sensor = DepthSensor(0.0, 0.0, 0.0) if sensor is None else sensor
         # The split tells all that decides the samples: a cropped set goes by it.
         self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
