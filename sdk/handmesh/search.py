@@ -34,7 +34,7 @@ _REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
 # search looks at a hundred places of which one at most is right, and where the network saw little
 # but hands it believes in them too easily. Chosen for about one false alarm in ten photos without
 # hands, by `handmesh evaluate --negatives`, which says what to add for another rate or network.
-_PRIOR = -7.0
+_PRIOR = -6.1
 # A presence at which smaller windows are not looked at any more, if that many hands are there.
 _CONFIDENT = 0.5
 # Log-odds of handedness below which both sides are looked at, here at 95 %. Trained on more right

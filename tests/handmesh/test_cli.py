@@ -67,7 +67,7 @@ def test_predict_writes_pictures_mesh_and_joints(
     out = tmp_path / "new" / "folder"
     code, text, _ = run("predict", photos["right"], "--out", out)
     assert code == 0
-    assert "right hand, presence 0.97" in text
+    assert "right hand, presence 0.99" in text
     assert "(assumed)" in text
     names = {path.name for path in out.iterdir()}
     assert names == {"right_hand.png", "right_side.png", "right_hand.glb", "right_hand.json"}
