@@ -518,20 +518,10 @@ def test_the_command_renders_and_verifies(
 def test_training_takes_size_and_margin_from_the_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from handmesh_training import train
+    from handmesh_training import stages
 
-    made: list[train.TrainSettings] = []
-
-    class Noted:
-        step = 0
-
-        def __init__(self, _: object, settings: train.TrainSettings, *__: object) -> None:
-            made.append(settings)
-
-        def run(self, _: float) -> None:
-            pass
-
-    monkeypatch.setattr(train, "Trainer", Noted)
+    made: list[stages.Run] = []
+    monkeypatch.setattr(stages, "train_fully", made.append)
     monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
     folder = tmp_path / "set"
     render_shards(replace(SETTINGS, render=RenderSettings(crop_px=40, margin=1.7)), folder)
@@ -540,7 +530,7 @@ def test_training_takes_size_and_margin_from_the_set(
     assert main(["train", "--out", str(tmp_path / "run"), "--reuse", "2"]) == 0
     assert main(["train", "--out", str(tmp_path / "run"), "--shards", str(tmp_path)]) == 2
 
-    stored, rendered = (settings.stream for settings in made)
+    stored, rendered = (run.stream for run in made)
     assert (stored.render.crop_px, stored.render.margin, stored.reuse) == (40, 1.7, 1)
     assert stored.augment.stored_margin == 1.7
     assert (stored.shards, rendered.shards, rendered.reuse) == (folder, None, 2)
