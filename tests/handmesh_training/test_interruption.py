@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -130,15 +131,23 @@ def test_two_processes_train_as_one_does_on_the_same_batches(script: Path, tmp_p
 
     one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     assert one["images_seen"] == two["images_seen"] == 32
-    start = torch.load(tmp_path / "one" / "checkpoint.pt", weights_only=True)["network"]
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    # Before the first step all is the same but for rounding; process 0 tells its own lane's terms,
+    # so what is compared is the gradient, which is that of the whole batch.
+    assert logs[1][0]["gradient"] == pytest.approx(logs[0][0]["gradient"], rel=1e-3)
+    for a, b in zip(*logs, strict=True):
+        assert b["gradient"] == pytest.approx(a["gradient"], rel=0.05)
+    # Adam divides by the gradient's size: where that is near 0, rounding decides a step's sign.
     for part in ("network", "average"):
         for name, value in one[part].items():
-            if value.is_floating_point():
-                scale = float(start[name].abs().max().clamp(min=1e-3))
-                # Adam divides by the gradient's size: where that is near 0, rounding decides.
+            if value.is_floating_point() and "running" not in name:
                 difference = (value - two[part][name]).abs()
-                assert float(difference.max()) < 5e-3 * max(scale, 1.0), (part, name)
-                assert float(difference.mean()) < 2e-4 * max(scale, 1.0), (part, name)
+                assert float(difference.mean()) < 5e-4, (part, name)
+            elif "running" in name:
+                torch.testing.assert_close(two[part][name], value, rtol=0.02, atol=0.02)
 
 
 def _norms(rank: int, folder: str) -> None:

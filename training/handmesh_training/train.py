@@ -255,7 +255,7 @@ class Trainer:
             module = torch.compile(module)  # type: ignore[assignment]
         began = last_save = time.monotonic()
         sums: dict[str, float] = {}
-        first = self.step
+        first = started = self.step
         batches: Iterator[Batch] | None = None
         with tqdm(
             total=settings.steps, initial=self.step, unit="batch", desc=self.task.name,
@@ -289,7 +289,7 @@ class Trainer:
                 if time.monotonic() - last_save > settings.checkpoint_seconds:
                     self.save()
                     last_save = time.monotonic()
-        if lead:
+        if lead and not (self.step == started and self.checkpoint_path.exists()):
             self.save()
         self.monitor.close()
         parallel.wait_for_all()  # the next stage reads what process 0 has written
