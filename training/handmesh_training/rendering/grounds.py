@@ -15,6 +15,10 @@ from handmesh_training.rendering.solids import Material, Pattern
 GROUND_FLOATS = 29  # kGroundFloats of raster.cpp
 ENDLESS_M = 60.0
 GAP_M = (0.002, 0.1)  # from the nearest point of the hand to the surface
+WALLS = 0.4  # share of grounds farther behind: a wall, the table of someone who sits back
+WALL_M = 0.8
+# Of walls: plain ones; of these, those in about the colour of the hand, where its outline is lost.
+PLAIN_WALLS, LIKE_SKIN = 0.5, 0.3
 TEXTURED = 0.3  # share of grounds with a piece of a background on them
 
 
@@ -64,17 +68,24 @@ def ground(
 
 
 def sample_ground(
-    rng: np.random.Generator, hand: HandFrame, pictures: Sequence[BackgroundSet]
+    rng: np.random.Generator, hand: HandFrame, tone: Array, pictures: Sequence[BackgroundSet]
 ) -> tuple[Array, int]:
-    """A surface behind everything of the hand that shows, and its texture (-1: a pattern)."""
+    """A surface behind everything of the hand that shows, and its texture (-1: a pattern).
+
+    Args:
+        rng: the only source of randomness.
+        hand: before it. tone: (3,) linear albedo of its skin.
+        pictures: the sets of backgrounds; textures are cut from the last.
+    """
     middle = hand.joints.mean(axis=0)
     normal = _normal(rng, hand, unit(-middle))
     shown = hand.seen(hand.vertices)
     inside = np.all((shown > -0.15) & (shown < 1.15), axis=1) & (hand.vertices[:, 2] > 0.05)
     points = hand.vertices[inside] if inside.any() else hand.joints
     gap = float(np.exp(rng.uniform(*np.log(GAP_M))))
-    if rng.random() < 0.25:
-        gap = rng.uniform(GAP_M[1], 0.8)  # a wall, the table of someone who sits back
+    wall = rng.random() < WALLS
+    if wall:
+        gap = rng.uniform(GAP_M[1], WALL_M)
     offset = min(float((points @ normal).min()) - gap, -0.05)
     centre = middle * (offset / (middle @ normal))
     right = frame_of(normal, tilted(rng, np.array([0.0, 1.0, 0.0]), 0.3))[0]
@@ -92,6 +103,13 @@ def sample_ground(
     gloss = float(rng.choice([0.0, rng.uniform(0.1, 1.0)]))
     spread = float(np.exp(rng.uniform(np.log(0.03), np.log(0.6))))
     slope = (rng.normal(0, 0.7), rng.normal(0, 0.7))
+    if wall and rng.random() < PLAIN_WALLS:
+        if rng.random() < LIKE_SKIN:
+            tint = rng.normal(0, 0.06, 3)
+            first = np.clip(tone * np.exp(rng.normal(0.15, 0.25) + tint), 0.01, 0.88)
+        made = Material(first, first, Pattern.PLAIN, gloss=gloss)
+        row = ground(normal, offset, right, centre, half, made, spread=spread, slope=slope)
+        return row, -1
     if rng.random() < TEXTURED:
         last = pictures[-1]  # photos where there are any
         chosen = int(rng.integers(len(last)))

@@ -77,7 +77,7 @@ def sample_scene(
         if rows:
             scene.solids[i, : len(rows)] = rows
         if "ground" in wants:
-            scene.ground[i], scene.ground_texture[i] = sample_ground(own, hand, pictures)
+            scene.ground[i], scene.ground_texture[i] = sample_ground(own, hand, tone[i], pictures)
     return scene
 
 
