@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .export import Written
     from .fold import Network
+    from .request import Request
 
 CHECK_FAILED = 1
 
@@ -45,12 +46,23 @@ def add_commands(commands: Any) -> None:
         help="with --checkpoint: JSON with `provenance` and `licences` (code, weights, data)",
     )
     parser.add_argument("--format", default="onnx", metavar="A,B", help="default onnx")
+    parser.add_argument("--graph", metavar="FORM", help="of the graph convolutions' constants: "
+                        "sparse, polynomials, dense (default: the format's)")  # fmt: skip
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="fp32, fp16 or int8; what the format makes of it: --list (default: the format's)",
+    )
+    parser.add_argument("--optimize", default="", metavar="A,B", help="of the format, see --list")
+    parser.add_argument(
+        "--list", action="store_true", help="print what each format can be asked for, and end"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: the bundle itself")
     parser.add_argument(
         "--weights",
         choices=("fp16", "fp32"),
         default="fp16",
-        help="how large weights are stored; they are computed with in float32 (default fp16)",
+        help="with --checkpoint: how the bundle stores large weights (default fp16)",
     )
     parser.add_argument(
         "--explain", action="store_true", help="print the form of the export and what it costs"
@@ -59,6 +71,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    if args.list:
+        return _list()
     try:
         import torch  # noqa: F401
     except ImportError as cause:
@@ -73,7 +87,7 @@ def _export(args: argparse.Namespace) -> int:
         return CHECK_FAILED
     for name in chosen:
         entry = written.bundle.artifacts[name]
-        size = written.bundle.manifest["files"][entry["path"]]["bytes"] / 1e6
+        size = written.bundle.size_of(name) / 1e6
         nodes = f", {entry['nodes']} nodes" if "nodes" in entry else ""
         print(f"{written.bundle.folder / entry['path']}: {size:.2f} MB{nodes}")
         print(f"  {written.parity[name].render()}")
@@ -89,9 +103,10 @@ def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
         if getattr(args, option) is not None:
             raise InputError(f"--{option} goes with --checkpoint; a bundle holds its own")
     bundle = Bundle.load(args.bundle)
+    request = _request(args, chosen)
     if args.explain:
-        _explain(load_bundle(bundle))
-    return add_formats(bundle, chosen, args.out, weights=args.weights)
+        _explain(load_bundle(bundle), request, chosen)
+    return add_formats(bundle, chosen, args.out, request)
 
 
 def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
@@ -102,12 +117,13 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
     for option in ("reference", "out"):
         if getattr(args, option) is None:
             raise InputError(f"--checkpoint needs --{option}")
+    request = _request(args, chosen)
     card = _read_card(args.card) if args.card else {}
     crops = _read_crops(args.reference)
     topology = Topology.default()
     network, run = load_checkpoint(args.checkpoint, topology)
     if args.explain:
-        _explain(network)
+        _explain(network, request, chosen)
     return write_bundle(
         network,
         topology,
@@ -116,15 +132,43 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
         provenance={**run, **card.get("provenance", {})},
         licences={**LICENCES, **card.get("licences", {})},
         export=chosen,
+        request=request,
         weights=args.weights,
     )
 
 
-def _explain(network: Network) -> None:
+def _request(args: argparse.Namespace, chosen: list[str]) -> Request:
+    """What was asked for, checked against the table before anything is loaded."""
+    from . import formats
+    from .request import Request
+
+    optimize = tuple(name.strip() for name in args.optimize.split(",") if name.strip())
+    request = Request(args.graph, args.precision, optimize)
+    for name in chosen:
+        request.resolve(name, formats.load(name).ABLE)
+    return request
+
+
+def _list() -> int:
+    from . import formats
+
+    for name, able in formats.abilities().items():
+        print(f"{name}\n  --graph {', '.join(able.graphs)}")
+        print(f"  --precision {', '.join(able.precisions)}")
+        for option, (precisions, what) in able.optimizations.items():
+            print(f"  --optimize {option} ({', '.join(precisions)}): {what}")
+    return 0
+
+
+def _explain(network: Network, request: Request, chosen: list[str]) -> None:
+    from . import formats
     from .explain import explain
     from .fold import fold
+    from .forms import form_named
 
-    print(explain(fold(network)).render())
+    graphs = (request.resolve(name, formats.load(name).ABLE)[0] for name in chosen)
+    for graph in dict.fromkeys(graphs):
+        print(explain(fold(network, form_named(graph))).render())
 
 
 def _read_crops(path: Path) -> NDArray[np.uint8]:

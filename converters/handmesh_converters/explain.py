@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from .fold import ExportTwin
 
@@ -25,11 +30,13 @@ class PartCost:
         macs: multiply-accumulates of convolutions and matrix products, for one crop, with those
             on filler entries. Gathers, activations and additions are not counted.
         constant_bytes: weights and other constants; what several parts share counts in the first.
+        ops: operators that compute, as torch runs them; changes of shape are not counted.
     """
 
     name: str
     macs: int
     constant_bytes: int
+    ops: int
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,17 @@ class Explanation:
         """Bytes of all constants."""
         return sum(part.constant_bytes for part in self.parts)
 
+    @property
+    def ops(self) -> int:
+        """All operators."""
+        return sum(part.ops for part in self.parts)
+
     def render(self) -> str:
         """A table as text."""
-        total = PartCost("total", self.macs, self.constant_bytes)
-        lines = [f"{'part':40}{'M MAC':>10}{'KB':>12}"]
+        total = PartCost("total", self.macs, self.constant_bytes, self.ops)
+        lines = [f"{'part':40}{'M MAC':>10}{'KB':>12}{'ops':>8}"]
         lines += [
-            f"{part.name:40}{part.macs / 1e6:10.3f}{part.constant_bytes / 1024:12.1f}"
+            f"{part.name:40}{part.macs / 1e6:10.3f}{part.constant_bytes / 1024:12.1f}{part.ops:8}"
             for part in (*self.parts, total)
         ]
         title = f"{self.network}, {self.image_size} x {self.image_size} crops; graph: {self.form}"
@@ -74,7 +86,8 @@ def explain(twin: ExportTwin) -> Explanation:
     """Count the cost of every part of a twin; runs it once on a blank crop."""
     size = twin.image_size
     counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
+    operators = _Operators(twin)
+    with torch.no_grad(), counter, operators:
         twin(torch.zeros(1, size, size, 3, dtype=torch.uint8))
     counts = counter.get_flop_counts()
 
@@ -101,14 +114,55 @@ def explain(twin: ExportTwin) -> Explanation:
         "vertices to joints": ("joints", head.joints),
     }
     parts = [
-        PartCost(name, macs(f"{_HEAD}.{path}"), constants(module))
+        PartCost(name, macs(f"{_HEAD}.{path}"), constants(module), operators.inside(module))
         for name, (path, module) in inside.items()
     ]
     rest = macs(_HEAD) - sum(part.macs for part in parts)
-    parts.insert(-1, PartCost("anchors and vertex order", rest, constants(head)))
-    trunk = PartCost("trunk", whole - macs(_HEAD), constants(twin.network))
+    glue = operators.inside(head) - sum(part.ops for part in parts)
+    parts.insert(-1, PartCost("anchors and vertex order", rest, constants(head), glue))
+    before = operators.inside(twin) - operators.inside(head)
+    trunk = PartCost("trunk", whole - macs(_HEAD), constants(twin.network), before)
     form = twin.form.describe()
     return Explanation(twin.network.config.name, size, form, (trunk, *parts))
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the operators that run inside each module of a network, those of its children too."""
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self._root, self._open = root, [root]
+        self._counts: Counter[nn.Module] = Counter()
+        self._hooks: list[RemovableHandle] = []
+
+    def inside(self, module: nn.Module) -> int:
+        return self._counts[module]
+
+    def __enter__(self) -> _Operators:
+        for module in self._root.modules():
+            if module is not self._root:
+                self._hooks.append(module.register_forward_pre_hook(self._enter))
+                self._hooks.append(module.register_forward_hook(self._leave))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        self._open.append(module)
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._open.pop()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if not func.is_view:
+            self._counts.update(self._open)
+        return func(*args, **(kwargs or {}))
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:

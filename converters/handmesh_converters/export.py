@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handmesh import __version__, backends
+from handmesh import __version__
 from handmesh.archive import write_arrays
 from handmesh.backends import RawOutput
 from handmesh.bundle import MANIFEST, Bundle, io_specs, write_manifest
@@ -38,9 +38,10 @@ from handmesh.nn.weights import Precision
 from handmesh.verification import read_reference
 
 from . import formats
-from .fold import ExportTwin, Network, fold
-from .forms import GraphForm
+from .fold import Network, fold
+from .forms import form_named
 from .parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
+from .request import Job, Request
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
 
@@ -73,7 +74,7 @@ def write_bundle(
     licences: Mapping[str, str] = LICENCES,
     name: str | None = None,
     export: Sequence[str] = ("onnx",),
-    form: GraphForm | None = None,
+    request: Request = Request(),  # noqa: B008  (frozen)
     weights: Precision = "fp16",
     tolerance: Tolerance | None = None,
 ) -> Written:
@@ -89,20 +90,21 @@ def write_bundle(
         licences: of code, weights and data.
         name: of the bundle; by default the folder's.
         export: formats, see `handmesh_converters.formats`.
-        form: of the graph convolutions in the artifacts; by default the recurrence.
-        weights: precision in which large weights are stored. With "fp16" the bundle's network is
+        request: what is wanted of the artifacts.
+        weights: precision in which the bundle stores large weights. With "fp16" its network is
             the rounded one: its artifacts are proven against that, and it against ``network``.
-        tolerance: that every artifact must keep; by default that of its weights' precision.
+        tolerance: that every artifact must keep; by default that of its precision.
 
     Raises:
-        InputError: an unknown format, or a place where no bundle can or should be written.
+        InputError: an unknown format, a request that one of them cannot fulfil, or a place where no
+            bundle can or should be written.
         MissingExtra: the packages of a format are not installed.
         GraphMismatchError: the network was not built on this topology.
         ParityError: an artifact is off by more than the tolerance.
         ExportError: a converter failed, the crops do not fit the network, or the disk is full.
     """
     for each in export:
-        formats.load(each)
+        request.resolve(each, formats.load(each).ABLE)
     _check_graph(network, topology)
     target = Path(folder)
     config = network.config
@@ -136,7 +138,7 @@ def write_bundle(
         named = {key: value[kept] for key, value in expected._asdict().items()}
         write_arrays(temporary / REFERENCE, {"images": reference_crops[kept], **named})
         proof = _Proof(reference_crops, expected, topology, tolerance)
-        parity = _add(temporary, manifest, fold(stored, form), export, proof, weights)
+        parity = _add(temporary, manifest, stored, export, request, proof)
     return Written(Bundle.load(target), parity)
 
 
@@ -144,8 +146,7 @@ def add_formats(
     bundle: Bundle,
     export: Sequence[str],
     out: str | os.PathLike[str] | None = None,
-    form: GraphForm | None = None,
-    weights: Precision = "fp16",
+    request: Request = Request(),  # noqa: B008  (frozen)
     tolerance: Tolerance | None = None,
 ) -> Written:
     """Export the network of a bundle again or to further formats, proven on its own crops.
@@ -154,15 +155,14 @@ def add_formats(
         bundle: its weights are exported; every file of it is verified first.
         export: formats; artifacts that the bundle has in others are kept.
         out: folder of the new bundle; by default the bundle is replaced.
-        form, tolerance: as in `write_bundle`.
-        weights: precision in which the artifacts store large constants; those of the bundle stay.
+        request, tolerance: as in `write_bundle`.
 
     Raises:
         BundleError, IntegrityError, GraphMismatchError: the bundle is damaged.
         InputError, MissingExtra, ParityError, ExportError: as `write_bundle`.
     """
     for each in export:
-        formats.load(each)
+        request.resolve(each, formats.load(each).ABLE)
     bundle.check()
     network = load_bundle(bundle)
     images, _ = read_reference(bundle)
@@ -173,7 +173,7 @@ def add_formats(
         for path in bundle.manifest["files"]:
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / path, temporary / path)
-        parity = _add(temporary, manifest, fold(network, form), export, proof, weights)
+        parity = _add(temporary, manifest, network, export, request, proof)
     return Written(Bundle.load(target), parity)
 
 
@@ -271,10 +271,10 @@ def _rounding(
 def _add(
     folder: Path,
     manifest: dict[str, Any],
-    twin: ExportTwin,
+    network: Network,
     export: Sequence[str],
+    request: Request,
     proof: _Proof,
-    weights: Precision,
 ) -> dict[str, Parity]:
     """Export into a folder, run each artifact as the SDK will, and write the manifest."""
     inside = {
@@ -289,19 +289,23 @@ def _add(
     parity = {}
     for name in export:
         format_ = formats.load(name)
-        facts = format_.export(twin, folder / format_.FILE, inside, weights)
-        allowed = proof.tolerance or TOLERANCES[facts.get("weights", "fp32")]
+        graph, precision = request.resolve(name, format_.ABLE)
+        twin = fold(network, form_named(graph))
+        _remove(folder / format_.FILE)
+        job = Job(inside, precision, frozenset(request.optimize), proof.images)
+        facts = format_.export(twin, folder / format_.FILE, job)
+        allowed = proof.tolerance or TOLERANCES[precision]
         entry = {
             "path": format_.FILE,
-            "precision": "fp32",
             "graph_form": twin.form.name,
             **facts,
-            "tolerance": asdict(allowed),
+            "optimizations": sorted(request.optimize),
+            "tolerance": allowed.to_dict(),
         }
         manifest["artifacts"][name] = entry
-        # Proven through the backend that apps will use, which wants a bundle.
+        # A backend wants a bundle.
         write_manifest(folder, manifest)
-        backend = backends.create(name, Bundle.load(folder), threads=1)
+        backend = format_.open(Bundle.load(folder))
         ratios = proof.topology.bone_ratios
         found = measure(backend.run, backend.description, proof.images, proof.expected, ratios)
         found.check(allowed)
@@ -309,6 +313,14 @@ def _add(
         parity[name] = found
     write_manifest(folder, manifest)
     return parity
+
+
+def _remove(path: Path) -> None:
+    """An artifact of before, so that nothing of it is left in its place."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _check_graph(network: Network, topology: Topology) -> None:

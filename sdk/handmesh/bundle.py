@@ -124,6 +124,22 @@ class Bundle:
             BundleError: the bundle has no such artifact, or a file of it is missing.
             IntegrityError: a file of it was changed.
         """
+        entry = self._entry(name)
+        for file in self._files_of(name):
+            self.file(file)
+        return self.folder / entry["path"]
+
+    def size_of(self, name: str) -> int:
+        """Bytes of the artifact in that format, all its files together.
+
+        Raises:
+            BundleError: as `artifact`; nothing is read.
+        """
+        self._entry(name)
+        files = self.manifest["files"]
+        return sum(int(files[file]["bytes"]) for file in self._files_of(name) if file in files)
+
+    def _entry(self, name: str) -> Mapping[str, Any]:
         entry = self.artifacts.get(name)
         if entry is None:
             has = ", ".join(sorted(self.artifacts)) or "none"
@@ -131,11 +147,12 @@ class Bundle:
                 f"bundle {self.name!r} has no {name!r} artifact (it has: {has}); "
                 f"make it with `handmesh export --format {name}`"
             )
-        path: str = entry["path"]
+        return entry
+
+    def _files_of(self, name: str) -> list[str]:
+        path: str = self.artifacts[name]["path"]
         inside = [file for file in self.manifest["files"] if file.startswith(path + "/")]
-        for file in inside or [path]:
-            self.file(file)
-        return self.folder / path
+        return inside or [path]
 
     def file(self, path: str) -> Path:
         """Path of one file of the bundle, verified the first time it is asked for.

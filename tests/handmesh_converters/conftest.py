@@ -24,6 +24,7 @@ from handmesh.nn import (
     build,
 )
 from handmesh_converters.export import write_bundle
+from handmesh_converters.request import Request
 
 _DECODER = DecoderConfig(
     coarse_features=8,
@@ -135,5 +136,13 @@ def light_bundle(
     """A bundle of the light network with its ONNX artifact, exact. Not to be written to."""
     folder: Path = tmp_path_factory.mktemp("bundles") / "small"
     provenance = {"made": "in a test"}
-    written = write_bundle(light, topology, folder, crops, provenance=provenance, weights="fp32")
+    written = write_bundle(
+        light,
+        topology,
+        folder,
+        crops,
+        provenance=provenance,
+        weights="fp32",
+        request=Request(precision="fp32"),
+    )
     return written.bundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from handmesh.nn import LightNetwork, to_dict
 from handmesh_converters.cli import add_commands
 from handmesh_converters.fold import ExportTwin
 from handmesh_converters.formats import onnx as onnx_format
+from handmesh_converters.request import Job
 
 
 def _run(*arguments: object) -> int:
@@ -35,11 +36,9 @@ def _run(*arguments: object) -> int:
 def _prepared(light_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = light_bundle.artifact("onnx")
 
-    def export(
-        twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: str
-    ) -> dict[str, Any]:
+    def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         shutil.copyfile(artifact, path)
-        return {"nodes": 156, "weights": weights}
+        return {"nodes": 156, "precision": "fp32", "weights": job.precision}
 
     monkeypatch.setattr(onnx_format, "export", export)
 
@@ -109,9 +108,7 @@ def test_a_failed_proof_is_exit_code_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def export(
-        twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: str
-    ) -> dict[str, Any]:
+    def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         raise ParityError("off by a mile")
 
     monkeypatch.setattr(onnx_format, "export", export)

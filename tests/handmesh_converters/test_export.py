@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from handmesh.backends import Backend
 from handmesh.bundle import Bundle, write_manifest
 from handmesh.errors import (
     CheckpointError,
@@ -33,7 +34,11 @@ from handmesh.verification import read_reference, verify
 from handmesh_converters import formats
 from handmesh_converters.export import add_formats, load_bundle, load_checkpoint, write_bundle
 from handmesh_converters.fold import ExportTwin
+from handmesh_converters.formats import onnx as onnx_format
 from handmesh_converters.parity import Tolerance, network_outputs
+from handmesh_converters.request import Abilities, Job, Request
+
+FP32 = Request(precision="fp32")
 
 Crops = NDArray[np.uint8]
 
@@ -48,13 +53,16 @@ class _PreparedFormat:
     EXTRA: str = "converters"
     FILE: str = "model.onnx"
 
-    def export(
-        self, twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: str
-    ) -> dict[str, Any]:
+    ABLE: Abilities = onnx_format.ABLE
+
+    def open(self, bundle: Bundle) -> Backend:
+        return onnx_format.open(bundle)
+
+    def export(self, twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         shutil.copyfile(self.artifact, path)
         if self.change is not None:
             self.change(path)
-        return {"nodes": 1, "weights": weights}
+        return {"nodes": 1, "precision": "fp32", "weights": job.precision}
 
 
 @pytest.fixture
@@ -123,7 +131,15 @@ def test_same_network_gives_the_same_bundle(
 ) -> None:
     for parent in ("one", "other"):
         (tmp_path / parent).mkdir()
-        write_bundle(light, topology, tmp_path / parent / "b", crops, provenance={}, weights="fp32")
+        write_bundle(
+            light,
+            topology,
+            tmp_path / parent / "b",
+            crops,
+            provenance={},
+            weights="fp32",
+            request=FP32,
+        )
 
     one, other = (_contents(tmp_path / parent) for parent in ("one", "other"))
     assert one == other
@@ -137,7 +153,9 @@ def test_few_dozen_crops_are_kept(
     tmp_path: Path,
 ) -> None:
     images = random_crops(120)
-    written = write_bundle(light, topology, tmp_path / "b", images, provenance={}, weights="fp32")
+    written = write_bundle(
+        light, topology, tmp_path / "b", images, provenance={}, weights="fp32", request=FP32
+    )
 
     assert written.parity["onnx"].crops == 120
     with np.load(written.bundle.file("reference.npz")) as reference:
@@ -170,11 +188,15 @@ def test_a_failed_export_leaves_nothing_behind(
     prepared.change = change
 
     with pytest.raises(error):
-        write_bundle(light, topology, tmp_path / "new", crops, provenance={}, weights="fp32")
+        write_bundle(
+            light, topology, tmp_path / "new", crops, provenance={}, weights="fp32", request=FP32
+        )
     with pytest.raises(error):
-        write_bundle(light, topology, old, crops, provenance={"made": "again"}, weights="fp32")
+        write_bundle(
+            light, topology, old, crops, provenance={"made": "again"}, weights="fp32", request=FP32
+        )
     with pytest.raises(error):
-        add_formats(Bundle.load(old), ["onnx"], weights="fp32")
+        add_formats(Bundle.load(old), ["onnx"], request=FP32)
 
     assert _contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
@@ -204,7 +226,9 @@ def test_a_failed_swap_puts_the_old_bundle_back(
 
     monkeypatch.setattr("handmesh_converters.export.os.rename", second_fails)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(light, topology, old, crops, provenance={"made": "again"}, weights="fp32")
+        write_bundle(
+            light, topology, old, crops, provenance={"made": "again"}, weights="fp32", request=FP32
+        )
 
     assert _contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -223,7 +247,9 @@ def test_a_new_bundle_replaces_the_old_one_whole(
     (target / "stale.bin").write_bytes(b"of the older bundle")
     write_manifest(target, light_bundle.manifest)
 
-    written = write_bundle(light, topology, target, crops, provenance={}, weights="fp32")
+    written = write_bundle(
+        light, topology, target, crops, provenance={}, weights="fp32", request=FP32
+    )
 
     assert not (target / "stale.bin").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -234,7 +260,7 @@ def test_a_new_bundle_replaces_the_old_one_whole(
 def test_adding_a_format_keeps_the_others(
     prepared: _PreparedFormat, light_bundle: Bundle, tmp_path: Path
 ) -> None:
-    written = add_formats(light_bundle, ["onnx"], tmp_path / "copy", weights="fp32")
+    written = add_formats(light_bundle, ["onnx"], tmp_path / "copy", request=FP32)
 
     assert set(written.bundle.artifacts) == {"torch", "onnx"}
     assert written.bundle.manifest["provenance"] == light_bundle.manifest["provenance"]
@@ -265,7 +291,9 @@ def test_another_graph_is_refused(
     other = dataclasses.replace(topology, levels=levels)
 
     with pytest.raises(GraphMismatchError, match="built on another graph"):
-        write_bundle(light, other, tmp_path / "b", crops, provenance={}, weights="fp32")
+        write_bundle(
+            light, other, tmp_path / "b", crops, provenance={}, weights="fp32", request=FP32
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +306,16 @@ def test_bad_arguments_are_named_before_any_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def write(folder: Path, images: Crops = crops, export: tuple[str, ...] = ("onnx",)) -> None:
-        write_bundle(light, topology, folder, images, provenance={}, weights="fp32", export=export)
+        write_bundle(
+            light,
+            topology,
+            folder,
+            images,
+            provenance={},
+            weights="fp32",
+            request=FP32,
+            export=export,
+        )
 
     with pytest.raises(InputError, match="did you mean 'onnx'"):
         write(tmp_path / "b", export=("onxx",))
@@ -368,6 +405,6 @@ def test_rounded_weights_are_stated_and_bounded(
             tmp_path / "c",
             crops,
             provenance={},
-            tolerance=Tolerance(off / 2, 1, 1, 1),
+            tolerance=Tolerance(off / 2, 1, 1, 1, 1),
         )
     assert not (tmp_path / "c").exists()

@@ -166,6 +166,10 @@ def test_explanation_counts_what_runs(light: LightNetwork) -> None:
     # The Laplacian's blocks are shared by both convolutions on a level.
     assert parts["graph convolution 4"].constant_bytes < 1024
     assert found.macs == sum(part.macs for part in found.parts)
+    # Three maps and a bias each, two gathers and products, two sums, one unpooling of each map.
+    assert parts["graph convolution 4"].ops < parts["graph convolution 3"].ops < 20
+    assert parts["vertices to joints"].ops == 1
+    assert found.ops == sum(part.ops for part in found.parts)
     text = found.render()
     assert "blocks of 7 rows" in text
     assert "total" in text

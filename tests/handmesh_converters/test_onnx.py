@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,14 @@ from handmesh_converters.export import write_bundle
 from handmesh_converters.fold import fold
 from handmesh_converters.formats import onnx as onnx_format
 from handmesh_converters.parity import TOLERANCES, measure, network_outputs
+from handmesh_converters.request import Job, Precision, Request
 
 Crops = Callable[..., NDArray[np.uint8]]
+FP32 = Request(precision="fp32")
+
+
+def _job(precision: Precision, metadata: Mapping[str, str] | None = None) -> Job:
+    return Job(metadata or {}, precision, frozenset(), np.zeros((0, 32, 32, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,7 @@ def test_same_weights_give_the_same_bytes(
 ) -> None:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
 
-    onnx_format.export(fold(light), tmp_path / "again.onnx", metadata, "fp32")
+    onnx_format.export(fold(light), tmp_path / "again.onnx", _job("fp32", metadata))
 
     again = (tmp_path / "again.onnx").read_bytes()
     assert again == light_bundle.artifact("onnx").read_bytes()
@@ -109,7 +115,7 @@ def test_same_weights_give_the_same_bytes(
 @pytest.fixture(scope="module")
 def halved(light: LightNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("halved") / "model.onnx"
-    onnx_format.export(fold(light), path, {}, "fp16")
+    onnx_format.export(fold(light), path, _job("fp16"))
     return path
 
 
@@ -159,7 +165,7 @@ def test_paper_equals_the_network(
 ) -> None:
     images = random_crops(3)
     written = write_bundle(
-        paper, topology, tmp_path / "paper", images, provenance={}, weights="fp32"
+        paper, topology, tmp_path / "paper", images, provenance={}, weights="fp32", request=FP32
     )
 
     assert written.parity["onnx"].tensor.worst < 1e-5

@@ -60,7 +60,7 @@ def test_equal_outputs_differ_by_nothing(expected: RawOutput, topology: Topology
     assert found.crops == CROPS
     worst = [found.tensor, found.scores, found.crop_px, found.photo_px, found.mm]
     assert [each.worst for each in worst] == [0.0] * 5
-    found.check(Tolerance(0, 0, 0, 0))
+    found.check(Tolerance(0, 0, 0, 0, 0))
 
 
 def test_a_shifted_vertex_in_every_unit(expected: RawOutput, topology: Topology) -> None:

@@ -13,28 +13,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from handmesh import __version__
+from handmesh import __version__, backends
 from handmesh.atomic import write_atomic
+from handmesh.backends import Backend
+from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
-from handmesh.nn.weights import LARGE, Precision
+from handmesh.nn.weights import LARGE
 
 from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..request import Abilities, Job
 
 REQUIRES = ("onnx", "onnxscript", "onnxsim", "onnxruntime")
 EXTRA = "converters"
 FILE = "model.onnx"
+ABLE = Abilities(("sparse", "polynomials", "dense"), ("fp16", "fp32"))
 
 # What the exporter writes itself, without converting between versions; any ONNX Runtime since 1.14
 # reads it.
 OPSET = 18
 
 
-def export(
-    twin: ExportTwin, path: Path, metadata: Mapping[str, str], weights: Precision
-) -> dict[str, Any]:
+def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
-    With ``weights`` "fp16" large weights are stored in half the bytes, each with a Cast to
+    With precision "fp16" large weights are stored in half the bytes, each with a Cast to
     float32 behind it. ONNX Runtime folds these when a session is made, so that it computes, holds
     and takes the time of float32.
     """
@@ -59,9 +61,9 @@ def export(
         if program is None:
             raise ExportError("torch's exporter returned nothing; install the pinned torch")
         model, _ = onnxsim.simplify(program.model_proto)
-        if weights == "fp16":
+        if job.precision == "fp16":
             _halve(model, {name for name, _ in twin.named_parameters()})
-        _describe(model, metadata)
+        _describe(model, job.metadata)
         onnx.checker.check_model(model, full_check=True)
     except ExportError:
         raise
@@ -74,10 +76,16 @@ def export(
     write_atomic(path, data)
     return {
         "opset": OPSET,
-        "weights": weights,
+        "precision": "fp32",
+        "weights": job.precision,
         "nodes": len(model.graph.node),
         "tools": {package: version(package) for package in ("torch", *REQUIRES)},
     }
+
+
+def open(bundle: Bundle) -> Backend:
+    """See `handmesh_converters.formats.Format`."""
+    return backends.create("onnx", bundle, threads=1)
 
 
 def _halve(model: Any, learned: Set[str]) -> None:

@@ -1,0 +1,104 @@
+"""What may be asked of an export, checked against the table of formats before any work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handmesh.errors import InputError
+
+from .forms import FORMS
+
+__all__ = ["PRECISIONS", "Abilities", "Job", "Precision", "Request", "one_of"]
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """One row of the table of formats: what it can be asked for. The first of each is its default.
+
+    Attributes:
+        graphs: names of `forms.FORMS`. precisions: what a precision means is the format's to say.
+        optimizations: name -> (precisions it goes with, what it does).
+    """
+
+    graphs: Sequence[str]
+    precisions: Sequence[Precision]
+    optimizations: Mapping[str, tuple[Sequence[Precision], str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of an artifact; None is the format's default.
+
+    Attributes:
+        graph: name of a form of the graph convolutions.
+        precision: of weights, and where the format says so of computation.
+        optimize: names of the format's optimizations.
+    """
+
+    graph: str | None = None
+    precision: Precision | None = None
+    optimize: tuple[str, ...] = ()
+
+    def resolve(self, name: str, able: Abilities) -> tuple[str, Precision]:
+        """Graph and precision for a format of that name.
+
+        Raises:
+            InputError: what the format cannot do, with what it can.
+        """
+        graph = able.graphs[0] if self.graph is None else self.graph
+        one_of("graph", graph, tuple(FORMS))
+        precision = able.precisions[0] if self.precision is None else self.precision
+        one_of("precision", precision, PRECISIONS)
+        for what, value, allowed in (
+            ("graph", graph, able.graphs),
+            ("precision", precision, able.precisions),
+        ):
+            if value not in allowed:
+                raise InputError(
+                    f"format {name!r} has no {what} {value!r}; it has {', '.join(allowed)}"
+                )
+        for wanted in self.optimize:
+            if not able.optimizations:
+                raise InputError(f"format {name!r} has no optimizations, {wanted!r} was asked for")
+            one_of(f"an optimization of format {name!r}", wanted, tuple(able.optimizations))
+            goes_with, _ = able.optimizations[wanted]
+            if precision not in goes_with:
+                raise InputError(
+                    f"optimization {wanted!r} of format {name!r} goes with precision "
+                    f"{' or '.join(goes_with)}, not {precision}: give --precision {goes_with[0]}"
+                )
+        return graph, precision
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a format is given beside the twin.
+
+    Attributes:
+        metadata: to be written into the artifact.
+        precision, optimize: as resolved.
+        crops: (N, S, S, 3) uint8 RGB, for whatever has to be calibrated.
+    """
+
+    metadata: Mapping[str, str]
+    precision: Precision
+    optimize: frozenset[str]
+    crops: NDArray[np.uint8]
+
+
+def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise `InputError` unless the value is one of those, naming the nearest."""
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(value, allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"{what} must be one of {', '.join(allowed)}; not {value!r}{hint}")

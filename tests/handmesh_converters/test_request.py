@@ -1,0 +1,48 @@
+"""What can be asked of an export: defaults, refusals, suggestions."""
+
+from __future__ import annotations
+
+import pytest
+
+from handmesh.errors import InputError
+from handmesh_converters import formats
+from handmesh_converters.request import Abilities, Request
+
+ABLE = Abilities(
+    ("dense", "sparse"),
+    ("fp16", "int8"),
+    {"palette": (("fp16",), "clusters"), "static": (("int8",), "calibrates")},
+)
+
+
+def test_defaults_are_the_first_of_each() -> None:
+    assert Request().resolve("some", ABLE) == ("dense", "fp16")
+    assert Request("sparse", "int8", ("static",)).resolve("some", ABLE) == ("sparse", "int8")
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request(graph="spares"), "did you mean 'sparse'"),
+        (Request(graph="polynomials"), "'some' has no graph 'polynomials'; it has dense, sparse"),
+        (Request(precision="fp32"), "'some' has no precision 'fp32'; it has fp16, int8"),
+        (Request(precision="fp8"), "must be one of fp32, fp16, int8"),  # type: ignore[arg-type]
+        (Request(optimize=("pallete",)), "did you mean 'palette'"),
+        (Request(optimize=("static",)), "goes with precision int8, not fp16"),
+    ],
+)
+def test_what_a_format_cannot_do_is_refused(request_: Request, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        request_.resolve("some", ABLE)
+
+
+def test_a_format_without_optimizations_says_so() -> None:
+    with pytest.raises(InputError, match="has no optimizations, 'static'"):
+        Request(optimize=("static",)).resolve("plain", Abilities(("sparse",), ("fp32",)))
+
+
+def test_every_format_is_in_the_table() -> None:
+    table = formats.abilities()
+    assert set(table) == set(formats.names())
+    for name, able in table.items():
+        assert Request().resolve(name, able)
