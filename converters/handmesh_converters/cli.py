@@ -37,7 +37,8 @@ def add_commands(commands: Any) -> None:
         "--reference",
         type=Path,
         metavar="FILE",
-        help="with --checkpoint: .npz with `images`, crops (N, S, S, 3) uint8 RGB, to prove it on",
+        help="with --checkpoint: .npz with `images`, crops (N, S, S, 3) uint8 RGB, to prove it on, "
+        "and `labels`, (N, 21, 3) true (u, v, d) of the joints, if they are known",
     )
     parser.add_argument(
         "--card",
@@ -119,7 +120,7 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
             raise InputError(f"--checkpoint needs --{option}")
     request = _request(args, chosen)
     card = _read_card(args.card) if args.card else {}
-    crops = _read_crops(args.reference)
+    crops, labels = _read_crops(args.reference)
     topology = Topology.default()
     network, run = load_checkpoint(args.checkpoint, topology)
     if args.explain:
@@ -129,6 +130,7 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
         topology,
         args.out,
         crops,
+        labels=labels,
         provenance={**run, **card.get("provenance", {})},
         licences={**LICENCES, **card.get("licences", {})},
         export=chosen,
@@ -171,13 +173,12 @@ def _explain(network: Network, request: Request, chosen: list[str]) -> None:
         print(explain(fold(network, form_named(graph))).render())
 
 
-def _read_crops(path: Path) -> NDArray[np.uint8]:
+def _read_crops(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as file:
-            images: NDArray[np.uint8] = file["images"]
-            return images
+            return file["images"], file["labels"] if "labels" in file.files else None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as cause:
         raise InputError(
             f"{path} is not an .npz file with an array `images` ({type(cause).__name__}: {cause})"

@@ -6,13 +6,11 @@ been checked. Whatever fails before leaves the old bundle as it was and nothing 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,15 +23,15 @@ from numpy.typing import NDArray
 from handmesh import __version__
 from handmesh.archive import write_arrays
 from handmesh.backends import RawOutput
-from handmesh.bundle import MANIFEST, Bundle, io_specs, write_manifest
+from handmesh.bundle import Bundle, io_specs, write_manifest
 from handmesh.errors import (
     CheckpointError,
-    ExportError,
     GraphMismatchError,
     InputError,
 )
 from handmesh.graph import Topology
 from handmesh.nn import build, from_dict, load_weights, read_config, save_weights, to_dict
+from handmesh.nn.config import JOINT_COUNT
 from handmesh.nn.weights import Precision
 from handmesh.verification import read_reference
 
@@ -41,6 +39,7 @@ from . import formats
 from .fold import Network, fold
 from .forms import form_named
 from .parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
+from .replacing import replacing
 from .request import Job, Request
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
@@ -48,6 +47,7 @@ __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bu
 TOPOLOGY, WEIGHTS, REFERENCE = "topology.npz", "weights.safetensors", "reference.npz"
 # Crops kept in a bundle, evenly chosen out of those that it was proven on.
 REFERENCE_CROPS = 48
+LABELS = "labels"  # beside the crops, if there are any
 LICENCES = {"code": "Apache-2.0", "weights": "not stated", "data": "not stated"}
 
 
@@ -70,6 +70,7 @@ def write_bundle(
     folder: str | os.PathLike[str],
     reference_crops: NDArray[np.uint8],
     *,
+    labels: NDArray[np.float32] | None = None,
     provenance: Mapping[str, Any],
     licences: Mapping[str, str] = LICENCES,
     name: str | None = None,
@@ -86,6 +87,8 @@ def write_bundle(
         folder: of the bundle; its parent must exist.
         reference_crops: (N, S, S, 3) uint8 RGB at the network's input size. Every artifact is
             proven on all of them; `REFERENCE_CROPS` of them are kept in the bundle.
+        labels: (N, 21, 3) float32, true (u, v, d) of the crops' joints, NaN where unknown: what an
+            artifact's rounding does to the error is stated then.
         provenance: where the weights came from; JSON-compatible.
         licences: of code, weights and data.
         name: of the bundle; by default the folder's.
@@ -106,6 +109,11 @@ def write_bundle(
     for each in export:
         request.resolve(each, formats.load(each).ABLE)
     _check_graph(network, topology)
+    if labels is not None and labels.shape != (len(reference_crops), JOINT_COUNT, 3):
+        raise InputError(
+            f"labels must be ({len(reference_crops)}, {JOINT_COUNT}, 3) as there are "
+            f"{len(reference_crops)} reference crops, not {labels.shape}"
+        )
     target = Path(folder)
     config = network.config
     manifest: dict[str, Any] = {
@@ -124,7 +132,7 @@ def write_bundle(
         "licences": dict(licences),
         "provenance": dict(provenance),
     }
-    with _replacing(target) as temporary:
+    with replacing(target) as temporary:
         topology.save(temporary / TOPOLOGY)
         save_weights(network, temporary / WEIGHTS, config, topology, precision=weights)
         stored = _read_network(temporary / WEIGHTS, topology)
@@ -136,8 +144,9 @@ def write_bundle(
             np.linspace(0, len(reference_crops) - 1, REFERENCE_CROPS).round().astype(np.int64)
         )
         named = {key: value[kept] for key, value in expected._asdict().items()}
-        write_arrays(temporary / REFERENCE, {"images": reference_crops[kept], **named})
-        proof = _Proof(reference_crops, expected, topology, tolerance)
+        known = {} if labels is None else {LABELS: labels[kept]}
+        write_arrays(temporary / REFERENCE, {"images": reference_crops[kept], **named, **known})
+        proof = _Proof(reference_crops, labels, expected, topology, tolerance)
         parity = _add(temporary, manifest, stored, export, request, proof)
     return Written(Bundle.load(target), parity)
 
@@ -166,10 +175,13 @@ def add_formats(
     bundle.check()
     network = load_bundle(bundle)
     images, _ = read_reference(bundle)
-    proof = _Proof(images, network_outputs(network, images), bundle.topology, tolerance)
+    with np.load(bundle.file(REFERENCE), allow_pickle=False) as arrays:
+        labels = arrays[LABELS] if LABELS in arrays.files else None
+    expected = network_outputs(network, images)
+    proof = _Proof(images, labels, expected, bundle.topology, tolerance)
     manifest = json.loads(json.dumps(bundle.manifest))
     target = bundle.folder if out is None else Path(out)
-    with _replacing(target) as temporary:
+    with replacing(target) as temporary:
         for path in bundle.manifest["files"]:
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / path, temporary / path)
@@ -239,6 +251,7 @@ class _Proof:
     """What an artifact has to stand up to."""
 
     images: NDArray[np.uint8]
+    labels: NDArray[np.float32] | None
     expected: RawOutput
     topology: Topology
     tolerance: Tolerance | None
@@ -307,7 +320,9 @@ def _add(
         write_manifest(folder, manifest)
         backend = format_.open(Bundle.load(folder))
         ratios = proof.topology.bone_ratios
-        found = measure(backend.run, backend.description, proof.images, proof.expected, ratios)
+        found = measure(
+            backend.run, backend.description, proof.images, proof.expected, ratios, proof.labels
+        )
         found.check(allowed)
         entry["parity"] = found.to_dict()
         parity[name] = found
@@ -333,67 +348,3 @@ def _check_graph(network: Network, topology: Topology) -> None:
                 f"the network was built on another graph than {topology.sha256[:12]}... "
                 f"({name} differs); give the topology that it was built on"
             )
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place at the end, if nothing is raised.
-
-    Raises:
-        InputError: the parent does not exist, or `target` is a file or a folder of other things.
-        ExportError: the folder cannot be written, as on a full disk.
-    """
-    target = target.resolve()
-    if not target.parent.is_dir():
-        raise InputError(f"cannot write {target}: the folder {target.parent} does not exist")
-    if target.exists() and not target.is_dir():
-        raise InputError(f"cannot write a bundle to {target}: it is a file, not a folder")
-    _refuse_other_folders(target)
-    try:
-        place = tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        temporary = Path(place)
-        try:
-            yield temporary
-            temporary.chmod(0o755)  # mkdtemp's own is for one user
-            _swap(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as cause:
-        raise ExportError(f"cannot write {target}: {cause}; what was there is whole") from cause
-
-
-def _refuse_other_folders(target: Path) -> None:
-    """Only a bundle may be replaced: a folder with anything else in it is somebody's work."""
-    if not target.exists():
-        return
-    present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    if not present:
-        return
-    try:
-        known = set(json.loads((target / MANIFEST).read_text())["files"]) | {MANIFEST}
-    except (OSError, ValueError, KeyError, TypeError):
-        known = set()
-    foreign = sorted(present - known)
-    if foreign:
-        raise InputError(
-            f"{target} holds {foreign[0]}, which is not of a bundle: writing a bundle replaces the "
-            "whole folder; choose a new one"
-        )
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put a folder in the place of another; `new` holds the old one afterwards, if there was one.
-
-    Folders cannot be exchanged in one step everywhere, so there is a moment between two renames.
-    """
-    if not target.exists():
-        os.rename(new, target)
-        return
-    old = new.with_suffix(".old")
-    os.rename(target, old)
-    try:
-        os.rename(new, target)
-    except BaseException:
-        os.rename(old, target)
-        raise
-    os.rename(old, new)

@@ -24,7 +24,15 @@ from handmesh.types import Box, Camera
 from .fold import Network
 from .request import Precision
 
-__all__ = ["TOLERANCES", "Deviation", "Parity", "Tolerance", "measure", "network_outputs"]
+__all__ = [
+    "TOLERANCES",
+    "Accuracy",
+    "Deviation",
+    "Parity",
+    "Tolerance",
+    "measure",
+    "network_outputs",
+]
 
 _PHOTO_PX = (640, 480)
 _CROP = Box(cx=319.5, cy=239.5, size=320.0)
@@ -78,6 +86,23 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """Mean error of the joints against labels, of the network and of its artifact.
+
+    Attributes:
+        crops: how many have labels.
+        network_px, artifact_px: in pixels of the crop.
+        network_mm, artifact_mm: in camera space as `Parity.mm`, wrists aligned.
+    """
+
+    crops: int
+    network_px: float
+    artifact_px: float
+    network_mm: float
+    artifact_mm: float
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an artifact is from its network.
 
@@ -89,6 +114,7 @@ class Parity:
         crop_px: distance of vertices and joints, in pixels of the crop.
         photo_px: the same in pixels of a 640-pixel photo, half of whose width the crop fills.
         mm: distance in camera space with the wrists aligned, of an adult's hand there.
+        accuracy: what the difference does to the error itself; None without labels.
     """
 
     runtime: str
@@ -98,6 +124,7 @@ class Parity:
     crop_px: Deviation
     photo_px: Deviation
     mm: Deviation
+    accuracy: Accuracy | None = None
 
     def check(self, tolerance: Tolerance) -> None:
         """Raise `ParityError` unless all differences are within the tolerance."""
@@ -127,13 +154,17 @@ class Parity:
 
     def render(self) -> str:
         """One line for a reader."""
+        error = ""
+        if self.accuracy is not None:
+            change = self.accuracy.artifact_mm - self.accuracy.network_mm
+            error = f", {change:+.2f} mm of {self.accuracy.network_mm:.1f} mm error of the joints"
         return (
             f"{self.runtime}, {self.crops} crops, worst (p99): "
             f"{self.tensor.worst:.1e} ({self.tensor.p99:.1e}) of (u, v, d), "
             f"{self.crop_px.worst:.1e} ({self.crop_px.p99:.1e}) px of the crop, "
             f"{self.photo_px.worst:.1e} ({self.photo_px.p99:.1e}) px of a 640 px photo, "
             f"{self.mm.worst:.1e} ({self.mm.p99:.1e}) mm, "
-            f"{self.scores.worst:.1e} ({self.scores.p99:.1e}) of the scores"
+            f"{self.scores.worst:.1e} ({self.scores.p99:.1e}) of the scores{error}"
         )
 
 
@@ -184,6 +215,7 @@ def measure(
     images: NDArray[np.uint8],
     expected: RawOutput,
     bone_ratios: NDArray[np.float32],
+    labels: NDArray[np.float32] | None = None,
 ) -> Parity:
     """Run an artifact on crops and compare.
 
@@ -193,6 +225,7 @@ def measure(
         images: (N, S, S, 3) uint8 RGB.
         expected: what `network_outputs` gave for them.
         bone_ratios: (20,), see `handmesh.graph.Topology`.
+        labels: (N, 21, 3), true (u, v, d) of the joints; NaN where they are not known.
 
     Raises:
         BackendError: the runtime failed, or its outputs have other shapes than they should.
@@ -206,6 +239,7 @@ def measure(
     found = RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     points, expected_points = _points(found), _points(expected)
     offsets = np.linalg.norm((points - expected_points)[..., :2], axis=-1)  # (N, V + 21)
+    size = images.shape[1]
     with np.errstate(invalid="ignore"):  # what is not finite fails the check
         placed, expected_placed = (
             np.stack([_place(each, bone_ratios) for each in side])
@@ -216,10 +250,35 @@ def measure(
         crops=len(images),
         tensor=Deviation.of(np.abs(points - expected_points)),
         scores=Deviation.of(np.abs(_scores(found) - _scores(expected))),
-        crop_px=Deviation.of(offsets * images.shape[1]),
+        crop_px=Deviation.of(offsets * size),
         photo_px=Deviation.of(offsets * _CROP.size),
         mm=Deviation.of(np.linalg.norm(placed - expected_placed, axis=-1) * 1e3),
+        accuracy=None if labels is None else _accuracy(found, expected, labels, bone_ratios, size),
     )
+
+
+def _accuracy(
+    found: RawOutput,
+    expected: RawOutput,
+    labels: NDArray[np.float32],
+    bone_ratios: NDArray[np.float32],
+    size: int,
+) -> Accuracy | None:
+    """Errors of the joints on crops with labels; None if none has any."""
+    known = np.flatnonzero(np.isfinite(labels).all(axis=(1, 2)))
+    if len(known) == 0:
+        return None
+    truth = labels[known].astype(np.float64)
+    placed_truth = np.stack([_place(each, bone_ratios) for each in truth])  # (K, 21, 3)
+
+    def errors(output: RawOutput) -> tuple[float, float]:
+        joints = output.joints[known].astype(np.float64)
+        px = np.linalg.norm((joints - truth)[..., :2], axis=-1) * size
+        placed = np.stack([_place(each, bone_ratios) for each in joints])
+        return float(px.mean()), float(np.linalg.norm(placed - placed_truth, axis=-1).mean() * 1e3)
+
+    (network_px, network_mm), (artifact_px, artifact_mm) = errors(expected), errors(found)
+    return Accuracy(len(known), network_px, artifact_px, network_mm, artifact_mm)
 
 
 def _points(output: RawOutput) -> NDArray[np.float64]:

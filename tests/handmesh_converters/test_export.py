@@ -145,6 +145,25 @@ def test_same_network_gives_the_same_bundle(
     assert one == other
 
 
+def test_labels_travel_with_the_crops(
+    prepared: _PreparedFormat, light: LightNetwork, topology: Topology, crops: Crops, tmp_path: Path
+) -> None:
+    labels = network_outputs(light, crops).joints
+    labels[0] = np.nan
+    options: dict[str, Any] = {"provenance": {}, "weights": "fp32", "request": FP32}
+
+    made = write_bundle(light, topology, tmp_path / "b", crops, labels=labels, **options)
+    again = add_formats(made.bundle, ["onnx"], request=FP32)
+
+    for written in (made, again):
+        accuracy = written.bundle.artifacts["onnx"]["parity"]["accuracy"]
+        assert accuracy["crops"] == len(crops) - 1
+        assert accuracy["network_mm"] == 0
+        assert accuracy["artifact_mm"] < 0.05
+    with pytest.raises(InputError, match=r"labels must be \(6, 21, 3\)"):
+        write_bundle(light, topology, tmp_path / "c", crops, labels=labels[:2], **options)
+
+
 def test_few_dozen_crops_are_kept(
     prepared: _PreparedFormat,
     light: LightNetwork,
@@ -224,7 +243,7 @@ def test_a_failed_swap_puts_the_old_bundle_back(
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr("handmesh_converters.export.os.rename", second_fails)
+    monkeypatch.setattr("handmesh_converters.replacing.os.rename", second_fails)
     with pytest.raises(KeyboardInterrupt):
         write_bundle(
             light, topology, old, crops, provenance={"made": "again"}, weights="fp32", request=FP32

@@ -82,6 +82,28 @@ def test_a_shifted_vertex_in_every_unit(expected: RawOutput, topology: Topology)
     assert found.mm.p99 == 0
 
 
+def test_accuracy_is_of_labelled_crops_alone(expected: RawOutput, topology: Topology) -> None:
+    """The network is right; its artifact puts every joint 0.01 crops to the right."""
+    labels = np.full((CROPS, 21, 3), np.nan, dtype=np.float32)
+    labels[[2, 5]] = expected.joints[[2, 5]]
+    joints = expected.joints + np.float32([0.01, 0, 0])
+    moved = expected._replace(joints=joints)
+    images = np.zeros((CROPS, 128, 128, 3), dtype=np.uint8)
+
+    found = measure(
+        _Replay(moved).run, "replay", images, expected, topology.bone_ratios, labels
+    ).accuracy
+
+    assert found is not None
+    assert found.crops == 2
+    assert found.network_px == found.network_mm == 0
+    assert found.artifact_px == pytest.approx(1.28, rel=1e-4)
+    assert 0 < found.artifact_mm < 1  # all moved alike: hardly anything with the wrists aligned
+    nobody = np.full_like(labels, np.nan)
+    unknown = measure(_Replay(moved).run, "", images, expected, topology.bone_ratios, nobody)
+    assert unknown.accuracy is None
+
+
 def test_percentile_is_over_points_and_crops(expected: RawOutput, topology: Topology) -> None:
     vertices = expected.vertices.copy()
     vertices[:, ::10, 2] += 0.02

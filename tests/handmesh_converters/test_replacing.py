@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handmesh.errors import InputError
-from handmesh_converters.export import _replacing
+from handmesh_converters.replacing import replacing
 
 
 def _bundle(folder: Path) -> Path:
@@ -19,7 +19,7 @@ def _bundle(folder: Path) -> Path:
 
 
 def _replace(target: Path) -> None:
-    with _replacing(target) as temporary:
+    with replacing(target) as temporary:
         (temporary / "model.onnx").write_bytes(b"new")
 
 

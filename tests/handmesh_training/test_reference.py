@@ -14,11 +14,21 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 def test_crops_are_reproducible_and_hold_both_kinds() -> None:
-    crops = reference_crops(PHOTOS, 64, rendered=3, views=2, seed=5)
+    crops, labels = reference_crops(PHOTOS, 64, rendered=3, views=2, seed=5)
     assert crops.shape == (3 + 5 * 2, 64, 64, 3)
     assert crops.dtype == np.uint8
-    np.testing.assert_array_equal(crops, reference_crops(PHOTOS, 64, rendered=3, views=2, seed=5))
-    assert not np.array_equal(crops, reference_crops(PHOTOS, 64, rendered=3, views=2, seed=6))
+    np.testing.assert_array_equal(
+        crops, reference_crops(PHOTOS, 64, rendered=3, views=2, seed=5).images
+    )
+    assert not np.array_equal(
+        crops, reference_crops(PHOTOS, 64, rendered=3, views=2, seed=6).images
+    )
+    # Rendered hands are labelled, photos are not; labels lie on the hand, about the crop's middle.
+    known = np.isfinite(labels).all(axis=(1, 2))
+    assert labels.shape == (13, 21, 3)
+    assert 1 <= known[:3].sum() <= 3
+    assert not known[3:].any()
+    assert (np.abs(labels[known][..., :2].mean(axis=1) - 0.5) < 0.2).all()
     # Every photo's crop shows something: the middle is neither border nor one colour.
     assert (crops[:, 16:48, 16:48].std(axis=(1, 2, 3)) > 4).sum() >= 11
 

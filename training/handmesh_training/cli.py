@@ -47,6 +47,6 @@ def _reference(options: argparse.Namespace) -> int:
     from .reference import reference_crops
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=reference_crops(options.photos, options.side))
+    np.savez_compressed(buffer, **reference_crops(options.photos, options.side)._asdict())
     write_atomic(options.out, buffer.getvalue())
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from handmesh import Box
 from handmesh.errors import InputError
 from handmesh.imaging import crop, decode
+from handmesh.types import JOINT_NAMES
 
 from .rendered import HandRenderer, RenderSettings
 from .seeds import Purpose, generator
@@ -22,10 +24,23 @@ from .seeds import Purpose, generator
 BOXES = "boxes.json"
 
 
+class ReferenceCrops(NamedTuple):
+    """N crops.
+
+    Attributes:
+        images: (N, S, S, 3) uint8 RGB.
+        labels: (N, 21, 3) float32, true (u, v, d) of the joints as a network gives them; NaN where
+            nobody knows: photos, and pictures without a hand.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.float32]
+
+
 def reference_crops(
     photos: Path | str, side: int, rendered: int = 24, views: int = 4, seed: int = 2026
-) -> NDArray[np.uint8]:
-    """Crops (N, side, side, 3) RGB: ``rendered`` rendered ones, then ``views`` of each photo.
+) -> ReferenceCrops:
+    """``rendered`` rendered crops, then ``views`` of each photo.
 
     Args:
         photos: folder with photos and a ``boxes.json`` of ``{file: [x0, y0, x1, y1]}``.
@@ -41,7 +56,12 @@ def reference_crops(
         raise InputError(f"{folder} holds no readable {BOXES} ({error})") from error
     rng = generator(seed, Purpose.REFERENCE)
     look = RenderSettings(crop_px=side, margin=1.5, empty=0.1)
-    crops = [HandRenderer(look, seed).chunk(0, rendered).images] if rendered else []
+    crops: list[NDArray[np.uint8]] = []
+    labels: list[NDArray[np.float32]] = []
+    if rendered:
+        made = HandRenderer(look, seed).chunk(0, rendered)
+        crops.append(made.images)
+        labels.append(np.where(made.has_joints[:, None, None], made.joints, np.nan))
     for name, (x0, y0, x1, y1) in sorted(boxes.items()):
         image = decode(folder / name)
         for view in range(views):
@@ -50,4 +70,7 @@ def reference_crops(
             box = Box(float(centre[0]), float(centre[1]), float(size), rng.uniform(-np.pi, np.pi))
             picture = crop(image, box, side)
             crops.append((picture[:, ::-1] if view % 2 else picture)[None])
-    return np.ascontiguousarray(np.concatenate(crops))
+            labels.append(np.full((1, len(JOINT_NAMES), 3), np.nan, dtype=np.float32))
+    return ReferenceCrops(
+        np.ascontiguousarray(np.concatenate(crops)), np.concatenate(labels).astype(np.float32)
+    )
