@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import made_hand
 import numpy as np
 import pytest
 
 from handmesh.cli import main
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh_training.experiments.lab import Hands, roughness
+from handmesh_training.experiments.lab import SHIFT, Hands, Lab, LabSettings, roughness
 from handmesh_training.experiments.study import Figures, Result, Study, Variant
+from handmesh_training.hand import HandModel
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -91,6 +94,44 @@ def test_lifting_undoes_projection() -> None:
     depth = (joints[..., 2] - joints[:, :1, 2]) / bone
     points = np.concatenate([(pixel + 0.5) / 64, depth[..., None]], axis=-1)
     np.testing.assert_allclose(hands.lift(points), joints, atol=1e-12)
+
+
+def test_the_second_domain_is_another_hand_where_one_is_given(
+    hand_model: HandModel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hand"
+    made_hand.write(folder, made_hand.described(hand_model, made_hand.made_hand(hand_model)))
+    usual = Lab(tmp_path / "usual", LabSettings())
+    assert usual.second == replace(usual.first, shape_shift=SHIFT)
+
+    other = Lab(tmp_path / "other", LabSettings(other_hand=folder))
+
+    assert other.first == usual.first
+    assert other.second == replace(other.first, other_hand=folder)
+    with pytest.raises(InputError, match="other settings"):
+        Lab(tmp_path / "other", LabSettings())
+
+
+def test_studies_that_are_older_than_a_setting_go_on(tmp_path: Path) -> None:
+    Lab(tmp_path, LabSettings(hands=50))
+    path = tmp_path / "settings.json"
+    stored = json.loads(path.read_text())
+    del stored["other_hand"]
+    path.write_text(json.dumps(stored))
+    Lab(tmp_path, LabSettings(hands=50))
+    with pytest.raises(InputError, match="other settings"):
+        Lab(tmp_path, LabSettings(hands=51))
+
+
+def test_hands_that_cannot_be_had_are_told_before_work_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["experiment", "weak", "--out", str(tmp_path / "studies")]
+    assert main([*out, "--other-hand", str(tmp_path)]) == 2
+    assert "holds no hand_r.gltf" in capsys.readouterr().err
+    assert main([*out, "--other-hand", str(tmp_path), "--skins", str(tmp_path)]) == 2
+    assert "skins of its own" in capsys.readouterr().err
+    assert not (tmp_path / "studies").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from handmesh.errors import BundleError, InputError
 from handmesh_training.gestures import build
 from handmesh_training.gestures.authored import FINGERS, THUMBS, Spec, authored
 from handmesh_training.gestures.combined import combined, coupled
-from handmesh_training.gestures.contact import parse_place, solve, start_angles
+from handmesh_training.gestures.contact import parse_place, part, solve, start_angles
 from handmesh_training.gestures.library import GestureLibrary, default_library
 from handmesh_training.hand import PIVOT_JOINTS, HandModel
 from handmesh_training.limits import FLEXION, angle_limits
@@ -160,6 +161,29 @@ def test_too_similar_or_impossible_rows_are_named(monkeypatch: pytest.MonkeyPatc
 def test_places_that_are_none_are_refused(place: str) -> None:
     with pytest.raises(InputError, match="expected a place"):
         parse_place(place)
+
+
+def test_on_another_hand_fingers_are_parted(library: GestureLibrary, hand_model: HandModel) -> None:
+    """A long palm, short and thick fingers, one beside the other: there fists run into the palm."""
+    asset = hand_model.asset
+    rest = hand_model.vertices.clone()
+    for name, value in {"finger_distance": -1.4, "finger_diameter": 0.5, "hand_scale": 1.5}.items():
+        rest += value * hand_model.directions[hand_model.shape_names.index(name)]
+    other = HandModel(replace(asset, vertices_m=rest.numpy())).double()
+    angles = library.angles[:200].astype(np.float64)
+    before = build.overlaps_mm(other, angles)
+    deep = before > 2.5
+    assert 20 < deep.sum() < 180
+
+    parted = part(other, angles, 2.5, steps=80)
+
+    np.testing.assert_array_equal(parted[~deep], angles[~deep])
+    assert build.overlaps_mm(other, parted)[deep].max() < 1.5
+    assert np.rad2deg(np.abs(parted - angles)).max() < 25, "they are still what their names say"
+    limits = angle_limits()
+    rounded = 1e-3  # the library is kept with three digits
+    assert (parted >= limits[..., 0] - rounded).all()
+    assert (parted <= limits[..., 1] + rounded).all()
 
 
 def test_saving_and_loading(library: GestureLibrary, tmp_path: Path) -> None:

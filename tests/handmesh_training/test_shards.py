@@ -20,11 +20,9 @@ import cv2
 import numpy as np
 import pytest
 
-from handmesh.cli import main
 from handmesh.errors import InputError, ShardError, ShardIntegrityError, ShardMismatchError
 from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.shards import Encoding, Manifest, SetSettings, ShardSet, records, verify
-from handmesh_training.shards.temporary import sweep
 from handmesh_training.shards.writer import FILES, render_shards
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
@@ -358,35 +356,6 @@ def test_a_set_begins_on_file_systems_without_links(
         Manifest.load(tmp_path / "set").begin(tmp_path / "set")
 
 
-# Writes a file beside the path it is given until it is told to go on.
-WRITER = """
-import sys
-from pathlib import Path
-from handmesh_training.shards.temporary import temporary_beside
-with temporary_beside(Path(sys.argv[1])) as (temporary, file):
-    file.write(b"half")
-    file.flush()
-    print(temporary, flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_only_what_nobody_writes_is_swept(tmp_path: Path) -> None:
-    path = tmp_path / "hands-00000.tar"
-    command = [sys.executable, "-c", WRITER, str(path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        temporary = Path(process.stdout.readline().strip())
-        sweep(path)
-        assert temporary.read_bytes() == b"half", "it is being written"
-        process.kill()
-    assert temporary.exists()
-    sweep(path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_manifest_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,44 +462,3 @@ def test_a_reader_travels_to_workers_and_keeps_few_files_open(
     copy = pickle.loads(pickle.dumps(data))
     assert len(copy._open) == 0
     np.testing.assert_array_equal(copy[9].image, data[9].image)
-
-
-def test_the_command_renders_and_verifies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "set"
-    arguments = f"render --count 8 --shards 2 --size 32 --world 2 --out {folder}".split()
-    assert main([*arguments, "--rank", "1"]) == 0
-    assert "not complete yet" in capsys.readouterr().out
-    assert main(["render", "--verify", str(folder)]) == 1
-    assert "lacks shard 0" in capsys.readouterr().err
-    assert main(arguments) == 0
-    assert main(["render", "--verify", str(folder)]) == 0
-    assert "8 samples in 2 shards" in capsys.readouterr().out
-    assert Manifest.load(folder).shards.keys() == {"hands-00000.tar", "hands-00001.tar"}
-    damage(folder / "hands-00001.tar")
-    assert main(["render", "--verify", str(folder)]) == 1
-    assert main([*arguments, "--seed", "1"]) == 2
-    assert main(["render", "--out", str(folder)]) == 2
-    assert main(["render", "--verify", str(tmp_path)]) == 2
-
-
-def test_training_takes_size_and_margin_from_the_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from handmesh_training import stages
-
-    made: list[stages.Run] = []
-    monkeypatch.setattr(stages, "train_fully", made.append)
-    monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
-    folder = tmp_path / "set"
-    render_shards(replace(SETTINGS, render=RenderSettings(crop_px=40, margin=1.7)), folder)
-
-    assert main(["train", "--out", str(tmp_path / "run"), "--shards", str(folder)]) == 0
-    assert main(["train", "--out", str(tmp_path / "run"), "--reuse", "2"]) == 0
-    assert main(["train", "--out", str(tmp_path / "run"), "--shards", str(tmp_path)]) == 2
-
-    stored, rendered = (run.stream for run in made)
-    assert (stored.render.crop_px, stored.render.margin, stored.reuse) == (40, 1.7, 1)
-    assert stored.augment.stored_margin == 1.7
-    assert (stored.shards, rendered.shards, rendered.reuse) == (folder, None, 2)

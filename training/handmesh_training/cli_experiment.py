@@ -35,6 +35,10 @@ def add_experiment(commands: Any) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, metavar="N",
                             help=f"default {value}")  # fmt: skip
     parser.add_argument("--skins", type=Path, metavar="DIR", help="of the second domain")
+    parser.add_argument("--other-hand", type=Path, metavar="DIR",
+                        help="hand of the second domain, with skins of its own: hand_r.gltf and "
+                        "base colour textures as in Godot XR Tools; by default this project's hand "
+                        "of another build")  # fmt: skip
     parser.add_argument("--environments", type=Path, metavar="DIR", help="of the second domain")
     parser.set_defaults(run=needing_the_extra(_experiment))
 

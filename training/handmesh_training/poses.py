@@ -163,6 +163,7 @@ def draw_poses(
     template, on which every library gesture passes.
 
     Args:
+        library: solved on this model's template; None for the package's own.
         shape_shift: coefficients by name that are added to every hand's shape: other people.
 
     Raises:

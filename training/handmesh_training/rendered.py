@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 from handmesh.errors import InputError
 
 from .gestures.library import default_library
-from .hand import HandModel
-from .poses import ShapeShift
+from .hand import HandAsset, HandModel
+from .other_hand import OtherHand
 from .record import HandRecord
+from .render_settings import RenderSettings
 from .rendering.appearance import Appearance, sample_appearance
 from .rendering.environments import BackgroundSet, EnvironmentSet
 from .rendering.hands import Hands
@@ -42,30 +42,6 @@ BLOCKS_KEPT = 2
 
 Rows = TypeVar("Rows", HandViews, Appearance)
 Indices = NDArray[np.integer] | Sequence[int] | range
-
-
-@dataclass(frozen=True)
-class RenderSettings:
-    """What to render with, in one picklable value.
-
-    Attributes:
-        skins: folder of MakeHuman body-atlas crops with a ``crop.json``; None for made-up skins.
-        environments: folder of Radiance .hdr panoramas; None for made-up ones.
-        backgrounds: folder of photos to put behind hands; None for panoramas only.
-        crop_px: side of the stored crops.
-        margin: side of the crop over the larger side of the joints' tight box.
-        empty: share of crops without a hand.
-        shape_shift: coefficients of `HandModel.shape_names` that all hands have on top of their
-            own: other people than usual.
-    """
-
-    skins: Path | None = None
-    environments: Path | None = None
-    backgrounds: Path | None = None
-    crop_px: int = 160
-    margin: float = 1.9
-    empty: float = 0.05
-    shape_shift: ShapeShift = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,27 +85,31 @@ class HandRenderer:
         self.seed = seed
         self.threads = threads
         self.device = device
-        self.model = HandModel()
+        other = OtherHand.load(settings.other_hand) if settings.other_hand is not None else None
+        self.model = HandModel(other.asset if other is not None else None)
+        self.library = other.gestures if other is not None else default_library()
         asset = self.model.asset
         self.mesh = mesh = RenderMesh(
             faces=asset.faces,
             uv=asset.corner_uv,
             parts=asset.weights.argmax(axis=1).astype(np.uint8),
             arm=asset.vertices_m[:, 1].copy(),  # fingers point up: the arm goes down (+y)
-            hand=asset.hand_faces,
+            # Of the networks' mesh by the hand that it was made of, whatever shape this one has.
+            hand=asset.hand_faces if other is None else HandAsset.load().hand_faces,
         )
         joints = asset.joint_regressor @ asset.vertices_m
         # The end of the arm, and the vertices nearest to finger tips and wrist.
         apart = [joints[[0, 4, 8, 20]], asset.vertices_m[[asset.vertices_m[:, 1].argmax()]]]
         distance = np.linalg.norm(asset.vertices_m[:, None] - np.concatenate(apart), axis=-1)
         self._corners = distance.argmin(axis=0)  # (5,)
-        self.skins = (
-            SkinSet.from_folder(
+        if other is not None:
+            self.skins = other.skins
+        elif settings.skins is not None:
+            self.skins = SkinSet.from_folder(
                 settings.skins, mesh, vertices_m=asset.vertices_m, joints_m=joints, seed=seed
             )
-            if settings.skins is not None
-            else SkinSet.procedural(seed, 12, mesh, asset.vertices_m, joints)
-        )
+        else:
+            self.skins = SkinSet.procedural(seed, 12, mesh, asset.vertices_m, joints)
         self.environments = (
             EnvironmentSet.from_folder(settings.environments)
             if settings.environments is not None
@@ -202,7 +182,7 @@ class HandRenderer:
         rng = generator(self.seed, Purpose.BLOCK, number)
         views = sample_views(
             rng, self.model, BLOCK, self.settings.crop_px, self.settings.margin,
-            self.settings.shape_shift,
+            self.settings.shape_shift, self.library,
         )  # fmt: skip
         empty = rng.random(BLOCK) < self.settings.empty
         hands = Hands(
@@ -241,7 +221,7 @@ class HandRenderer:
         scene = self.draw(indices)
         made = self.render(scene, depth=True)
         tones = nearest_monk(skin_albedo(scene.look, self.skins))
-        subset, names = self.model.asset.template_subset, default_library().names
+        subset, names = self.model.asset.template_subset, self.library.names
         views = scene.views
         return [
             HandRecord(

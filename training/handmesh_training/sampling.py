@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .gestures.library import GestureLibrary
 from .hand import FOREARM, HandModel, PosedHand
 from .poses import ShapeShift, draw_poses
 from .views import sample_views_of
@@ -54,15 +55,16 @@ def sample_views(
     crop_px: int,
     margin: float,
     shape_shift: ShapeShift = (),
+    library: GestureLibrary | None = None,
 ) -> HandViews:
     """Hands before cameras at phone and webcam distances, and the crop around each.
 
     Args:
         rng: everything random comes from it. count: how many. crop_px: side of the crop.
         margin: side of the crop over the larger side of the joints' tight box.
-        shape_shift: see `poses.draw_poses`.
+        shape_shift, library: see `poses.draw_poses`.
     """
-    poses = draw_poses(rng, model, count, shape_shift=shape_shift)
+    poses = draw_poses(rng, model, count, library, shape_shift)
     rotations = model.rotations(poses.angles)
     with torch.no_grad():
         posed: PosedHand = model(poses.shape, rotations)  # wrist at the origin

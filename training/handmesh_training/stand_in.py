@@ -15,6 +15,7 @@ from handmesh.graph import Topology
 
 from .datasets.sample import Sample
 from .opencv import cv2
+from .other_hand import hash_of
 from .rendered import HandRenderer, RenderSettings
 from .seeds import Purpose, generator
 
@@ -85,10 +86,15 @@ class RenderedSamples:
         Args:
             settings, seed: of the renderer; pictures are as large as its crops.
             count: hands. sensor: what sees depth; None for a perfect one.
+
+        Raises:
+            InputError: folders that do not hold what they should.
         """
         self.sensor = DepthSensor(0.0, 0.0, 0.0) if sensor is None else sensor
         # The split tells all that decides the samples: a cropped set goes by it.
         self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
+        if settings.other_hand is not None:
+            self.split += f", hand {hash_of(settings.other_hand)}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
         self.seed, self.count = seed, count
         self._faces = Topology.default().faces

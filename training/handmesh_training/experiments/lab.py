@@ -1,8 +1,8 @@
 """What the studies share: two domains of rendered hands, trainings that are made once, and errors.
 
 The first domain is what networks are pretrained on. The second stands in for a real RGB-D set:
-hands of another build, other skins and places, seen by a noisy depth camera; true meshes are known,
-so that what weak supervision does to the surface can be measured.
+hands of another build or of another model, other skins and places, seen by a noisy depth camera;
+true meshes are known, so that what weak supervision does to the surface can be measured.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ..hand import HandModel
 from ..heads import HeadName, skin_joints
 from ..lanes import batches
 from ..losses import PAPER, LossWeights
+from ..other_hand import read_hand
 from ..pseudo_meshes import make_pseudo_meshes
 from ..recipe import Recipe
 from ..rendered import HandRenderer, RenderSettings
@@ -49,7 +50,8 @@ MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
 COST = "cost.json"
 # Seeds of the four sets.
 TRAINING, SHIFTED_TRAINING, VALIDATION, SHIFTED_VALIDATION = 101, 202, 303, 404
-# The second domain's people: shorter, thicker fingers and broader hands than the first has.
+# The second domain's people, where no other hand is given: shorter, thicker fingers and broader
+# hands than the first has.
 SHIFT = (("finger_length", -0.9), ("finger_diameter", 1.2), ("hand_scale", -0.4), ("weight", 0.8))
 
 # A tenth of the networks that are shipped: the comparison is between ways of training.
@@ -79,6 +81,8 @@ class LabSettings:
         validation: hands that are measured, of each. heatmap_steps, steps, tuning_steps: batches
             of stages (a), (c), and (d) and (f). skins, environments: of the second domain; made up
             where not given, as the first domain's are.
+        other_hand: of the second domain, with its own skins, see `other_hand.OtherHand`; None for
+            this project's, of another build.
     """
 
     network: str = "light"
@@ -90,6 +94,7 @@ class LabSettings:
     tuning_steps: int = 250
     skins: Path | None = None
     environments: Path | None = None
+    other_hand: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,23 +128,33 @@ class Lab:
     def __init__(self, folder: Path, settings: LabSettings) -> None:
         """
         Raises:
-            InputError: the folder holds studies of another size or network.
+            InputError: the folder holds studies of another size or network; both skins and another
+                hand, or a folder that holds no such hand.
         """
         self.folder, self.settings = folder, settings
-        self._claim()
         self.config = CONFIGS[settings.network]
         side = self.config.input_size
         self.first = RenderSettings(crop_px=side * 5 // 4, margin=MARGIN, empty=0.0)
         self.second = replace(
-            self.first, skins=settings.skins, environments=settings.environments, shape_shift=SHIFT
+            self.first,
+            skins=settings.skins,
+            environments=settings.environments,
+            shape_shift=SHIFT if settings.other_hand is None else (),
+            other_hand=settings.other_hand,
         )
+        if settings.other_hand is not None:
+            read_hand(settings.other_hand)  # fails now, not after hours of training
+        self._claim()
 
     def _claim(self) -> None:
         """Figures of one folder are all of the same settings."""
-        wanted = json.loads(json.dumps(asdict(self.settings), default=str))
+        wanted, default = (
+            json.loads(json.dumps(asdict(s), default=str)) for s in (self.settings, LabSettings())
+        )
         path = self.folder / "settings.json"
         if path.exists():
-            if json.loads(path.read_text()) != wanted:
+            # A setting that is not named there is newer than the studies.
+            if {**default, **json.loads(path.read_text())} != wanted:
                 raise InputError(
                     f"{self.folder} holds studies with other settings ({path}): give the same, or "
                     "another folder"

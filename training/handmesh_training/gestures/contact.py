@@ -100,12 +100,37 @@ def solve(model: HandModel, specs: list[Spec], steps: int = STEPS) -> Array:
     Args:
         model: in float64. specs: the gestures; each is solved on the template's shape.
     """
+    return _settle(model, start_angles(specs), _sigmas(specs), Touches(specs), steps)
+
+
+def part(model: HandModel, angles: Array, deeper_mm: float, steps: int) -> Array:
+    """Angles (G, 17, 3) of gestures solved on one hand, parted on another where they overlap.
+
+    What touched on the first may be a little apart here; names stay true.
+
+    Args:
+        model: the other hand, in float64. angles: of each gesture.
+        deeper_mm: gestures that overlap no deeper are left as they are. steps: of the optimiser.
+    """
+    shape = torch.zeros(len(angles), model.shape_count, dtype=torch.float64)
+    with torch.no_grad():
+        bones = model.pose_bones(shape, model.rotations(torch.from_numpy(angles)))
+        overlap = 1e3 * HandCapsules(model).overlaps(shape, *bones).max(dim=1).values
+    rows = np.flatnonzero(overlap.numpy() > deeper_mm)
+    parted = angles.copy()
+    if len(rows):
+        sigma = np.deg2rad(_free_degrees(len(rows)))
+        parted[rows] = _settle(model, angles[rows], sigma, Touches([]), steps)
+    return parted
+
+
+def _settle(
+    model: HandModel, start_angles: Array, sigmas: Array, touches: Touches, steps: int
+) -> Array:
     capsules = HandCapsules(model)
-    touches = Touches(specs)
     limits = torch.from_numpy(angle_limits())
-    start = torch.from_numpy(start_angles(specs))
-    sigma = torch.from_numpy(_sigmas(specs))
-    shape = torch.zeros(len(specs), model.shape_count, dtype=torch.float64)
+    start, sigma = torch.from_numpy(start_angles), torch.from_numpy(sigmas)
+    shape = torch.zeros(len(start), model.shape_count, dtype=torch.float64)
     free = (limits[..., 1] > limits[..., 0]) & (sigma > 0)
     angles = start.clone().requires_grad_()
     adam = torch.optim.Adam([angles], lr=RATE)
@@ -134,12 +159,20 @@ def solve(model: HandModel, specs: list[Spec], steps: int = STEPS) -> Array:
     return angles.detach().numpy()
 
 
-def _sigmas(specs: list[Spec]) -> Array:
-    """(G, 17, 3) radians; zero where an angle is not to move."""
-    sigma = np.zeros((len(specs), PIVOT_COUNT, 3))
+def _free_degrees(count: int) -> Array:
+    """(count, 17, 3) standard deviations in degrees, all fingers as willing as those that touch."""
+    sigma = np.zeros((count, PIVOT_COUNT, 3))
     for kind, value in THUMB_SIGMA.items():
         sigma[:, 1:4, kind] = value
     sigma[:, 2, TWIST] = 0
+    sigma[:, FINGER_BASES[0] : FOREARM, FLEXION] = TOUCHING_SIGMA
+    sigma[:, FINGER_BASES, ABDUCTION] = 2 * SPREAD_SIGMA
+    return sigma
+
+
+def _sigmas(specs: list[Spec]) -> Array:
+    """(G, 17, 3) radians; zero where an angle is not to move."""
+    sigma = _free_degrees(len(specs))
     for g, spec in enumerate(specs):
         places = {place for touch in spec.touches for place in touch.split("=")}
         for finger, letter in enumerate("IMRL"):
@@ -147,5 +180,4 @@ def _sigmas(specs: list[Spec]) -> Array:
             moved = any(place.startswith(letter) and place[1:] != "1d" for place in places)
             sigma[g, pivot : pivot + 3, FLEXION] = TOUCHING_SIGMA if moved else OTHER_SIGMA
             sigma[g, pivot, ABDUCTION] = SPREAD_SIGMA * (2 if moved else 1)
-    sigma[:, FOREARM] = 0
     return np.deg2rad(sigma)

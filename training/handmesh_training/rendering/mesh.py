@@ -71,3 +71,19 @@ class RenderMesh:
         start = np.zeros(self.vertex_count + 1, dtype=np.int32)
         start[1:] = np.cumsum(np.bincount(corners, minlength=self.vertex_count))
         return start, (order // 3).astype(np.int32)
+
+
+def largest_island(uv: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """(F,) faces of the largest piece of the atlas that hangs together."""
+    _, corners = np.unique(uv.reshape(-1, 2).round(6), axis=0, return_inverse=True)
+    corners = corners.reshape(-1, 3)
+    label = np.arange(corners.max() + 1)
+    while True:  # the smallest label spreads over each piece
+        lowest = label[corners].min(axis=1)
+        spread = label.copy()
+        np.minimum.at(spread, corners, lowest[:, None])
+        if (spread == label).all():
+            break
+        label = spread
+    island = label[corners[:, 0]]
+    return np.asarray(island == np.bincount(island).argmax())

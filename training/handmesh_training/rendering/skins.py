@@ -14,7 +14,7 @@ from handmesh.errors import ImageError, InputError
 from handmesh_training.opencv import cv2
 from handmesh_training.rendering.arrays import checked
 from handmesh_training.rendering.folders import SKIN_CROP, skin_files
-from handmesh_training.rendering.mesh import RenderMesh
+from handmesh_training.rendering.mesh import RenderMesh, largest_island
 from handmesh_training.rendering.paint import BakedSurface, lines, paint, polish
 from handmesh_training.rendering.resizing import enlarge, fill, shrink
 from handmesh_training.rendering.textures import TextureStack, srgb_to_linear
@@ -116,7 +116,7 @@ class SkinSet:
             rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
             joints = checked("joints_m", joints_m, np.float64, (21, 3))
             images = _drawn_over(generator(seed, Purpose.SKINS), images, mesh, rest, joints, region)
-        return cls._filled(images, mesh, region)
+        return cls.from_images(images, mesh, region)
 
     @classmethod
     def procedural(
@@ -146,9 +146,7 @@ class SkinSet:
         """
         if count < 1 or not 8 <= size <= 4096:
             raise InputError(f"expected count >= 1 and size 8 to 4096, got {count} and {size}")
-        uv = mesh.uv[_largest_island(mesh.uv)]  # an arm may lie far off in the atlas
-        low, high = uv.reshape(-1, 2).min(0), uv.reshape(-1, 2).max(0)
-        region = (float(low[0]), float(1 - high[1]), float(high[0]), float(1 - low[1]))
+        region = hand_region(mesh)
         rng = generator(seed, Purpose.SKINS)
         if vertices_m is None or joints_m is None:
             y, x = np.mgrid[:size, :size] * (0.2 / size)
@@ -159,24 +157,34 @@ class SkinSet:
         else:
             rest = checked("vertices_m", vertices_m, np.float64, (mesh.vertex_count, 3))
             joints = checked("joints_m", joints_m, np.float64, (21, 3))
-            surface = BakedSurface.bake(mesh, rest, _fractions(mesh.uv, region), (size, size))
+            surface = BakedSurface.bake(mesh, rest, atlas_fractions(mesh.uv, region), (size, size))
         tones = skin_tones()
         images = []
         for index in range(count):
             place = (index + 0.5) / count * (len(tones) - 1)
             tone = tones[int(place)] + (place % 1) * (tones[int(place) + 1] - tones[int(place)])
             images.append(paint(rng, surface, joints, tone))
-        return cls._filled(images, mesh, region)
+        return cls.from_images(images, mesh, region)
 
     @classmethod
-    def _filled(
+    def from_images(
         cls,
         images: list[npt.NDArray[np.float32]],
         mesh: RenderMesh,
         region: tuple[float, float, float, float],
     ) -> SkinSet:
+        """Textures over a region of the atlas; what is not hand on them is filled from what is.
+
+        Args:
+            images: each (H, W, 3) float32 linear albedo, all of one size.
+            mesh: tells which texels are hand.
+            region: see the attribute.
+
+        Raises:
+            InputError: no face of the mesh lies there.
+        """
         height, width = images[0].shape[:2]
-        uv = _fractions(mesh.uv, region)
+        uv = atlas_fractions(mesh.uv, region)
         inside = np.all((uv >= 0) & (uv <= 1), axis=(1, 2))
         points = np.floor(uv[inside] * [width, height]).astype(np.int32)  # (faces, 3, 2)
         known = fill(points, width, height)
@@ -199,7 +207,7 @@ class SkinSet:
         vertex, the coordinates of the nearest vertex on them: the colours of the wrist go on
         along the arm.
         """
-        uv = _fractions(mesh.uv, self.region)
+        uv = atlas_fractions(mesh.uv, self.region)
         inside = np.all((uv >= 0) & (uv <= 1), axis=(1, 2))  # (F,)
         if inside.all():
             return uv
@@ -220,9 +228,17 @@ class SkinSet:
         return uv
 
 
-def _fractions(
+def hand_region(mesh: RenderMesh) -> tuple[float, float, float, float]:
+    """The `SkinSet.region` that the hand takes up in the atlas, an arm elsewhere left aside."""
+    uv = mesh.uv[largest_island(mesh.uv)]
+    low, high = uv.reshape(-1, 2).min(0), uv.reshape(-1, 2).max(0)
+    return float(low[0]), float(1 - high[1]), float(high[0]), float(1 - low[1])
+
+
+def atlas_fractions(
     uv: npt.NDArray[np.float32], region: tuple[float, float, float, float]
 ) -> npt.NDArray[np.float32]:
+    """Texture fractions (..., 2), v down, of atlas coordinates (..., 2), v up."""
     left, top, right, bottom = region
     return np.stack(
         [(uv[..., 0] - left) / (right - left), (1 - uv[..., 1] - top) / (bottom - top)], axis=-1
@@ -239,7 +255,7 @@ def _drawn_over(
 ) -> list[npt.NDArray[np.float32]]:
     """Textures with lines, and a few once more with polished nails."""
     height, width = images[0].shape[:2]
-    surface = BakedSurface.bake(mesh, rest, _fractions(mesh.uv, region), (height, width))
+    surface = BakedSurface.bake(mesh, rest, atlas_fractions(mesh.uv, region), (height, width))
     drawn = []
     for number, image in enumerate(images):
         skin = image.copy()
@@ -252,22 +268,6 @@ def _drawn_over(
             painted[surface.known] += nail[:, None] * (colour - skin[surface.known])
             drawn.append(painted)
     return drawn
-
-
-def _largest_island(uv: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """(F,) faces of the largest piece of the atlas that hangs together."""
-    _, corners = np.unique(uv.reshape(-1, 2).round(6), axis=0, return_inverse=True)
-    corners = corners.reshape(-1, 3)
-    label = np.arange(corners.max() + 1)
-    while True:  # the smallest label spreads over each piece
-        lowest = label[corners].min(axis=1)
-        spread = label.copy()
-        np.minimum.at(spread, corners, lowest[:, None])
-        if (spread == label).all():
-            break
-        label = spread
-    island = label[corners[:, 0]]
-    return np.asarray(island == np.bincount(island).argmax())
 
 
 def _fill_outside(

@@ -52,7 +52,8 @@ class SetSettings:
         seed: of everything random. render: what to render with. encoding: how to write it.
 
     Raises:
-        InputError: fewer samples than shards, or no shard.
+        InputError: fewer samples than shards, or no shard; another model's hand, which is laid out
+            anew by each machine and would differ in its last bits.
     """
 
     count: int
@@ -66,6 +67,11 @@ class SetSettings:
             raise InputError(
                 f"expected at least one shard and a sample for each, got {self.count} samples in "
                 f"{self.shards} shards"
+            )
+        if self.render.other_hand is not None:
+            raise InputError(
+                f"sets on disk are of this project's hand, not of that in "
+                f"{self.render.other_hand}; render samples of it by number, or leave it out"
             )
         if self.shards > 99_999 or self.count > 999_999_999:
             raise InputError("names are made for up to 99,999 shards and 999,999,999 samples")

@@ -1,0 +1,48 @@
+"""What rendered hands are made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from handmesh.errors import InputError
+
+from .poses import ShapeShift
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What to render with, in one picklable value.
+
+    Attributes:
+        skins: folder of MakeHuman body-atlas crops with a ``crop.json``; None for made-up skins.
+        environments: folder of Radiance .hdr panoramas; None for made-up ones.
+        backgrounds: folder of photos to put behind hands; None for panoramas only.
+        crop_px: side of the stored crops.
+        margin: side of the crop over the larger side of the joints' tight box.
+        empty: share of crops without a hand.
+        shape_shift: coefficients of `HandModel.shape_names` that all hands have on top of their
+            own: other people than usual.
+        other_hand: folder with another model's hand, see `other_hand.OtherHand`: all hands have its
+            surface, shaped as ours otherwise are, and its skins. It is not in the representation,
+            by which sets on disk made without one go.
+
+    Raises:
+        InputError: both skins and another hand, which has its own.
+    """
+
+    skins: Path | None = None
+    environments: Path | None = None
+    backgrounds: Path | None = None
+    crop_px: int = 160
+    margin: float = 1.9
+    empty: float = 0.05
+    shape_shift: ShapeShift = ()
+    other_hand: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.skins is not None and self.other_hand is not None:
+            raise InputError(
+                f"the hand in {self.other_hand} has skins of its own; give it without those in "
+                f"{self.skins}"
+            )
