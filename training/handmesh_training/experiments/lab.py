@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from handmesh import Bundle
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig
+from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig, from_dict
 from handmesh.types import CROP_MARGIN, UNIT_BONE
 
 from .. import metrics
@@ -68,6 +69,8 @@ SMALL_LIGHT = LightConfig(
 SMALL_PAPER = PaperConfig(input_size=64, features=48, residuals_per_position=1, latent=128)
 CONFIGS: dict[str, NetworkConfig] = {"light": SMALL_LIGHT, "paper": SMALL_PAPER}
 RECIPE = Recipe(batch=32, warmup=100, schedule="cosine", average=0.99)
+# Of a trunk that is trained already, under a head that is not.
+STARTED = replace(RECIPE, learning_rate=1e-3)
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,16 @@ class LabSettings:
     """How large the studies are.
 
     Attributes:
-        network: "light" or "paper", in small. hands: of the first domain. shifted: of the second.
+        network: "light" or "paper", in small, from nothing. start_from: a bundle, or a checkpoint,
+            whose network takes its place: every variant begins with its trunk, the latent included,
+            and with a head from nothing. hands: of the first domain. shifted: of the second.
         validation: hands that are measured, of each. heatmap_steps, steps, tuning_steps: batches
-            of stages (a), (c), and (d) and (f). skins, environments: of the second domain; made up
-            where not given, as the first domain's are.
+            of stages (a), which a trained trunk has behind it, (c), and (d) and (f).
+        skins, environments: of the second domain; made up where not given, as the first's are.
     """
 
     network: str = "light"
+    start_from: str | None = None
     hands: int = 12_000
     shifted: int = 3_000
     validation: int = 600
@@ -124,10 +130,14 @@ class Lab:
         """
         Raises:
             InputError: the folder holds studies of another size or network.
+            BundleError, CheckpointError: of ``start_from``.
         """
         self.folder, self.settings = folder, settings
         self._claim()
-        self.config = CONFIGS[settings.network]
+        self.config, self.start, self.recipe = CONFIGS[settings.network], None, RECIPE
+        if settings.start_from is not None:
+            self.config, self.start = trained_network(settings.start_from)
+            self.recipe = STARTED
         side = self.config.input_size
         self.first = RenderSettings(crop_px=side * 5 // 4, margin=MARGIN, empty=0.0)
         self.second = replace(
@@ -192,20 +202,22 @@ class Lab:
         steps: int,
         head: HeadName = "mesh",
         prepare: Callable[[nn.Module], None] | None = None,
-        recipe: Recipe = RECIPE,
+        recipe: Recipe | None = None,
         pseudo: Path | None = None,
     ) -> Path:
         """One training; returns its checkpoint. One that is complete is not made again."""
+        recipe = self.recipe if recipe is None else recipe
         path = folder / FILE
         if path.exists() and int(read_checkpoint(path)["step"]) >= steps:
             return path
         settings = TrainSettings(
             steps, recipe, seed, 1, report=50, evaluate=steps + 1, tensorboard=False
         )
-        # A smaller share of hard cases than in earnest: hands are in the picture, the right way.
+        # Right hands, in the picture, and turned as those are that are measured.
         augment = Augmentation(
-            self.config.input_size, MARGIN, wide=0, misses=0, left=0, occluders=0.1
-        )
+            self.config.input_size, MARGIN, wide=0, misses=0, left=0, occluders=0.1,
+            upright=0, anyhow=0, rotation=0.15,
+        )  # fmt: skip
         stream = CroppedStream(
             CroppedSettings(data.folder, recipe.batch, pseudo, augment=augment), seed
         )
@@ -225,7 +237,7 @@ class Lab:
         run = Run(
             self.folder / "shared",
             self.config,
-            settings=TrainSettings(recipe=RECIPE, tensorboard=False),
+            settings=TrainSettings(recipe=self.recipe, tensorboard=False),
             pose_steps=400,
             workers=0,
         )
@@ -233,7 +245,7 @@ class Lab:
             train_pose_regressor(run)
         return run.checkpoint(POSE)
 
-    def heatmaps(self, seed: int, recipe: Recipe = RECIPE) -> Path:
+    def heatmaps(self, seed: int, recipe: Recipe) -> Path:
         """Stage (a)."""
         folder = self.folder / "shared" / f"{HEATMAPS}-{recipe.optimizer}" / f"seed{seed}"
         steps = self.settings.heatmap_steps
@@ -245,14 +257,18 @@ class Lab:
         head: HeadName = "mesh",
         weights: LossWeights = PAPER,
         name: str = "full",
-        recipe: Recipe = RECIPE,
+        recipe: Recipe | None = None,
     ) -> Path:
         """Stage (c) after (a) and (b)."""
-        heatmaps = self.heatmaps(seed, recipe)
+        recipe = self.recipe if recipe is None else recipe
+        heatmaps = self.heatmaps(seed, recipe) if self.start is None else None
 
         def prepare(network: nn.Module) -> None:
-            trained = HeatmapPart(load_network(heatmaps).network)
-            HeatmapPart(network).load_state_dict(trained.state_dict())
+            if self.start is not None:
+                starting_from(self.start, trunk_only=True)(network)
+            elif heatmaps is not None:
+                trained = HeatmapPart(load_network(heatmaps).network)
+                HeatmapPart(network).load_state_dict(trained.state_dict())
             if head == "mesh":
                 own: Any = network.pose_regressor
                 fixed: Any = load_network(self.regressor()).network.pose_regressor
@@ -314,6 +330,19 @@ class Lab:
             figures["mesh"] = float(np.linalg.norm(offsets, axis=-1).mean())
             figures["roughness"] = roughness(offsets)
         return figures
+
+
+def trained_network(name: str) -> tuple[NetworkConfig, Path]:
+    """What a network is, and its weights: a checkpoint's (.pt) or a bundle's.
+
+    Raises:
+        BundleError, CheckpointError: there is none, or it cannot be read.
+    """
+    path = Path(name)
+    if path.suffix == ".pt":
+        return load_network(path).config, path
+    bundle = Bundle.load(name)
+    return from_dict(bundle.manifest["config"]), Path(bundle.artifact("torch"))
 
 
 def roughness(offsets: NDArray[np.float64]) -> float:
