@@ -13,7 +13,11 @@ import pytest
 from handmesh.cli import main
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh_training.experiments.lab import SHIFT, Hands, Lab, LabSettings, roughness
+from handmesh.nn import build, load_weights
+from handmesh_training.checkpoint import load_network
+from handmesh_training.experiments.hands import Hands, roughness
+from handmesh_training.experiments.lab import SHIFT, Lab, LabSettings
+from handmesh_training.experiments.networks import trained_network
 from handmesh_training.experiments.study import Figures, Result, Study, Variant
 from handmesh_training.hand import HandModel
 
@@ -107,7 +111,7 @@ def test_the_second_domain_is_another_hand_where_one_is_given(
     other = Lab(tmp_path / "other", LabSettings(other_hand=folder))
 
     assert other.first == usual.first
-    assert other.second == replace(other.first, other_hand=folder)
+    assert other.second == replace(other.first, shape_shift=SHIFT, other_hand=folder)
     with pytest.raises(InputError, match="other settings"):
         Lab(tmp_path / "other", LabSettings())
 
@@ -146,3 +150,20 @@ def test_every_study_runs_from_its_command(tmp_path: Path) -> None:
     assert (tmp_path / "weak.png").stat().st_size > 10_000
     figures = json.loads((tmp_path / "table1" / "full" / "seed1" / "figures.json").read_text())
     assert {"mesh", "pose", "AUC", "roughness"} == set(figures)
+
+
+@pytest.mark.slow
+def test_variants_begin_with_a_trained_trunk(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, LabSettings(start_from="light", hands=64, validation=4, steps=1))
+
+    begun = load_network(lab.pretrained(0)).network.state_dict()
+    shipped, _ = trained_network("light")
+    network = build(shipped, Topology.default())
+    assert lab.start is not None
+    load_weights(network, lab.start, shipped, Topology.default())
+
+    assert not (tmp_path / "shared" / "heatmaps-adamw").exists()
+    for name, tensor in network.state_dict().items():
+        if name.endswith("weight") and tensor.ndim > 1 and "pose_regressor" not in name:
+            step = (begun[name] - tensor).abs().max() / tensor.abs().max()
+            assert (step > 0.1) == name.startswith("head."), name  # one step of Adam is 1e-3

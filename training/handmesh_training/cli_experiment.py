@@ -31,6 +31,12 @@ def add_experiment(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of all studies")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each")
     parser.add_argument("--network", choices=("light", "paper"), default="light")
+    parser.add_argument(
+        "--start-from",
+        metavar="PATH",
+        help="a bundle or checkpoint with whose trunk every variant begins, under a head from "
+        "nothing (default: a small network, all of it from nothing)",
+    )
     for name, value in DEFAULTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, metavar="N",
                             help=f"default {value}")  # fmt: skip

@@ -263,34 +263,38 @@ def train_weakly(run: Run, pseudo: bool = True) -> Trainer:
     return run.train(task, open_batches, prepare)
 
 
-def starting_from(path: Path) -> Prepare:
+def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
     """Begin with the weights of a checkpoint, or of a bundle's weights file. Another head takes
-    over the trunk alone.
+    over the trunk alone, and so does the same one with ``trunk_only``.
 
     Raises, when called: CheckpointError, BundleError, GraphMismatchError: weights that cannot be
     read, or of another network.
     """
 
     def prepare(network: nn.Module) -> None:
-        if path.suffix == ".safetensors":
-            config: Any = network.config
-            # A bundle is always of a network with a mesh.
-            topology = Topology.default()
-            whole = build(config, topology) if isinstance(network, HeadNetwork) else network
-            load_weights(whole, path, config, topology)
-            if isinstance(network, HeadNetwork):
-                load_trunk(network, whole.state_dict())
-            return
-        state = read_checkpoint(path)
+        weights, head = _weights_of(path, network)
+        own = network.head_name if isinstance(network, HeadNetwork) else "mesh"
         try:
-            if isinstance(network, HeadNetwork) and state.get("head", "mesh") != network.head_name:
-                load_trunk(network, _full_model(state["average"]))
+            if trunk_only or head != own:
+                load_trunk(network, _full_model(weights))
             else:
-                network.load_state_dict(state["average"])
+                network.load_state_dict(weights)
         except (InputError, RuntimeError) as error:
             raise CheckpointError(f"{path} is of another network ({error})") from error
 
     return prepare
+
+
+def _weights_of(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]:
+    """Weights of a file, and the head that they are of; a bundle's is always the mesh."""
+    if path.suffix != ".safetensors":
+        state = read_checkpoint(path)
+        return state["average"], state.get("head", "mesh")
+    config: Any = network.config
+    topology = Topology.default()
+    whole = build(config, topology)
+    load_weights(whole, path, config, topology)
+    return whole.state_dict(), "mesh"
 
 
 def _full_model(weights: dict[str, Tensor]) -> dict[str, Tensor]:

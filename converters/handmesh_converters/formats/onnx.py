@@ -18,7 +18,6 @@ from handmesh.atomic import write_atomic
 from handmesh.backends import Backend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
-from handmesh.nn.weights import LARGE
 
 from ..fold import INPUT, OUTPUTS, ExportTwin
 from ..request import Abilities, Job
@@ -31,6 +30,9 @@ ABLE = Abilities(("sparse", "polynomials", "dense"), ("fp16", "fp32"))
 # What the exporter writes itself, without converting between versions; any ONNX Runtime since 1.14
 # reads it.
 OPSET = 18
+# Elements from which on a weight is halved. Those of 1,024 to 4,096 are a hundredth of all bytes
+# and a third of the error: with them `light` is off by 0.44 mm at worst, without by 0.31.
+HALVED_FROM = 4096
 
 
 def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def _halve(model: Any, learned: Set[str]) -> None:
         wide = numpy_helper.to_array(constant)
         with np.errstate(over="ignore"):
             half = wide.astype(np.float16)
-        if wide.size < LARGE or not np.isfinite(half).all():
+        if wide.size < HALVED_FROM or not np.isfinite(half).all():
             continue
         name = constant.name
         constant.CopyFrom(numpy_helper.from_array(half, f"{name}.fp16"))

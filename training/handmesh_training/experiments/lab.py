@@ -23,8 +23,7 @@ from torch import nn
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig
-from handmesh.types import CROP_MARGIN, UNIT_BONE
+from handmesh.types import CROP_MARGIN
 
 from .. import metrics
 from ..augment import Augmentation
@@ -44,6 +43,8 @@ from ..stages import HEATMAPS, POSE, Run, starting_from, train_pose_regressor
 from ..stand_in import DepthSensor, RenderedSamples
 from ..tasks import HeatmapPart, full_task, heatmap_task
 from ..train import Task, Trainer, TrainSettings
+from .hands import Hands, roughness
+from .networks import CONFIGS, RECIPE, STARTED, trained_network
 
 MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
 # What a training took, beside its checkpoint; of its last part, if it was stopped.
@@ -54,38 +55,24 @@ TRAINING, SHIFTED_TRAINING, VALIDATION, SHIFTED_VALIDATION = 101, 202, 303, 404
 # hands than the first has.
 SHIFT = (("finger_length", -0.9), ("finger_diameter", 1.2), ("hand_scale", -0.4), ("weight", 0.8))
 
-# A tenth of the networks that are shipped: the comparison is between ways of training.
-SMALL_LIGHT = LightConfig(
-    input_size=64,
-    stages=(
-        StageConfig("fused", 24, 1, 2.0),
-        StageConfig("fused", 32, 2, 2.0),
-        StageConfig("separable", 64, 3, 3.0),
-        StageConfig("separable", 96, 2, 3.0),
-    ),
-    pyramid_channels=(24, 32, 48),
-    pyramid_depth=(1, 1, 1),
-    latent=128,
-)
-SMALL_PAPER = PaperConfig(input_size=64, features=48, residuals_per_position=1, latent=128)
-CONFIGS: dict[str, NetworkConfig] = {"light": SMALL_LIGHT, "paper": SMALL_PAPER}
-RECIPE = Recipe(batch=32, warmup=100, schedule="cosine", average=0.99)
-
 
 @dataclass(frozen=True)
 class LabSettings:
     """How large the studies are.
 
     Attributes:
-        network: "light" or "paper", in small. hands: of the first domain. shifted: of the second.
+        network: "light" or "paper", in small, from nothing. start_from: a bundle, or a checkpoint,
+            whose network takes its place: every variant begins with its trunk, the latent included,
+            and with a head from nothing. hands: of the first domain. shifted: of the second.
         validation: hands that are measured, of each. heatmap_steps, steps, tuning_steps: batches
-            of stages (a), (c), and (d) and (f). skins, environments: of the second domain; made up
-            where not given, as the first domain's are.
+            of stages (a), which a trained trunk has behind it, (c), and (d) and (f).
+        skins, environments: of the second domain; made up where not given, as the first's are.
         other_hand: of the second domain, with its own skins, see `other_hand.OtherHand`; None for
-            this project's, of another build.
+            this project's.
     """
 
     network: str = "light"
+    start_from: str | None = None
     hands: int = 12_000
     shifted: int = 3_000
     validation: int = 600
@@ -97,31 +84,6 @@ class LabSettings:
     other_hand: Path | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Hands:
-    """N hands to be measured on: pictures at the network's input size, cameras and the truth.
-
-    Attributes:
-        images: (N, S, S, 3) uint8. intrinsics: (N, 4) float64 fx, fy, cx, cy.
-        joints_m: (N, 21, 3), vertices_m: (N, V, 3) float64, camera frame.
-    """
-
-    images: NDArray[np.uint8]
-    intrinsics: NDArray[np.float64]
-    joints_m: NDArray[np.float64]
-    vertices_m: NDArray[np.float64]
-
-    def lift(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N, P, 3) of (u, v, d) to metres; root depth and scale given (section 5.1)."""
-        start, end = UNIT_BONE
-        bone = np.linalg.norm(self.joints_m[:, end] - self.joints_m[:, start], axis=-1)
-        z = self.joints_m[:, :1, 2] + points[..., 2] * bone[:, None]  # (N, P)
-        pixel = points[..., :2] * self.images.shape[1] - 0.5
-        lens = self.intrinsics[:, None]
-        xy = (pixel - lens[..., 2:]) / lens[..., :2] * z[..., None]
-        return np.concatenate([xy, z[..., None]], axis=-1)
-
-
 class Lab:
     """Sets and trainings in a folder, made when they are first asked for."""
 
@@ -130,16 +92,20 @@ class Lab:
         Raises:
             InputError: the folder holds studies of another size or network; both skins and another
                 hand, or a folder that holds no such hand.
+            BundleError, CheckpointError: of ``start_from``.
         """
         self.folder, self.settings = folder, settings
-        self.config = CONFIGS[settings.network]
+        self.config, self.start, self.recipe = CONFIGS[settings.network], None, RECIPE
+        if settings.start_from is not None:
+            self.config, self.start = trained_network(settings.start_from)
+            self.recipe = STARTED
         side = self.config.input_size
         self.first = RenderSettings(crop_px=side * 5 // 4, margin=MARGIN, empty=0.0)
         self.second = replace(
             self.first,
             skins=settings.skins,
             environments=settings.environments,
-            shape_shift=SHIFT if settings.other_hand is None else (),
+            shape_shift=SHIFT,
             other_hand=settings.other_hand,
         )
         if settings.other_hand is not None:
@@ -207,20 +173,22 @@ class Lab:
         steps: int,
         head: HeadName = "mesh",
         prepare: Callable[[nn.Module], None] | None = None,
-        recipe: Recipe = RECIPE,
+        recipe: Recipe | None = None,
         pseudo: Path | None = None,
     ) -> Path:
         """One training; returns its checkpoint. One that is complete is not made again."""
+        recipe = self.recipe if recipe is None else recipe
         path = folder / FILE
         if path.exists() and int(read_checkpoint(path)["step"]) >= steps:
             return path
         settings = TrainSettings(
             steps, recipe, seed, 1, report=50, evaluate=steps + 1, tensorboard=False
         )
-        # A smaller share of hard cases than in earnest: hands are in the picture, the right way.
+        # Right hands, in the picture, and turned as those are that are measured.
         augment = Augmentation(
-            self.config.input_size, MARGIN, wide=0, misses=0, left=0, occluders=0.1
-        )
+            self.config.input_size, MARGIN, wide=0, misses=0, left=0, occluders=0.1,
+            upright=0, anyhow=0, rotation=0.15,
+        )  # fmt: skip
         stream = CroppedStream(
             CroppedSettings(data.folder, recipe.batch, pseudo, augment=augment), seed
         )
@@ -240,7 +208,7 @@ class Lab:
         run = Run(
             self.folder / "shared",
             self.config,
-            settings=TrainSettings(recipe=RECIPE, tensorboard=False),
+            settings=TrainSettings(recipe=self.recipe, tensorboard=False),
             pose_steps=400,
             workers=0,
         )
@@ -248,7 +216,7 @@ class Lab:
             train_pose_regressor(run)
         return run.checkpoint(POSE)
 
-    def heatmaps(self, seed: int, recipe: Recipe = RECIPE) -> Path:
+    def heatmaps(self, seed: int, recipe: Recipe) -> Path:
         """Stage (a)."""
         folder = self.folder / "shared" / f"{HEATMAPS}-{recipe.optimizer}" / f"seed{seed}"
         steps = self.settings.heatmap_steps
@@ -260,14 +228,18 @@ class Lab:
         head: HeadName = "mesh",
         weights: LossWeights = PAPER,
         name: str = "full",
-        recipe: Recipe = RECIPE,
+        recipe: Recipe | None = None,
     ) -> Path:
         """Stage (c) after (a) and (b)."""
-        heatmaps = self.heatmaps(seed, recipe)
+        recipe = self.recipe if recipe is None else recipe
+        heatmaps = self.heatmaps(seed, recipe) if self.start is None else None
 
         def prepare(network: nn.Module) -> None:
-            trained = HeatmapPart(load_network(heatmaps).network)
-            HeatmapPart(network).load_state_dict(trained.state_dict())
+            if self.start is not None:
+                starting_from(self.start, trunk_only=True)(network)
+            elif heatmaps is not None:
+                trained = HeatmapPart(load_network(heatmaps).network)
+                HeatmapPart(network).load_state_dict(trained.state_dict())
             if head == "mesh":
                 own: Any = network.pose_regressor
                 fixed: Any = load_network(self.regressor()).network.pose_regressor
@@ -329,16 +301,3 @@ class Lab:
             figures["mesh"] = float(np.linalg.norm(offsets, axis=-1).mean())
             figures["roughness"] = roughness(offsets)
         return figures
-
-
-def roughness(offsets: NDArray[np.float64]) -> float:
-    """Mean length of what Eq. (5) squares, for (N, V, 3) offsets from the truth: a vertex's offset
-    less the mean of its neighbours'."""
-    faces = Topology.default().faces
-    count = offsets.shape[1]
-    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
-    near = np.zeros((count, count))
-    near[pairs[:, 0], pairs[:, 1]] = 1
-    near /= near.sum(axis=1, keepdims=True)
-    return float(np.linalg.norm(offsets - near @ offsets, axis=-1).mean())

@@ -12,7 +12,8 @@ from handmesh.atomic import write_atomic
 
 from ..datasets.sample import Sample
 from ..preview import GUTTER, PAPER, contact_sheet
-from .lab import Hands, Lab
+from .hands import Hands
+from .lab import Lab
 from .tables import weak_checkpoints
 
 TILE, CAPTION = 200, 28

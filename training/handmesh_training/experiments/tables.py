@@ -14,7 +14,7 @@ from ..recipe import PAPER as PAPER_RECIPE
 from ..stages import starting_from
 from ..tasks import full_task, weak_task
 from ..weak_losses import WITH_POSE, WITHOUT_POSE, WeakWeights
-from .lab import COST, RECIPE, Lab
+from .lab import COST, Lab
 from .study import Figures, Study, Variant
 
 MESH_AND_POSE = {"mesh": "mm", "pose": "mm"}
@@ -131,10 +131,10 @@ def recipes(lab: Lab) -> Study:
     """The paper's RMSprop beside AdamW, warm-up, cosine, averaging and bfloat16."""
 
     def variant(name: str, recipe_name: str) -> Variant:
-        recipe = PAPER_RECIPE if recipe_name == "paper" else RECIPE
+        recipe = PAPER_RECIPE if recipe_name == "paper" else lab.recipe
 
         def run(_: Path, seed: int) -> Figures:
-            label = "full" if recipe == RECIPE else "full-rmsprop"
+            label = "full" if recipe == lab.recipe else "full-rmsprop"
             checkpoint = lab.pretrained(seed, name=label, recipe=recipe)
             errors = lab.errors(checkpoint)
             figures = {key: errors[key] for key in MESH_AND_POSE}

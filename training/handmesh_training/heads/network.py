@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,17 +69,19 @@ class HeadNetwork(nn.Module):
         return self.head.parameters()
 
 
-def load_trunk(network: HeadNetwork, full_model: Mapping[str, Tensor]) -> None:
+def load_trunk(network: nn.Module, full_model: Mapping[str, Tensor]) -> None:
     """Copy a trained full model's trunk: the start of "Full model, task transfer" (section 5.4).
 
     Args:
-        network: whose trunk is overwritten; its head stays as it is.
+        network: whose trunk is overwritten; its head stays as it is. Under another head, or a full
+            model.
         full_model: `state_dict` of a network made by `handmesh.nn.build` with the same config.
 
     Raises:
         InputError: not the weights of such a network; nothing is copied then.
     """
-    own = network.trunk.state_dict()
+    trunk: nn.Module = network.trunk if isinstance(network, HeadNetwork) else network
+    own = {name: t for name, t in trunk.state_dict().items() if not name.startswith("head.")}
     given = {name: t for name, t in full_model.items() if not name.startswith("head.")}
     other = sorted(
         name
@@ -86,9 +89,10 @@ def load_trunk(network: HeadNetwork, full_model: Mapping[str, Tensor]) -> None:
         if name not in own or name not in given or own[name].shape != given[name].shape
     )
     if other:
+        config: Any = network.config
         raise InputError(
-            f"expected the weights of a full model with the same {network.config.name} trunk, got "
+            f"expected the weights of a full model with the same {config.name} trunk, got "
             f"others for {len(other)} tensors, {other[0]!r} the first of them; build both networks "
             "from one config"
         )
-    network.trunk.load_state_dict(given)
+    trunk.load_state_dict(given, strict=False)  # all but a full model's head
