@@ -44,7 +44,7 @@ TRAINING = [
     "tensorboard>=2.17",
     "tqdm>=4.66",
 ]
-BENCH = [*ONNX_EXPORT, "pytest>=8", "pytest-benchmark>=5"]
+BENCH = [*ONNX_EXPORT, "pytest>=8", "pytest-benchmark>=5", "tqdm>=4.66"]
 DEV = [
     *ONNX_EXPORT,
     "matplotlib>=3.9",

@@ -110,6 +110,6 @@ def _facts(task: str, bundle: Bundle, backend: str, threads: int) -> dict[str, A
         "threads": threads,
         "precision": artifact.get("precision", "unknown"),
         "image_size": bundle.image_size,
-        "artifact_bytes": bundle.artifact(backend).stat().st_size,
+        "artifact_bytes": bundle.size_of(backend),
         "parity": artifact.get("parity", "not stated"),
     }

@@ -16,6 +16,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import BackendUnavailable, ExportError, InputError, MissingExtra
 from handmesh.imaging import decode
 
+from . import cli_exports
 from .candidates import locate, network_candidate, predict_candidate, reference_photo
 from .device import describe, peak_memory_mib
 from .protocol import Candidate, Protocol, measure
@@ -26,7 +27,8 @@ DEFAULT_PHOTO = Path("examples/photos/pointing.jpg")
 
 
 def add_commands(commands: Any) -> None:
-    """Add `bench` to argparse's sub-parsers."""
+    """Add `bench` and `compare-exports` to argparse's sub-parsers."""
+    cli_exports.add_commands(commands)
     parser = commands.add_parser(
         "bench",
         help="measure latency on this machine",

@@ -1,0 +1,129 @@
+"""The graph decoder alone, by form: latency in ONNX Runtime, and bytes of the T_k constants."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from handmesh import Bundle
+from handmesh.errors import ExportError
+from handmesh_converters.export import load_bundle
+from handmesh_converters.fold import FoldedHead, fold
+from handmesh_converters.forms import Dense, GraphForm, Polynomials, Recurrence
+
+from .protocol import Candidate, Percentiles, Protocol, Run, measure
+
+__all__ = ["FORMS", "Decoder", "compare_decoders", "to_markdown"]
+
+FORMS: tuple[GraphForm, ...] = (
+    Recurrence(),
+    Recurrence(1),
+    Polynomials(),
+    Polynomials(merge_unpooling=False),
+    Dense(),
+    Dense(merge_unpooling=False),
+)
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One form of the decoder.
+
+    Attributes:
+        form: in words. constant_bytes: of all T_k or L together, and of indices into them, in
+            float32 and int64; equal ones count once, as in an artifact.
+        latency: milliseconds of one latent vector to vertices and joints, one thread.
+    """
+
+    form: str
+    weight_bytes: int
+    index_bytes: int
+    latency: Percentiles
+
+
+class _Head(nn.Module):
+    """A folded head by itself: latent (B, F) and joints (B, 21, 2), or the latent alone."""
+
+    def __init__(self, head: FoldedHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        vertices, joints = self.head(*inputs)
+        return vertices, joints
+
+
+def compare_decoders(bundle: Bundle, protocol: Protocol) -> list[Decoder]:
+    """Every form of a bundle's decoder, timed in one interleaved run at batch 1 and one thread."""
+    network = load_bundle(bundle)
+    heads = [fold(network, form).head for form in FORMS]
+    anchored = bool(getattr(network.config, "anchor_to_heatmaps", False))
+    loaders = [_loader(head, anchored) for head in heads]
+    candidates = [Candidate(str(i), load) for i, load in enumerate(loaders)]
+    measured = measure(candidates, protocol)
+    return [
+        Decoder(form.describe(), *graph_constants(head), found.total)
+        for form, head, found in zip(FORMS, heads, measured, strict=True)
+    ]
+
+
+def graph_constants(head: FoldedHead) -> tuple[int, int]:
+    """Bytes of weights and of indices, see `Decoder`."""
+    different = {
+        (tuple(buffer.shape), buffer.numpy().tobytes()): buffer
+        for convolution in head.convolutions
+        for buffer in convolution.buffers()
+    }
+    weights = sum(b.nbytes for b in different.values() if b.is_floating_point())
+    return weights, sum(b.nbytes for b in different.values()) - weights
+
+
+def _loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:
+    width = head.expand.in_features
+    inputs = [torch.randn(1, width, generator=torch.Generator().manual_seed(0))]
+    if anchored:
+        inputs.append(torch.full((1, 21, 2), 0.5))
+    names = ["latent", "joints_uv"][: len(inputs)]
+    with warnings.catch_warnings():  # of deprecations inside the exporter
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Head(head).eval(), tuple(inputs), input_names=names, opset_version=OPSET,
+            dynamo=True, verbose=False,
+        )  # fmt: skip
+    if program is None:
+        raise ExportError("torch's exporter returned nothing; install the pinned torch")
+    model = program.model_proto.SerializeToString()
+    feed = {name: np.asarray(value) for name, value in zip(names, inputs, strict=True)}
+
+    def load() -> Run:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+
+        def run() -> None:
+            session.run(None, feed)
+
+        return run
+
+    return load
+
+
+def to_markdown(decoders: Sequence[Decoder]) -> str:
+    """A table; ratios are to the first row."""
+    lines = [
+        "| form | weights, KB | indices, KB | p50 ms | p90 ms | to the first |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    first = decoders[0].latency.p50
+    for d in decoders:
+        bytes_ = f"{d.weight_bytes / 1024:.0f} | {d.index_bytes / 1024:.0f}"
+        p50, p90 = d.latency.p50, d.latency.p90
+        lines.append(f"| {d.form} | {bytes_} | {p50:.2f} | {p90:.2f} | {p50 / first:.2f} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,90 @@
+"""The tables of exports: what is tried, what is refused, what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from handmesh import Bundle
+from handmesh.graph import Topology
+from handmesh_benchmarks import decoders, exports
+from handmesh_benchmarks.protocol import Percentiles, Protocol
+from handmesh_benchmarks.random_weights import random_bundle
+from handmesh_converters import formats
+from handmesh_converters.fold import fold
+from handmesh_converters.forms import Dense, Polynomials, Recurrence
+from handmesh_converters.request import Abilities, Request
+
+ABLE = Abilities(
+    ("sparse", "dense"),
+    ("fp16", "fp32"),
+    {"palette": (("fp16",), ""), "sparse-constants": (("fp32",), "")},
+)
+SHORT = Protocol(min_runs=1, min_seconds=0, warmup_runs=0, rounds=1)
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundles") / "light"
+    return random_bundle(folder, Topology.default(), "light", export=())
+
+
+def test_everything_is_tried_the_default_first() -> None:
+    assert exports.requests(ABLE) == [
+        Request("sparse", "fp16"),
+        Request("sparse", "fp32"),
+        Request("dense", "fp16"),
+        Request("dense", "fp32"),
+        Request("sparse", "fp16", ("palette",)),
+        Request("dense", "fp32", ("sparse-constants",)),
+    ]
+    assert exports.requests(ABLE, everything=False) == [
+        Request("sparse", "fp16"),
+        Request("sparse", "fp32"),
+        Request("dense", "fp16"),
+    ]
+
+
+def test_rows_are_measured_and_marked(
+    light: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats.load("onnx"), "ABLE", Abilities(("sparse",), ("fp16", "fp32")))
+
+    rows, missing = exports.compare([light], tmp_path, SHORT, ["onnx"])
+
+    assert missing == []
+    halved, exact = rows
+    assert (halved.default, exact.default) == (True, False)
+    assert exact.kept
+    assert exact.parity.mm.worst < 0.05
+    assert halved.bytes < 0.6 * exact.bytes
+    assert all(row.p50_ms is not None and row.p50_ms > 0 for row in rows)
+    table = exports.to_markdown(rows).splitlines()
+    assert len(table) == 4
+    assert table[2].startswith("| light | **onnx** | sparse | fp16 |")
+    assert "default" in table[2]
+
+
+def test_constants_are_counted_by_content(light: Bundle) -> None:
+    from handmesh_converters.export import load_bundle
+
+    network = load_bundle(light)
+    nodes = (291, 1036)
+    # Dense and merged: T_k U or T_k of four convolutions, K = 3 terms each.
+    dense = 4 * 3 * (nodes[0] * 80 + nodes[0] ** 2 + nodes[1] * nodes[0] + nodes[1] ** 2)
+    weights, indices = decoders.graph_constants(fold(network, Dense()).head)
+    assert indices == 0
+    assert weights == pytest.approx(dense, rel=0.05)
+
+    sparse, _ = decoders.graph_constants(fold(network, Recurrence()).head)
+    explicit, _ = decoders.graph_constants(fold(network, Polynomials()).head)
+    assert sparse < 300 * 1024 < explicit < weights / 10
+
+
+def test_ratios_are_to_the_first() -> None:
+    made = [
+        decoders.Decoder(name, 2048, 1024, Percentiles(p50, 2 * p50, 3 * p50))
+        for name, p50 in (("one", 2.0), ("other", 5.0))
+    ]
+    assert decoders.to_markdown(made).splitlines()[-1] == "| other | 2 | 1 | 5.00 | 10.00 | 2.50 |"
