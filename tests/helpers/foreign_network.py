@@ -123,8 +123,17 @@ def pose_shapes(w: Widths) -> Shapes:
     yield from _linear("fc.fc_2.fc", w.hidden, 20)
 
 
+_GAINS = {
+    ".conv3.": 0.3,
+    "tmpOut.": 0.1,
+    "feat_net.reg_": 0.5,
+    "mesh_net.cl.3": 0.3,
+    "fc.fc_2": 0.3,
+}
+
+
 def random_states(widths: Widths, seed: int = 0) -> States:
-    """Tensors of a size that keeps signals alive through the whole network."""
+    """Tensors that keep signals alive through the whole network, and end in the size of a hand."""
     generator = torch.Generator().manual_seed(seed)
 
     def made(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -133,6 +142,7 @@ def random_states(widths: Widths, seed: int = 0) -> States:
         if name.endswith("running_var"):
             return torch.rand(shape, generator=generator) + 0.5
         noise = torch.randn(shape, generator=generator)
+        noise *= next((gain for part, gain in _GAINS.items() if part in name), 1.0)
         if len(shape) == 1:
             return 1 + 0.2 * noise if name.endswith("weight") else 0.3 * noise
         return noise * (1.0 / noise[0].numel()) ** 0.5

@@ -107,9 +107,7 @@ def _indices(path: Any, arrays: dict[str, Any], name: str) -> NDArray[np.int64]:
 
 def _masks(finest: Mask) -> list[Mask]:
     """Per level, which nodes are real: those with a real child."""
-    return [
-        np.logical_or.reduce(finest.reshape(count, -1), axis=1) for count in LEVEL_NODE_COUNTS
-    ]
+    return [np.logical_or.reduce(finest.reshape(count, -1), axis=1) for count in LEVEL_NODE_COUNTS]
 
 
 def _laplacian(path: Any, arrays: dict[str, Any], count: int) -> Array:
