@@ -84,7 +84,12 @@ def _export(args: argparse.Namespace) -> int:
     except ParityError as error:
         print(f"handmesh: {error}", file=sys.stderr)
         return CHECK_FAILED
-    print(written.render())
+    for name in chosen:
+        entry = written.bundle.artifacts[name]
+        size = written.bundle.size_of(name) / 1e6
+        nodes = f", {entry['nodes']} nodes" if "nodes" in entry else ""
+        print(f"{written.bundle.folder / entry['path']}: {size:.2f} MB{nodes}")
+        print(f"  {written.parity[name].render()}")
     return 0
 
 

@@ -63,17 +63,6 @@ class Written:
     bundle: Bundle
     parity: Mapping[str, Parity]
 
-    def render(self) -> str:
-        """Two lines a format: the file and its size, and the proof."""
-        lines = []
-        for name, parity in self.parity.items():
-            entry = self.bundle.artifacts[name]
-            nodes = f", {entry['nodes']} nodes" if "nodes" in entry else ""
-            size = self.bundle.size_of(name) / 1e6
-            lines.append(f"{self.bundle.folder / entry['path']}: {size:.2f} MB{nodes}")
-            lines.append(f"  {parity.render()}")
-        return "\n".join(lines)
-
 
 def write_bundle(
     network: Network,
