@@ -24,8 +24,8 @@ def add_import(commands: Any) -> None:
         "import",
         help="make a bundle of a checkpoint in the layout of the paper's authors",
         description="The files are yours to bring and to have a licence for. All of their tensors "
-        "must match by name and shape; nothing is imported in part. The bundle has its own graph, and "
-        "no artifact yet: `handmesh export` makes them.",
+        "must match by name and shape; nothing is imported in part. The bundle has its own graph, "
+        "and no artifact yet: `handmesh export` makes them.",
     )
     for option, what in _FILES.items():
         parser.add_argument(f"--{option}", type=Path, required=True, metavar="FILE", help=what)
@@ -35,7 +35,8 @@ def add_import(commands: Any) -> None:
         required=True,
         metavar="FILE",
         help=".npz with `images`, crops (N, 256, 256, 3) uint8 RGB of right hands, on "
-        "which artifacts will be proven, and `labels`, (N, 21, 3) true (u, v, d) of the joints, if they are known",
+        "which artifacts will be proven, and `labels`, (N, 21, 3) true (u, v, d) of the joints, "
+        "if they are known",
     )
     parser.add_argument(
         "--card",
