@@ -1,20 +1,17 @@
-"""The sub-command `handmesh export`."""
+"""The sub-commands `handmesh export` and `handmesh import`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handmesh.errors import InputError, MissingExtra, ParityError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from .cli_import import add_import
 
+if TYPE_CHECKING:
     from .export import Written
     from .fold import Network
     from .request import Request
@@ -23,7 +20,8 @@ CHECK_FAILED = 1
 
 
 def add_commands(commands: Any) -> None:
-    """Add `export` to argparse's sub-parsers."""
+    """Add `export` and `import` to argparse's sub-parsers."""
+    add_import(commands)
     parser = commands.add_parser(
         "export",
         help="make artifacts for other runtimes, each proven against the network",
@@ -114,13 +112,14 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
     from handmesh.graph import Topology
 
     from .export import LICENCES, load_checkpoint, write_bundle
+    from .reading import read_card, read_crops
 
     for option in ("reference", "out"):
         if getattr(args, option) is None:
             raise InputError(f"--checkpoint needs --{option}")
     request = _request(args, chosen)
-    card = _read_card(args.card) if args.card else {}
-    crops, labels = _read_crops(args.reference)
+    card = read_card(args.card) if args.card else {}
+    crops, labels = read_crops(args.reference)
     topology = Topology.default()
     network, run = load_checkpoint(args.checkpoint, topology)
     if args.explain:
@@ -171,32 +170,3 @@ def _explain(network: Network, request: Request, chosen: list[str]) -> None:
     graphs = (request.resolve(name, formats.load(name).ABLE)[0] for name in chosen)
     for graph in dict.fromkeys(graphs):
         print(explain(fold(network, form_named(graph))).render())
-
-
-def _read_crops(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["images"], file["labels"] if "labels" in file.files else None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as cause:
-        raise InputError(
-            f"{path} is not an .npz file with an array `images` ({type(cause).__name__}: {cause})"
-        ) from cause
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise InputError(f"cannot read {path} as JSON: {cause}") from cause
-    known = {"provenance", "licences"}
-    if (
-        not isinstance(card, dict)
-        or set(card) - known
-        or not all(isinstance(value, dict) for value in card.values())
-    ):
-        raise InputError(
-            f"{path} must hold an object with objects under `provenance` and `licences` only"
-        )
-    return card

@@ -6,7 +6,7 @@ What differs from the network that was trained:
 - batch norm folded (in float64) into the convolution before it, in the trunk and on the graph;
 - graph convolutions as constants, in the form that was asked for (see `forms`);
 - the linear pose regressor as one affine map of the vertices, which also gives the wrist's depth
-  that is subtracted from all others;
+  that is subtracted from all others; one with max pooling stays a graph CNN of four convolutions;
 - vertices in the template's order, without padding nodes or a permutation of them.
 """
 
@@ -25,8 +25,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from handmesh.errors import ExportError
 from handmesh.nn import LightNetwork, PaperNetwork
 from handmesh.nn.config import JOINT_COUNT
-from handmesh.nn.graph_head import GraphHead
-from handmesh.nn.graph_layers import ChebConv, NodeLevel
+from handmesh.nn.graph_head import GraphHead, MaxPoseRegressor
+from handmesh.nn.graph_layers import POOLING, ChebConv, NodeLevel
 
 from .forms import ConvSpec, GraphForm, Recurrence
 
@@ -68,7 +68,12 @@ class FoldedHead(nn.Module):
         self.convolutions = nn.ModuleList(form.convolution(spec) for spec in specs)
         self.register_buffer("row_of_vertex", decoder.row_of_vertex.clone(), persistent=False)
         self.register_buffer("blend", head.blend.clone(), persistent=False)
-        self.joints = _joint_map(head)
+        regressor = head.pose_regressor
+        self.joints: nn.Module = (
+            _MaxPose(regressor, form)
+            if isinstance(regressor, MaxPoseRegressor)
+            else _centred(*copy.deepcopy(regressor).cpu().double().affine())
+        )
 
     def forward(self, latent: Tensor, joints_uv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent (B, F) and joints (B, 21, 2) to vertices (B, V, 3) and joints (B, 21, 3)."""
@@ -81,6 +86,45 @@ class FoldedHead(nn.Module):
             vertices = vertices + self.blend @ F.pad(joints_uv, (0, 1))
         mapped = self.joints(vertices.flatten(1)).unflatten(1, (JOINT_COUNT + 1, 3))
         return vertices - mapped[:, JOINT_COUNT:], mapped[:, :JOINT_COUNT]
+
+
+class _MaxPose(nn.Module):
+    """`MaxPoseRegressor` for running: vertices (B, V * 3) to what `_centred` gives, (B, 66)."""
+
+    children_of_middle: Tensor
+    children_of_coarse: Tensor
+
+    def __init__(self, regressor: MaxPoseRegressor, form: GraphForm) -> None:
+        super().__init__()
+        fine, middle = regressor.fine, regressor.middle
+        # Taking the vertices in the nodes' order is what a convolution otherwise unpools by.
+        order = regressor.vertex_of_row.cpu().numpy()
+        specs = [
+            _spec(regressor.conv1, fine, parents=order),
+            _spec(regressor.conv2, fine),
+            _spec(regressor.conv3, middle, parents=np.arange(middle.node_count)),
+            _spec(regressor.conv4, middle),
+        ]
+        self.convolutions = nn.ModuleList(form.convolution(spec) for spec in specs)
+        for name in ("children_of_middle", "children_of_coarse"):
+            self.register_buffer(name, getattr(regressor, name).flatten(), persistent=False)
+        fc1, fc2 = (copy.deepcopy(fc).cpu().double() for fc in (regressor.fc1, regressor.fc2))
+        self.last = _centred(
+            (fc2.weight @ fc1.weight).detach(), (fc2.weight @ fc1.bias + fc2.bias).detach()
+        )
+
+    def forward(self, vertices: Tensor) -> Tensor:
+        conv1, conv2, conv3, conv4 = self.convolutions
+        x = F.pad(vertices.unflatten(1, (-1, 3)), (0, 0, 0, 1))  # (B, V + 1, 3)
+        x = _max_of_four(conv2(conv1(x)), self.children_of_middle)
+        x = _max_of_four(conv4(conv3(x)), self.children_of_coarse)
+        y: Tensor = self.last(x.flatten(1))
+        return y
+
+
+def _max_of_four(x: Tensor, children: Tensor) -> Tensor:
+    """Node features (B, M, C), the children (P * 4,) of P nodes: (B, P, C)."""
+    return x.index_select(1, children).unflatten(1, (-1, POOLING)).amax(dim=2)
 
 
 class ExportTwin(nn.Module):
@@ -171,8 +215,12 @@ def _spec(
     norm: nn.BatchNorm1d | None = None,
     unpool: bool = False,
     offset: tuple[float, ...] | None = None,
+    parents: NDArray[np.int64] | None = None,
 ) -> ConvSpec:
-    """A convolution's numbers, with the norm after it and a constant offset folded in."""
+    """A convolution's numbers, with the norm after it and a constant offset folded in.
+
+    Each node's input is that of its parent with `unpool`, of any node by `parents`.
+    """
     weight = conv.weight.detach().double().view(conv.channels_out, conv.order, conv.channels_in)
     theta = _array(weight.permute(1, 2, 0))  # (K, C_in, C_out)
     bias = np.zeros(conv.channels_out) if conv.bias is None else _array(conv.bias)
@@ -186,20 +234,19 @@ def _spec(
     if offset is not None:
         bias = bias + np.array(offset)
     laplacian = _array(level.laplacian().to_dense())
-    parents = level.parents.cpu().numpy().astype(np.int64) if unpool else None
+    if unpool:
+        parents = level.parents.cpu().numpy().astype(np.int64)
     return ConvSpec(laplacian, theta, bias, parents)
 
 
-def _joint_map(head: GraphHead) -> nn.Linear:
-    """Vertices (B, V * 3) to joints with the wrist's depth at 0, and the vector to subtract from
-    every point, (0, 0, wrist depth): (B, 66)."""
-    regressor = copy.deepcopy(head.pose_regressor).cpu().double()
-    weight, bias = regressor.affine()  # (63, V * 3), (63,)
+def _centred(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Of a map to joints, weight (63, N) and bias (63,), the one to joints with the wrist's depth
+    at 0, and the vector to subtract from every point, (0, 0, wrist depth): (B, N) to (B, 66)."""
     joined = torch.cat([weight, bias[:, None]], dim=1)
     wrist = torch.zeros_like(joined[:3])
     wrist[2] = joined[_WRIST_DEPTH]
     centred = joined - wrist.repeat(JOINT_COUNT, 1)
-    both = torch.cat([centred, wrist])  # (66, V * 3 + 1)
+    both = torch.cat([centred, wrist])  # (66, N + 1)
     linear = nn.Linear(both.shape[1] - 1, both.shape[0])
     linear.weight.data, linear.bias.data = both[:, :-1].float(), both[:, -1].float()
     return linear

@@ -258,6 +258,14 @@ def graph_level(
     lambda_max = round(float(np.linalg.eigvalsh(laplacian)[-1]), 6)
     rescaled = np.round(2.0 * laplacian / lambda_max - np.eye(count), 6)
     rescaled[~mask] = 0.0  # features of fake nodes are zero, and stay so through every T_k
+    return ell_level(mask, rescaled, lambda_max)
+
+
+def ell_level(
+    mask: NDArray[np.bool_], rescaled: NDArray[np.float64], lambda_max: float
+) -> GraphLevel:
+    """A level in ELL form of its mask (N,) and its rescaled Laplacian (N, N), which is kept."""
+    count = len(mask)
     used = rescaled != 0
     width = int(used.sum(axis=1).max())
     neighbours = np.repeat(np.arange(count, dtype=np.int32)[:, None], width, axis=1)  # (N, K)

@@ -17,7 +17,7 @@ from handmesh.graph import Topology
 from handmesh.nn import LightConfig, LightNetwork, NetworkConfig, PaperNetwork
 from handmesh_converters.explain import explain
 from handmesh_converters.fold import FoldedHead, fold
-from handmesh_converters.forms import Recurrence
+from handmesh_converters.forms import FORMS, GraphForm, Recurrence
 
 Network = LightNetwork | PaperNetwork
 Crops = Callable[..., NDArray[np.uint8]]
@@ -101,6 +101,27 @@ def test_one_affine_map_equals_the_pose_regressor(light: LightNetwork, frozen: b
     torch.testing.assert_close(mapped[:, 21, 2:], wrist_depth, rtol=0, atol=1e-5)
     assert mapped[:, 21, :2].abs().max() == 0
     assert mapped[:, 0, 2].abs().max() == 0, "the wrist's depth must be 0 exactly"
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_twin_with_max_pooling_and_highest_points(
+    form: GraphForm, paper: PaperNetwork, make_network: MakeNetwork, random_crops: Crops
+) -> None:
+    decoder = dataclasses.replace(
+        paper.config.decoder, pose_pooling="max", pose_template_prior=False
+    )
+    config = dataclasses.replace(paper.config, decoder=decoder, uv_from_heatmaps=True)
+    network = make_network(config)
+    nn.init.normal_(network.pose_regressor.conv2.bias)
+    nn.init.normal_(network.pose_regressor.conv4.bias)
+    images = torch.from_numpy(random_crops(3))
+
+    with torch.inference_mode():
+        found = fold(network, form)(images)
+
+    for got, wanted in zip(found, _expected(network, images), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    assert found[1][:, 0, 2].abs().max() == 0
 
 
 def test_no_padding_nodes_are_left(light: LightNetwork, topology: Topology) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from handmesh.backends import RawOutput
 from handmesh.bundle import Bundle
 from handmesh.graph import Topology
-from handmesh.nn import LightNetwork, PaperNetwork
+from handmesh.nn import LightNetwork, NetworkConfig, PaperNetwork
 from handmesh_converters.export import write_bundle
 from handmesh_converters.fold import fold
 from handmesh_converters.formats import onnx as onnx_format
@@ -23,6 +24,7 @@ from handmesh_converters.parity import TOLERANCES, measure, network_outputs
 from handmesh_converters.request import Job, Precision, Request
 
 Crops = Callable[..., NDArray[np.uint8]]
+MakeNetwork = Callable[[NetworkConfig], LightNetwork | PaperNetwork]
 FP32 = Request(precision="fp32")
 
 
@@ -51,6 +53,20 @@ def test_equals_the_network(
     for got, wanted in zip(found, network_outputs(light, images), strict=True):
         assert got.dtype == np.float32
         assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+
+
+def test_max_pooling_and_highest_points(
+    paper: PaperNetwork, make_network: MakeNetwork, random_crops: Crops, tmp_path: Path
+) -> None:
+    decoder = replace(paper.config.decoder, pose_pooling="max", pose_template_prior=False)
+    network = make_network(replace(paper.config, decoder=decoder, uv_from_heatmaps=True))
+    images = random_crops(3)
+
+    onnx_format.export(fold(network), tmp_path / "model.onnx", _job("fp32"))
+
+    found = _run(tmp_path / "model.onnx", images)
+    for got, wanted in zip(found, network_outputs(network, images), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 

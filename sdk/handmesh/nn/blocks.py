@@ -111,6 +111,36 @@ def conv_norm(
     return nn.Sequential(*layers)
 
 
+class HighestPoints(nn.Module):
+    """The pixel at which each heat-map is highest once it has been enlarged to the crop.
+
+    Bilinear enlargement as two products with a constant: of equal neighbours, and beyond the outer
+    cells' centres, it makes exactly equal pixels. The first of them is taken, in every runtime.
+
+    Args:
+        side: H of the maps. size: S of the crop, in pixels.
+    """
+
+    enlarge: Tensor
+
+    def __init__(self, side: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        at = ((torch.arange(size) + 0.5) * side / size - 0.5).clamp(0, side - 1)  # (S,) in cells
+        distance = (at[:, None] - torch.arange(side)).abs()  # (S, H)
+        self.register_buffer("enlarge", (1 - distance).clamp(min=0), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, J, H, H) to crop fractions (u, v), (B, J, 2): column and row of the pixel over S.
+
+        Of the pixel's corner, not its centre, as the authors of the paper count. No gradient.
+        """
+        enlarged = self.enlarge @ maps.detach() @ self.enlarge.T  # (B, J, S, S)
+        highest = enlarged.flatten(2).argmax(dim=2)  # (B, J)
+        rows = highest.div(self.size, rounding_mode="floor")
+        return torch.stack([highest - rows * self.size, rows], dim=-1).to(maps.dtype) / self.size
+
+
 def soft_argmax(maps: Tensor, beta: Tensor | float) -> tuple[Tensor, Tensor]:
     """Spatial softmax of beta * maps and its expectation.
 

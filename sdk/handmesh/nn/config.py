@@ -7,11 +7,16 @@ Ge et al., CVPR 2019. Both share `DecoderConfig`, the graph CNN of the paper's F
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from handmesh.errors import InputError
 
 JOINT_COUNT = 21
+
+Pooling = Literal["mean", "max"]
+# Fields that are younger than files which name every other one: left out at these values, so that
+# the networks of those files are still written as they were.
+_YOUNGER = {"pose_pooling": "mean", "uv_from_heatmaps": False}
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class DecoderConfig:
             linear with 63 outputs, so any width of 63 or more describes the same functions.
         pose_template_prior: add the topology's own `joint_regressor` to the regressor's output,
             so that it starts from the template's joints and learns a correction. Still linear.
+        pose_pooling: "mean", linear, as the paper says; or "max", as its authors' code has it,
+            over padding nodes too.
     """
 
     coarse_features: int = 64
@@ -39,6 +46,13 @@ class DecoderConfig:
     pose_middle_channels: tuple[int, int] = (64, 64)
     pose_hidden: int = 512
     pose_template_prior: bool = False
+    pose_pooling: Pooling = "mean"
+
+    def __post_init__(self) -> None:
+        if self.pose_pooling not in get_args(Pooling):
+            raise InputError(f"pose_pooling is mean or max, not {self.pose_pooling!r}")
+        if self.pose_pooling == "max" and self.pose_template_prior:
+            raise InputError("pose_template_prior is of a linear regressor: pool by mean, not max")
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ class LightConfig:
 
 @dataclass(frozen=True)
 class PaperConfig:
-    """The `paper` network, as its authors run it.
+    """The `paper` network.
 
     Attributes:
         input_size: side of the square crop, pixels; a multiple of 64 with the default depths.
@@ -129,6 +143,8 @@ class PaperConfig:
         encoder_levels: (residuals, max-pool) groups of the residual encoder.
         latent: width of the hidden fully-connected layer.
         decoder: graph CNN and pose regressor.
+        uv_from_heatmaps: take the joints' (u, v) from the highest points of the last heat-maps,
+            as the authors' code does, and only their depths from the pose regressor.
     """
 
     input_size: int = 256
@@ -139,6 +155,7 @@ class PaperConfig:
     encoder_levels: int = 4
     latent: int = 512
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    uv_from_heatmaps: bool = False
 
     name = "paper"
 
@@ -163,7 +180,12 @@ _NETWORKS: dict[str, type[LightConfig] | type[PaperConfig]] = {
 
 def to_dict(config: NetworkConfig) -> dict[str, Any]:
     """Plain JSON-compatible dictionary with the network's name under `network`."""
-    return {"network": config.name, **asdict(config)}
+    values = {"network": config.name, **asdict(config)}
+    for place in (values, values["decoder"]):
+        for name, default in _YOUNGER.items():
+            if place.get(name) == default:
+                del place[name]
+    return values
 
 
 def from_dict(values: dict[str, Any]) -> NetworkConfig:

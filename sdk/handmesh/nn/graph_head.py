@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handmesh.errors import InputError
 from handmesh.nn.config import JOINT_COUNT, DecoderConfig
-from handmesh.nn.graph_layers import ChebConv, NodeLevel
+from handmesh.nn.graph_layers import POOLING, ChebConv, NodeLevel
 
 if TYPE_CHECKING:
-    from handmesh.graph import Topology
+    from handmesh.graph import GraphLevel, Topology
 
 FINE_NODES, MIDDLE_NODES, COARSE_NODES = 1280, 320, 80
 
@@ -118,14 +120,18 @@ class PoseRegressor(nn.Module):
         if self.collapsed_weight is not None:
             joints = F.linear(vertices.flatten(1), self.collapsed_weight, self.collapsed_bias)
             return joints.view(-1, JOINT_COUNT, 3)
-        x = vertices.transpose(0, 1).index_select(0, self.vertex_of_row)  # (1280, B, 3)
-        x = self.conv2(self.conv1(x, self.fine), self.fine)  # (1280, B, 32)
-        x = self.fine.pool(x)  # (320, B, 32)
-        x = self.conv4(self.conv3(x, self.middle), self.middle)  # (320, B, 64)
-        x = self.middle.pool(x)  # (80, B, 64)
+        x = self._pooled(vertices.transpose(0, 1))  # (80, B, 64)
         x = x.transpose(0, 1).flatten(1)  # (B, 5120)
         joints = self.fc2(self.fc1(x)).view(-1, JOINT_COUNT, 3)
         return joints if self.prior is None else joints + self.prior @ vertices
+
+    def _pooled(self, vertices: Tensor) -> Tensor:
+        """Vertices (V, B, 3) to features of the coarsest nodes (80, B, 64)."""
+        x = vertices.index_select(0, self.vertex_of_row)  # (1280, B, 3)
+        x = self.conv2(self.conv1(x, self.fine), self.fine)  # (1280, B, 32)
+        x = self.fine.pool(x)  # (320, B, 32)
+        x = self.conv4(self.conv3(x, self.middle), self.middle)  # (320, B, 64)
+        return self.middle.pool(x)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """The map that this module computes: weight (63, V*3) and bias (63,), detached.
@@ -154,6 +160,60 @@ class PoseRegressor(nn.Module):
         self.requires_grad_(True)
 
 
+class MaxPoseRegressor(PoseRegressor):
+    """The regressor with max pooling: not linear, so that nothing of it collapses.
+
+    In a network that stores padding nodes they take part in the maximum: they start at 0, are
+    connected to themselves at most, and are nowhere constant 0 because of the biases. All of a
+    level have the same value, so that one more node, the first padding one, stands for them here.
+    """
+
+    children_of_middle: Tensor
+    children_of_coarse: Tensor
+
+    def __init__(self, config: DecoderConfig, topology: Topology) -> None:
+        super().__init__(config, topology)
+        levels = {level.node_count: level for level in topology.levels}
+        fine, middle = _with_padding(levels[FINE_NODES]), _with_padding(levels[MIDDLE_NODES])
+        self.fine, self.middle = NodeLevel(fine), NodeLevel(middle)
+        vertices = torch.full((FINE_NODES,), self.vertex_count)  # behind them comes a zero
+        vertices[torch.from_numpy(topology.node_of_vertex).long()] = torch.arange(self.vertex_count)
+        self.vertex_of_row = vertices[torch.from_numpy(fine.mask)]
+        for name, level, finer, coarser in (
+            ("middle", levels[FINE_NODES], fine, middle),
+            ("coarse", levels[MIDDLE_NODES], middle, levels[COARSE_NODES]),
+        ):
+            rows = torch.from_numpy(finer.mask).long().cumsum(0) - 1
+            real = torch.from_numpy(level.mask)
+            rows[~real] = rows[~real][:1]
+            parents = torch.from_numpy(coarser.mask).nonzero()  # (P, 1)
+            children = rows[parents * POOLING + torch.arange(POOLING)]  # (P, 4)
+            self.register_buffer(f"children_of_{name}", children, persistent=False)
+
+    def _pooled(self, vertices: Tensor) -> Tensor:
+        x = torch.cat([vertices, torch.zeros_like(vertices[:1])])
+        x = x.index_select(0, self.vertex_of_row)
+        x = self.conv2(self.conv1(x, self.fine), self.fine)
+        x = x[self.children_of_middle].amax(dim=1)
+        x = self.conv4(self.conv3(x, self.middle), self.middle)
+        return x[self.children_of_coarse].amax(dim=1)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Raises `InputError`: this is no affine map."""
+        raise InputError("a pose regressor with max pooling is not linear: it is no affine map")
+
+    def freeze(self) -> None:
+        """Stop training this module; it runs as before."""
+        self.requires_grad_(False)
+
+
+def _with_padding(level: GraphLevel) -> GraphLevel:
+    """The level with its first padding node, if it has any, among the real ones."""
+    mask = level.mask.copy()
+    mask[(~mask).nonzero()[0][:1]] = True
+    return replace(level, mask=mask)
+
+
 def _recollapse(module: nn.Module, incompatible_keys: object) -> None:
     """New weights make a collapsed map stale."""
     if isinstance(module, PoseRegressor) and module.collapsed_weight is not None:
@@ -180,7 +240,8 @@ class GraphHead(nn.Module):
     def __init__(self, latent: int, config: DecoderConfig, topology: Topology) -> None:
         super().__init__()
         self.decoder = MeshDecoder(latent, config, topology)
-        self.pose_regressor = PoseRegressor(config, topology)
+        regressor = MaxPoseRegressor if config.pose_pooling == "max" else PoseRegressor
+        self.pose_regressor = regressor(config, topology)
         blend = torch.from_numpy(topology.joint_blend).float()  # (V, 21)
         self.register_buffer("blend", blend, persistent=False)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handmesh.nn.blocks import Latent, maps_to_read
+from handmesh.nn.blocks import HighestPoints, Latent, NetworkOutput, maps_to_read
 from handmesh.nn.config import PaperConfig
 from handmesh.nn.graph_head import GraphHead
 from handmesh.nn.hourglass import ResidualEncoder, Stack, Stem
@@ -25,8 +25,8 @@ class PaperNetwork(HandNetwork):
     """Two-stack hourglass, residual encoder, graph CNN, linear pose regressor.
 
     The encoder reads the features handed on after the last stack: those between the stacks plus
-    1x1 convolutions of the last features and the last maps. Joints come from the mesh alone; the
-    heat-maps supervise and feed the encoder.
+    1x1 convolutions of the last features and the last maps. Joints come from the mesh alone, unless
+    `uv_from_heatmaps` says otherwise; the heat-maps supervise and feed the encoder.
 
     The paper has no confidence, presence or handedness heads. Here a joint's confidence is the
     peak of its last heat-map, whose target peaks at 1, and presence is the mean of the 21 peaks;
@@ -41,6 +41,20 @@ class PaperNetwork(HandNetwork):
         self.encoder = ResidualEncoder(config)
         self.encode = nn.Linear(self.encoder.output_features, config.latent)
         self.head = GraphHead(config.latent, config.decoder, topology)
+        self.highest_points = (
+            HighestPoints(config.heatmap_size, config.input_size)
+            if config.uv_from_heatmaps
+            else None
+        )
+
+    def forward(self, image: Tensor, heatmaps: Tensor | None = None) -> NetworkOutput:
+        """As of any `HandNetwork`."""
+        output = super().forward(image, heatmaps)
+        if self.highest_points is None:
+            return output
+        with torch.autocast(image.device.type, enabled=False):
+            uv = self.highest_points(maps_to_read(output.heatmaps[-1], heatmaps))
+        return output._replace(joints=torch.cat([uv, output.joints[..., 2:]], dim=-1))
 
     def latent(self, image: Tensor, heatmaps: Tensor | None = None) -> Latent:
         """Run the trunk alone; arguments and errors as in `forward`.

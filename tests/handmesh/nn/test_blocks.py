@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from handmesh.nn.blocks import soft_argmax
+from handmesh.nn.blocks import HighestPoints, soft_argmax
 
 
 def test_one_hot_map_gives_the_cell_centre() -> None:
@@ -39,3 +40,22 @@ def test_general_map_against_numpy(shape: tuple[int, int]) -> None:
     uv, flat = soft_argmax(torch.from_numpy(maps), torch.tensor(4.0, dtype=torch.float64))
     np.testing.assert_allclose(uv.numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(flat.numpy(), weights.reshape(2, 3, -1), atol=1e-12)
+
+
+def test_highest_point_is_that_of_the_enlarged_map() -> None:
+    torch.manual_seed(0)
+    maps = torch.rand(4, 21, 16, 16, dtype=torch.float64)
+    maps = F.pad(maps, (1, 1, 1, 1))  # nothing in the outer cells, where pixels are equal
+    enlarged = F.interpolate(maps, size=(72, 72), mode="bilinear").flatten(2)
+    at = enlarged.argmax(2)
+    expected = torch.stack([at % 72, at // 72], dim=-1).double() / 72
+    torch.testing.assert_close(HighestPoints(18, 72).double()(maps), expected)
+
+
+def test_equal_pixels_give_the_first() -> None:
+    maps = torch.zeros(1, 3, 8, 8)
+    maps[0, 0, 0, 0] = maps[0, 1, 7, 7] = 0.3  # maps[0, 2] is 0 everywhere
+    uv = HighestPoints(8, 32)(maps)
+    # The outer cells' centres lie between pixels 1 and 2, and 29 and 30: beyond, all are equal.
+    expected = torch.tensor([[[0.0, 0.0], [30.0, 30.0], [0.0, 0.0]]]) / 32
+    torch.testing.assert_close(uv, expected)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import LightConfig, PaperConfig, build, from_dict, to_dict
+from handmesh.nn import DecoderConfig, LightConfig, PaperConfig, build, from_dict, to_dict
 
 
 def millions(*modules: nn.Module) -> float:
@@ -133,6 +135,52 @@ def test_config_round_trip_through_json(config: LightConfig | PaperConfig) -> No
 def test_bad_config(values: dict[str, object]) -> None:
     with pytest.raises(InputError):
         from_dict(values)
+
+
+@pytest.mark.parametrize("config", [LightConfig(), PaperConfig()])
+def test_younger_fields_are_written_where_they_say_something(
+    config: LightConfig | PaperConfig,
+) -> None:
+    """Weights, manifests and checkpoints hold configurations: those of before must stay equal."""
+    plain = to_dict(config)
+    assert "uv_from_heatmaps" not in plain
+    assert "pose_pooling" not in plain["decoder"]
+    decoder = DecoderConfig(pose_pooling="max")
+    quirky = PaperConfig(decoder=decoder, uv_from_heatmaps=True)
+    written = json.loads(json.dumps(to_dict(quirky)))
+    assert written["uv_from_heatmaps"] is True
+    assert written["decoder"]["pose_pooling"] == "max"
+    assert from_dict(written) == quirky
+
+
+def test_bad_pooling() -> None:
+    with pytest.raises(InputError, match="mean or max"):
+        DecoderConfig(pose_pooling="median")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="linear"):
+        DecoderConfig(pose_pooling="max", pose_template_prior=True)
+
+
+def test_joints_from_the_highest_points(topology: Topology) -> None:
+    torch.manual_seed(0)
+    config = PaperConfig(input_size=64, features=16, latent=8, uv_from_heatmaps=True)
+    network = build(config, topology).eval()
+    plain = build(replace(config, uv_from_heatmaps=False), topology).eval()
+    plain.load_state_dict(network.state_dict())  # it adds no weights
+    image = torch.rand(2, 3, 64, 64) - 0.5
+    maps = torch.zeros(2, 21, 16, 16)
+    maps[:, :, 4, 9] = 1.0
+    with torch.no_grad():
+        out, usual, given = network(image), plain(image), network(image, maps)
+    enlarged = F.interpolate(out.heatmaps[-1], size=(64, 64), mode="bilinear")
+    u, v = (out.joints[..., :2] * 64).long().unbind(-1)
+    samples, joints = torch.arange(2)[:, None], torch.arange(21)
+    found = enlarged[samples, joints, v, u]
+    torch.testing.assert_close(found, enlarged.amax((2, 3)))
+    torch.testing.assert_close(out.joints[..., 2], usual.joints[..., 2])
+    torch.testing.assert_close(out.vertices, usual.vertices)
+    torch.testing.assert_close(
+        given.joints[..., :2], torch.tensor([37.0, 17.0]).expand(2, 21, 2) / 64
+    )
 
 
 @pytest.mark.parametrize("size", [0, 100, -32])
