@@ -33,7 +33,8 @@ class Executor:
         unknown = sorted({o.kind for o in program.operations} - OPERATIONS.keys() - {"const"})
         if unknown:
             raise ExportError(
-                f"the program has operations that the executor does not know: {', '.join(unknown)}; "
+                "the executor does not know these operations: "
+                f"{', '.join(unknown)}; "
                 "add them to handmesh_converters.mil.ops, with a test"
             )
         self.program = program

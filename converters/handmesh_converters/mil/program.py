@@ -24,7 +24,7 @@ Value = Constant | list[Tensor]
 
 _BLOB_PREFIX = "@model_path/"
 # Names of the proto's DataType that programs use -> NumPy's.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT16": np.dtype("float16"),
     "FLOAT32": np.dtype("float32"),
     "INT8": np.dtype("int8"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ def affine_dequantize(
     return (quantized_data.float() - along(zero_point)) * along(scale)
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "constexpr_affine_dequantize": affine_dequantize,
     "constexpr_lut_to_dense": lut_to_dense,
     "constexpr_sparse_to_dense": sparse_to_dense,

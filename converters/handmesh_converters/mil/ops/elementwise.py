@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def reduce_max(x: Tensor, axes: Tensor | None = None, keep_dims: Tensor | None =
     return x.amax(_axes(x, axes), keepdim=bool(keep_dims))
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "add": lambda x, y: x + y,
     "batch_norm": batch_norm,
     "cast": cast,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,4 +24,4 @@ def matmul(
     return x @ y
 
 
-OPERATIONS = {"linear": linear, "matmul": matmul}
+OPERATIONS: dict[str, Callable[..., Tensor]] = {"linear": linear, "matmul": matmul}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -106,7 +108,7 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     return x
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "concat": concat,
     "expand_dims": expand_dims,
     "gather": gather,

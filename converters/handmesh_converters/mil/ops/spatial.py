@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,7 +91,7 @@ def upsample_nearest_neighbor(
     return x
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "conv": conv,
     "max_pool": max_pool,
     "upsample_nearest_neighbor": upsample_nearest_neighbor,
