@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +236,11 @@ def test_missing_coremltools_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no such operation")
 
     monkeypatch.setattr("handmesh_converters.formats.coreml.tidy", fail)
-    yield
 
 
 def test_a_failure_leaves_nothing(light: LightNetwork, tmp_path: Path, failing: None) -> None:

@@ -131,7 +131,7 @@ def _convert(twin: ExportTwin, job: Job) -> Any:
 
     size = twin.image_size
     program = torch.export.export(_Picture(twin).eval(), (torch.zeros(1, 3, size, size),))
-    _drop_logits(program)
+    _adapt(program)
     program = program.run_decompositions({torch.ops.aten.matmul.default: _matrix_product})
     pipeline = ct.PassPipeline.DEFAULT
     pipeline.remove_passes({_HARMFUL_PASS})
@@ -149,13 +149,19 @@ def _convert(twin: ExportTwin, job: Job) -> Any:
     )
 
 
-def _drop_logits(program: torch.export.ExportedProgram) -> None:
-    """The sigmoid of a logit is nothing; coremltools has no logit, and float16 no room for it."""
+def _adapt(program: torch.export.ExportedProgram) -> None:
+    """Write out what coremltools does not know in the form that torch gives it.
+
+    The sigmoid of a logit is nothing, and float16 has no room for the logit of nearly 1; a pooling
+    without a stride has that of its window.
+    """
     for node in program.graph.nodes:
         if node.target is torch.ops.aten.sigmoid.default:
             (before,) = node.args
             if before.target is torch.ops.aten.logit.default:
                 node.target, node.args = torch.ops.aten.clone.default, before.args[:1]
+        elif node.target is torch.ops.aten.max_pool2d.default and len(node.args) == 2:
+            node.args = (*node.args, node.args[1])
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
 
