@@ -30,7 +30,8 @@ BASE = [
 # has one of its name.
 ONNX = ["onnxruntime>=1.20"]
 TFLITE = ["ai-edge-litert>=2.1"]
-COREML = ["coremltools>=9.0"]
+# Core ML takes a picture as a PIL image, and coremltools does not ask for Pillow itself.
+COREML = ["coremltools>=9.0", "pillow>=10"]
 TORCH = ["torch>=2.6", "safetensors>=0.4"]
 CUDA = ["cupy-cuda12x>=13"]
 ONNX_EXPORT = [*TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
@@ -47,6 +48,7 @@ TRAINING = [
 BENCH = [*ONNX_EXPORT, "pytest>=8", "pytest-benchmark>=5", "tqdm>=4.66"]
 DEV = [
     *ONNX_EXPORT,
+    *COREML,
     "matplotlib>=3.9",
     "mypy>=1.13",
     "pytest>=8",

@@ -5,6 +5,7 @@ the module's: adding one is adding a file with `REQUIRES`, `EXTRA`, `RANK` and `
     EXTRA       the extra of handmesh that installs it
     RANK        its place in "auto", the lowest first
     create      (bundle, threads) -> Backend; imports the package, and only here
+    unavailable () -> None, or why it cannot run on this system; only where that can be
 
 A backend opens the bundle's artifact of its own name. Nothing falls back silently: what was asked
 for runs, or an error says why not; `Backend.description` says what runs.
@@ -88,6 +89,9 @@ def unavailable(name: str, bundle: Bundle) -> str | None:
     if name not in names():
         raise InputError(f"backend must be one of auto, {', '.join(names())}; not {name!r}")
     module = _module(name)
+    reason: str | None = module.unavailable() if hasattr(module, "unavailable") else None
+    if reason is not None:
+        return reason
     if importlib.util.find_spec(module.REQUIRES) is None:
         return (
             f"backend {name!r} needs the package {module.REQUIRES!r}, which is not installed: "

@@ -1,0 +1,190 @@
+"""Core ML through torch's exporter and coremltools: an ML program that takes a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handmesh import backends
+from handmesh.backends import Backend
+from handmesh.bundle import Bundle
+from handmesh.errors import ExportError
+
+from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..mil.compression import compress_layers, compress_zeros
+from ..mil.exactness import computes_in_half
+from ..mil.packages import describe, tidy
+from ..request import Abilities, Job
+
+REQUIRES = ("coremltools",)
+EXTRA = "converters"
+FILE = "model.mlpackage"
+ABLE = Abilities(
+    ("dense", "sparse", "polynomials"),
+    ("fp16", "fp32", "int8"),
+    {
+        "sparse-constants": (
+            ("fp16", "fp32", "int8"),
+            "stores constants of the mesh without their zeros; exact, smaller, not faster",
+        ),
+        "palettize": (("int8",), "stores large layers as 256 values each, the closest ones"),
+    },
+)
+
+# And macOS 13. The first that keeps compressed constants.
+_TARGET = "iOS16"
+# Rewrites x * a + b as a batch norm with an epsilon of 1e-5, and so loses three digits.
+_HARMFUL_PASS = "common::fuse_elementwise_to_batchnorm"
+
+
+def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+    """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
+
+    "dense" is the default graph: a gather is not for the Neural Engine, and leaves it and comes
+    back for each; "sparse" has 13, "polynomials" 5, "dense" one at its end. The choice was made by
+    reasoning, not by measurement.
+
+    With precision "fp16" layers compute in float16, see `mil.exactness`. "int8" is the same with
+    the weights of large layers in 8 bits.
+    """
+    temporary = path.with_name(f".{path.name}.tmp.mlpackage")
+    try:
+        with _quiet():
+            model = _convert(twin, job)
+            if job.precision == "int8":
+                model = compress_layers(model, "palettize" in job.optimize)
+            if "sparse-constants" in job.optimize:
+                model = compress_zeros(model)
+            describe(model, job.metadata)
+            model.save(str(temporary))
+        tidy(temporary)
+        temporary.rename(path)
+    except ExportError:
+        raise
+    except Exception as cause:  # torch and coremltools share no base class of errors
+        raise ExportError(
+            f"the network does not convert to Core ML ({type(cause).__name__}: {cause}); "
+            "install the versions of constraints.txt"
+        ) from cause
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {
+        "target": _TARGET,
+        "precision": "fp32" if job.precision == "fp32" else "fp16",
+        "weights": job.precision,
+        "tools": {package: version(package) for package in ("torch", *REQUIRES)},
+    }
+
+
+def open(bundle: Bundle) -> Backend:
+    """See `handmesh_converters.formats.Format`. Core ML itself where it is, else an executor."""
+    if sys.platform == "darwin":
+        return backends.create("coreml", bundle, threads=1)
+    from ..mil.backend import MilBackend
+
+    return MilBackend(bundle)
+
+
+class _Picture(nn.Module):
+    """The twin for what Core ML makes of a picture: (1, 3, S, S) float32, RGB, 0..255.
+
+    255 is no power of two: dividing by it in float16 would cost more than all that follows. 128 is
+    one, and the rest goes into the weights of the first convolution.
+    """
+
+    def __init__(self, twin: ExportTwin) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(twin.network)
+        convolutions = (m for m in self.network.modules() if isinstance(m, nn.Conv2d))
+        first = next(conv for conv in convolutions if conv.in_channels == 3)
+        first.weight.data = (first.weight.double() * (128 / 255)).float()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        output = self.network((image - 127.5) * (1 / 128))
+        presence = output.presence_logit.sigmoid()
+        right = output.handedness_logit
+        return (
+            output.vertices,
+            output.joints,
+            output.confidence_logits.sigmoid(),
+            presence,
+            torch.ones_like(presence) if right is None else right.sigmoid(),
+        )
+
+
+def _convert(twin: ExportTwin, job: Job) -> Any:
+    """The twin as coremltools' model."""
+    import coremltools as ct
+
+    size = twin.image_size
+    program = torch.export.export(_Picture(twin).eval(), (torch.zeros(1, 3, size, size),))
+    _adapt(program)
+    program = program.run_decompositions({torch.ops.aten.matmul.default: _matrix_product})
+    pipeline = ct.PassPipeline.DEFAULT
+    pipeline.remove_passes({_HARMFUL_PASS})
+    half = ct.transform.FP16ComputePrecision(op_selector=computes_in_half)
+    return ct.convert(
+        program,
+        inputs=[
+            ct.ImageType(INPUT, (1, 3, size, size), color_layout=ct.colorlayout.RGB),
+        ],
+        outputs=[ct.TensorType(name, dtype=np.float32) for name in OUTPUTS],
+        minimum_deployment_target=ct.target[_TARGET],
+        compute_precision=ct.precision.FLOAT32 if job.precision == "fp32" else half,
+        pass_pipeline=pipeline,
+        skip_model_load=True,
+    )
+
+
+def _adapt(program: torch.export.ExportedProgram) -> None:
+    """Write out what coremltools does not know in the form that torch gives it.
+
+    The sigmoid of a logit is nothing, and float16 has no room for the logit of nearly 1; a pooling
+    without a stride has that of its window.
+    """
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.sigmoid.default:
+            (before,) = node.args
+            if before.target is torch.ops.aten.logit.default:
+                node.target, node.args = torch.ops.aten.clone.default, before.args[:1]
+        elif node.target is torch.ops.aten.max_pool2d.default and len(node.args) == 2:
+            node.args = (*node.args, node.args[1])
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _matrix_product(x: Tensor, y: Tensor) -> Tensor:
+    """Core ML multiplies matrices, not vectors."""
+    if y.dim() != 1:
+        return NotImplemented
+    product = torch.ops.aten.mm.default(x.flatten(0, -2), y.unsqueeze(1))
+    return product.reshape(x.shape[:-1])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without coremltools' progress bars and remarks about torch versions and missing runtimes."""
+    loggers = [logging.getLogger(name) for name in ("coremltools", "torch")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

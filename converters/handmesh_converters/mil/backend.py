@@ -1,0 +1,47 @@
+"""A bundle's Core ML artifact in the executor, as a backend: for proof, where Core ML is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handmesh.backends import RawOutput, check_images, raw_output
+from handmesh.bundle import Bundle
+from handmesh.errors import BackendError, ExportError
+
+from .executor import Executor
+from .program import read_package
+
+__all__ = ["MilBackend"]
+
+
+class MilBackend:
+    """See `handmesh.backends.Backend`.
+
+    Raises:
+        BackendError: the artifact cannot be read or has operations that the executor does not know.
+    """
+
+    name = "coreml"
+    description = "MIL program in torch (not Apple's runtime)"
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.threads = torch.get_num_threads()
+        self._size = bundle.image_size
+        self._vertex_count = bundle.topology.vertex_count
+        try:
+            self._executor = Executor(read_package(bundle.artifact(self.name)))
+        except ExportError as cause:
+            raise BackendError(f"{self.description} cannot load the artifact: {cause}") from cause
+
+    def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        check_images(images, self._size)
+        planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        try:
+            outputs = [self._executor.run(image=plane[None]) for plane in planes]
+        except ExportError as cause:
+            raise BackendError(f"{self.description} failed: {cause}") from cause
+        names = self._executor.program.outputs
+        named = {name: torch.cat([o[name] for o in outputs]).numpy() for name in names}
+        return raw_output(named, len(images), self._vertex_count, self.description)

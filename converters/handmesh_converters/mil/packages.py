@@ -1,0 +1,82 @@
+"""What a written package says of itself, and its bytes: the same for the same network."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from handmesh import __version__
+
+__all__ = ["describe", "tidy"]
+
+_AUTHOR = "handmesh"
+_FEATURES = {
+    "image": "Square RGB crop around a hand, {size} x {size} pixels",
+    "vertices": "1 x V x 3: u and v as fractions of the crop, then depth behind the wrist in "
+    "lengths of the middle finger's first bone",
+    "joints": "1 x 21 x 3, as the vertices: wrist, then thumb, index, middle, ring and little "
+    "finger, each from base to tip",
+    "confidence": "1 x 21: trust in each joint, 0 to 1",
+    "presence": "Probability that the crop shows a hand",
+    "handedness": "Probability that it is a right hand, in the crop as given",
+}
+# A name for each of a package's items, where coremltools draws a new one each time.
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "handmesh")
+# When, and with which torch: the manifest of the bundle says it better.
+_OTHERS_METADATA = "com.github.apple.coremltools."
+
+
+def describe(model: Any, metadata: Mapping[str, str]) -> None:
+    """Write author, licence, version, descriptions and metadata into coremltools' model."""
+    licences = json.loads(metadata.get("licences", "{}"))
+    model.author = _AUTHOR
+    model.version = __version__
+    model.license = "; ".join(f"{part}: {licence}" for part, licence in sorted(licences.items()))
+    model.short_description = (
+        f"3D hand mesh and 21 joints from an RGB crop (network {metadata.get('network', '')})"
+    )
+    description = model.get_spec().description
+    size = description.input[0].type.imageType.width
+    for feature in description.input:
+        model.input_description[feature.name] = _FEATURES[feature.name].format(size=size)
+    for feature in description.output:
+        model.output_description[feature.name] = _FEATURES[feature.name]
+    for key, value in sorted(metadata.items()):
+        model.user_defined_metadata[key] = value
+
+
+def tidy(package: Path) -> None:
+    """Make a saved package reproducible and readable by all, and drop what no runtime reads."""
+    from coremltools.proto import Model_pb2
+
+    manifest_path = package / "Manifest.json"
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    names = {
+        old: str(uuid.uuid5(_NAMESPACE, item["path"]))
+        for old, item in manifest["itemInfoEntries"].items()
+    }
+    items = {names[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    root = names[manifest["rootModelIdentifier"]]
+    manifest |= {"itemInfoEntries": items, "rootModelIdentifier": root}
+    manifest_path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n", "utf-8")
+
+    model_path = package / "Data" / items[root]["path"]
+    spec = Model_pb2.Model()
+    spec.ParseFromString(model_path.read_bytes())
+    said = spec.description.metadata.userDefined
+    for key in [key for key in said if key.startswith(_OTHERS_METADATA)]:
+        del said[key]
+    model_path.write_bytes(spec.SerializeToString(deterministic=True))
+
+    kept = {manifest_path, *(package / "Data" / item["path"] for item in items.values())}
+    for path in package.iterdir():
+        if path.is_file() and path not in kept:
+            path.unlink()
+    for folder, _, files in os.walk(package):
+        os.chmod(folder, 0o755)
+        for name in files:
+            os.chmod(Path(folder) / name, 0o644)

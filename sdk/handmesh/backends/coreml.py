@@ -1,0 +1,90 @@
+"""Core ML, on macOS: on whichever of CPU, GPU and Neural Engine it chooses."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, BackendUnavailable
+from . import RawOutput, check_images, raw_output
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+REQUIRES = "coremltools"
+EXTRA = "coreml"
+# After all others: it compiles the model each time that it is loaded, which takes seconds.
+RANK = 200
+
+
+def unavailable() -> str | None:
+    """Why it cannot run on this system; None if it can."""
+    if sys.platform == "darwin":
+        return None
+    return (
+        f"backend 'coreml' runs on macOS only, and this is {platform.system() or sys.platform}: "
+        "choose another backend; `handmesh export --format coreml` proves the artifact anywhere"
+    )
+
+
+def create(bundle: Bundle, threads: int) -> CoreMLBackend:
+    return CoreMLBackend(bundle, threads)
+
+
+class CoreMLBackend:
+    """The bundle's `coreml` artifact in Core ML. See `handmesh.backends.Backend`.
+
+    Core ML has no setting for threads: ``threads`` is what was asked for, and does nothing.
+
+    Args:
+        compute_units: name of a member of ``coremltools.ComputeUnit``: "ALL", "CPU_AND_NE",
+            "CPU_AND_GPU" or "CPU_ONLY".
+    """
+
+    name = "coreml"
+
+    def __init__(self, bundle: Bundle, threads: int, compute_units: str = "ALL") -> None:
+        import coremltools
+
+        try:
+            from PIL import Image
+        except ImportError as cause:
+            raise BackendUnavailable(
+                "backend 'coreml' hands pictures over with the package 'pillow', which is not "
+                f"installed: pip install 'handmesh[{EXTRA}]'"
+            ) from cause
+        self._picture = Image.fromarray
+        self.threads = threads
+        self.description = f"Core ML, macOS {platform.mac_ver()[0]}, compute units {compute_units}"
+        self._size = bundle.image_size
+        self._vertex_count = bundle.topology.vertex_count
+        self._one_run = threading.Lock()
+        path = bundle.artifact(self.name)
+        try:
+            units = coremltools.ComputeUnit[compute_units]
+            self._model = coremltools.models.MLModel(str(path), compute_units=units)
+        except Exception as cause:  # Core ML's errors arrive as RuntimeError and others
+            raise BackendError(f"Core ML cannot load {path}: {cause}") from cause
+
+    def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        check_images(images, self._size)
+        try:
+            # Apple promises nothing about one model in several threads.
+            with self._one_run:
+                outputs = [self._predict(image) for image in images]
+        except Exception as cause:
+            raise BackendError(
+                f"{self.description} failed on {images.shape[0]} crops: {cause}"
+            ) from cause
+        named = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+        return raw_output(named, len(images), self._vertex_count, self.description)
+
+    def _predict(self, image: NDArray[np.uint8]) -> dict[str, Any]:
+        """One crop (S, S, 3): a model that takes a picture takes one at a time."""
+        outputs: dict[str, Any] = self._model.predict({"image": self._picture(image)})
+        return outputs
