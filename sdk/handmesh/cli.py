@@ -84,7 +84,7 @@ def _add_predict(commands: Any) -> None:
     )
     parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
     parser.add_argument(
-        "--backend", default="auto", help="runtime: auto, onnx, torch (default auto)"
+        "--backend", default="auto", help="runtime: auto, onnx, tflite, torch (default auto)"
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: up to 4)")
     parser.add_argument(

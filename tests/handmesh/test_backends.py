@@ -259,7 +259,7 @@ def test_impossible_numbers_of_threads_are_refused(with_onnx: Bundle, threads: i
 
 
 def test_unknown_backend_lists_the_known(with_onnx: Bundle) -> None:
-    with pytest.raises(InputError, match="auto, onnx, torch"):
+    with pytest.raises(InputError, match="auto, onnx, tflite, torch"):
         backends.create("tensorflow", with_onnx)
 
 
@@ -277,7 +277,7 @@ def test_runtimes_are_imported_on_use_only(bundle: Bundle, monkeypatch: pytest.M
 def test_every_backend_module_states_what_it_needs() -> None:
     for name in backends.names():
         module: Any = backends._module(name)
-        assert isinstance(module.REQUIRES, str)
+        assert isinstance(module.REQUIRES, str | tuple)
         assert isinstance(module.EXTRA, str)
         assert isinstance(module.RANK, int)
         assert callable(module.create)

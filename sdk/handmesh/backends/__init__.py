@@ -1,7 +1,8 @@
 """The runtimes behind one small protocol. A backend is a module of this package, and its name is
 the module's: adding one is adding a file with `REQUIRES`, `EXTRA`, `RANK` and `create`.
 
-    REQUIRES    import name of the package that it needs, as "onnxruntime"
+    REQUIRES    import name of the package that it needs, as "onnxruntime", or a tuple of names any
+                one of which will do, the preferred one first
     EXTRA       the extra of handmesh that installs it
     RANK        its place in "auto", the lowest first
     create      (bundle, threads) -> Backend; imports the package, and only here
@@ -92,9 +93,10 @@ def unavailable(name: str, bundle: Bundle) -> str | None:
     reason: str | None = module.unavailable() if hasattr(module, "unavailable") else None
     if reason is not None:
         return reason
-    if importlib.util.find_spec(module.REQUIRES) is None:
+    packages = (module.REQUIRES,) if isinstance(module.REQUIRES, str) else module.REQUIRES
+    if not any(importlib.util.find_spec(package) for package in packages):
         return (
-            f"backend {name!r} needs the package {module.REQUIRES!r}, which is not installed: "
+            f"backend {name!r} needs the package {packages[0]!r}, which is not installed: "
             f"pip install 'handmesh[{module.EXTRA}]'"
         )
     if name not in bundle.artifacts:

@@ -1,0 +1,93 @@
+"""Rounding to int8: what lies on the grid, and what it changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from handmesh.errors import ExportError
+from handmesh_converters.rounding import round_to_int8
+
+
+class _Small(nn.Module):
+    """Crops to features through each kind of layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.plain = nn.Linear(16, 8, bias=False)
+        self.out = nn.Linear(8, 6)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.conv(image.permute(0, 3, 1, 2).float() / 255).relu()
+        y: Tensor = self.out(self.plain(self.depthwise(x).mean((2, 3))))
+        return y
+
+
+@pytest.fixture
+def network() -> _Small:
+    return _Small().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+
+
+def test_weights_are_multiples_of_their_scales(
+    network: _Small, pictures: NDArray[np.uint8]
+) -> None:
+    before = {name: p.clone() for name, p in network.named_parameters()}
+
+    scales = round_to_int8(network, pictures, size=1, keep=("out",))
+
+    assert scales.keys() == {"conv", "plain"}
+    for name, scale in scales.items():
+        weight = network.get_parameter(f"{name}.weight").flatten(1)
+        steps = weight / scale[:, None]
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+        assert steps.abs().max() <= 127.001
+        largest = before[f"{name}.weight"].flatten(1).abs().amax(1)
+        torch.testing.assert_close(scale, largest / 127)
+    for name in ("depthwise.weight", "out.weight", "out.bias"):
+        assert torch.equal(network.get_parameter(name), before[name])
+
+
+def test_outputs_move_less_than_by_rounding_each_weight(
+    network: _Small, pictures: NDArray[np.uint8]
+) -> None:
+    fresh = torch.from_numpy(pictures[::-1, ::-1].copy())
+    wanted, plain = network(fresh), _Small().eval()
+    with torch.no_grad():
+        for module in (plain.conv, plain.plain, plain.out):
+            flat = module.weight.flatten(1)
+            scale = flat.abs().amax(1, keepdim=True) / 127
+            module.weight.copy_(((flat / scale).round() * scale).view_as(module.weight))
+
+    round_to_int8(network, pictures, size=1)
+
+    better, worse = ((n(fresh) - wanted).square().mean().sqrt() for n in (network, plain))
+    assert 0 < better < 0.5 * worse
+
+
+def test_channels_without_weights_stay_empty(network: _Small, pictures: NDArray[np.uint8]) -> None:
+    network.plain.weight[2] = 0
+
+    scales = round_to_int8(network, pictures, size=1)
+
+    assert scales["plain"][2] == 1
+    assert not network.plain.weight[2].any()
+
+
+def test_small_layers_are_left(network: _Small, pictures: NDArray[np.uint8]) -> None:
+    assert round_to_int8(network, pictures, size=200).keys() == {"conv"}
+
+
+def test_crops_are_needed(network: _Small) -> None:
+    with pytest.raises(ExportError, match="got none"):
+        round_to_int8(network, np.zeros((0, 16, 16, 3), np.uint8), size=1)
