@@ -190,6 +190,7 @@ def test_shapes() -> None:
     _same(OPERATIONS["expand_dims"](x, _ints(0, -1)), x[None, ..., None])
     _same(OPERATIONS["squeeze"](x[:, None, :, :1], _ints(1, -1)), x[..., 0])
     _same(OPERATIONS["squeeze"](x[:1, None]), x[0])
+    _same(OPERATIONS["fill_like"](ref_tensor=x, value=torch.tensor(2.5)), np.full((2, 3, 4), 2.5))
 
 
 @pytest.mark.parametrize("axis", [0, -1])

@@ -1,4 +1,4 @@
-"""What moves values without changing them."""
+"""What moves values without changing them, or repeats one."""
 
 from __future__ import annotations
 
@@ -111,6 +111,7 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "concat": concat,
     "expand_dims": expand_dims,
+    "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
     "gather": gather,
     "pad": pad,
     "reshape": reshape,
