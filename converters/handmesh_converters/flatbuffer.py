@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from handmesh import __version__
 from handmesh.errors import ExportError
-from handmesh.nn.weights import LARGE
+
+from .rounding import HALVED_FROM
 
 __all__ = ["METADATA", "describe", "halve_weights", "operators", "pack", "round_weights", "unpack"]
 
@@ -77,7 +78,7 @@ def halve_weights(model: Any) -> None:
         wide = _floats(model, tensor)
         with np.errstate(over="ignore"):
             half = wide.astype(np.float16)
-        if wide.size >= LARGE and np.isfinite(half).all():
+        if wide.size >= HALVED_FROM and np.isfinite(half).all():
             _store(model, graph, index, half, schema.TensorType.FLOAT16, None)
 
 

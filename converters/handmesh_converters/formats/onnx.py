@@ -21,6 +21,7 @@ from handmesh.errors import ExportError
 
 from ..fold import INPUT, OUTPUTS, ExportTwin
 from ..request import Abilities, Job
+from ..rounding import HALVED_FROM
 
 REQUIRES = ("onnx", "onnxscript", "onnxsim", "onnxruntime")
 EXTRA = "converters"
@@ -30,9 +31,6 @@ ABLE = Abilities(("sparse", "polynomials", "dense"), ("fp16", "fp32"))
 # What the exporter writes itself, without converting between versions; any ONNX Runtime since 1.14
 # reads it.
 OPSET = 18
-# Elements from which on a weight is halved. Those of 1,024 to 8,192 are a fiftieth of all bytes and
-# hold half of the error: 0.66 mm at worst where those from 4,096 on are halved, 0.25 without them.
-HALVED_FROM = 8192
 
 
 def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
