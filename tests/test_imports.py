@@ -87,8 +87,11 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.nn": COMMON | {"torch", "safetensors"},
     "handmesh_kernels": COMMON | {"cupy", "pycuda"},
     "handmesh_converters": COMMON
-    | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "coremltools"}
-    | {"ai_edge_litert", "ai_edge_quantizer", "flatbuffers", "litert_torch"},
+    | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"},
+    "handmesh_converters.formats.coreml": COMMON | {"coremltools", "torch"},
+    "handmesh_converters.mil": COMMON | {"coremltools", "torch"},
+    "handmesh_converters.formats.tflite": COMMON | {"litert_torch", "torch"},
+    "handmesh_converters.flatbuffer": COMMON | {"ai_edge_litert", "flatbuffers"},
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
