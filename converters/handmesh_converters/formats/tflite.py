@@ -1,6 +1,6 @@
 """TFLite through litert-torch: one file for phones and boards, of one crop, with a signature.
 
-`handmesh export light --format tflite --graph G --precision P --out DIR`, `light` of 2,006,336 crops;
+`handmesh export light --format tflite --graph G --precision P --out DIR`, after 2,006,336 crops;
 LiteRT 2.3.0 with XNNPACK, one thread of a shared AMD EPYC, median CPU time of a run. Millimetres
 are those of `handmesh_converters.parity`, on the bundle's crops and on 143 crops with a hand that
 took no part in the export, 99th percentile (worst):
