@@ -57,7 +57,7 @@ def test_joints_belong_to_the_meshes() -> None:
         assert torch.all(joints[:, 0, 2].abs() < 1e-6)
         points = to_metric_like(joints, scale)
         bone = (points[:, 10] - points[:, 9]).norm(dim=-1)
-        assert float((bone - 1).abs().median()) < 0.1  # weak perspective alone is neglected
+        assert float((bone - 1).abs().median()) < 0.15  # weak perspective of hands as near as 0.2 m
         found = regressor @ to_metric_like(vertices, scale)
         assert float((found - points).norm(dim=-1).mean()) < 0.25
         other = regressor @ to_metric_like(vertices.roll(1, 0), scale)
