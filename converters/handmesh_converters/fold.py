@@ -30,7 +30,7 @@ from handmesh.nn.graph_layers import POOLING, ChebConv, NodeLevel
 
 from .forms import ConvSpec, GraphForm, Recurrence
 
-__all__ = ["INPUT", "OUTPUTS", "ExportTwin", "FoldedHead", "Network", "fold"]
+__all__ = ["INPUT", "OUTPUTS", "ExportTwin", "FoldedHead", "Network", "fold", "named_outputs"]
 
 INPUT = "image"
 OUTPUTS = ("vertices", "joints", "confidence", "presence", "handedness")
@@ -156,17 +156,21 @@ class ExportTwin(nn.Module):
         vertices (N, V, 3) and joints (N, 21, 3), (u, v, d); confidence (N, 21), presence (N,) and
         handedness (N,) in 0..1. Handedness is 1 where the network has no such head.
         """
-        x = image.permute(0, 3, 1, 2).float() / 255.0 - 0.5  # (N, 3, S, S)
-        output = self.network(x)
-        presence = output.presence_logit.sigmoid()
-        right = output.handedness_logit
-        return (
-            output.vertices,
-            output.joints,
-            output.confidence_logits.sigmoid(),
-            presence,
-            torch.ones_like(presence) if right is None else right.sigmoid(),
-        )
+        return named_outputs(self.network, image.permute(0, 3, 1, 2).float() / 255.0 - 0.5)
+
+
+def named_outputs(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What `OUTPUTS` names, for normalised pictures (N, 3, S, S); see `ExportTwin.forward`."""
+    output = network(x)
+    presence = output.presence_logit.sigmoid()
+    right = output.handedness_logit
+    return (
+        output.vertices,
+        output.joints,
+        output.confidence_logits.sigmoid(),
+        presence,
+        torch.ones_like(presence) if right is None else right.sigmoid(),
+    )
 
 
 @torch.inference_mode(False)  # the pose regressor's map is found by differentiating it

@@ -23,7 +23,7 @@ from handmesh.backends import Backend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
-from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..fold import INPUT, OUTPUTS, ExportTwin, named_outputs
 from ..mil.compression import compress_layers, compress_zeros
 from ..mil.exactness import computes_in_half
 from ..mil.packages import describe, tidy
@@ -113,16 +113,7 @@ class _Picture(nn.Module):
         first.weight.data = (first.weight.double() * (128 / 255)).float()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        output = self.network((image - 127.5) * (1 / 128))
-        presence = output.presence_logit.sigmoid()
-        right = output.handedness_logit
-        return (
-            output.vertices,
-            output.joints,
-            output.confidence_logits.sigmoid(),
-            presence,
-            torch.ones_like(presence) if right is None else right.sigmoid(),
-        )
+        return named_outputs(self.network, (image - 127.5) * (1 / 128))
 
 
 def _convert(twin: ExportTwin, job: Job) -> Any:
