@@ -43,6 +43,8 @@ THUMBS: dict[str, tuple[float, float, float, float, float]] = {
     "over": (12, -10, 32, 36, 40),
     "tuck": (10, 8, 38, 40, 26),
     "hook": (0, 4, 4, 34, 62),
+    "front": (4, -28, 14, 24, 66),
+    "post": (-4, -34, 4, 22, 66),
 }
 
 # Degrees added to each finger's abduction at full spread; positive towards the thumb.
@@ -103,6 +105,11 @@ def _fists() -> list[Spec]:
         ("fist_thumb_across_fingertips", "kkkk", "across", "T2p=M2d"),
         ("fist_thumb_relaxed", "cccc", "natural", ""),
         ("fist_soft_thumb_relaxed", "ssss", "natural", ""),
+        # The thumb bent before the fingers, as a fist is often held up: its tip points up.
+        ("fist_thumb_before", "cccc", "front", "T2p=M1d"),
+        ("fist_thumb_before_apart", "cccc", "post", ""),
+        ("fist_soft_thumb_before", "ssss", "front", "T2p=M1d"),
+        ("fist_flat_thumb_before", "ffff", "post", "T2p=M1d"),
     ]
     return [_spec("fist", *row) for row in rows]
 
@@ -134,6 +141,11 @@ def _near_fists() -> list[Spec]:
         ("gun", "occc", "up", ""),
         ("gun_soft", "esss", "out", ""),
         ("letter_l", "occc", "out", ""),
+        ("point_thumb_before", "occc", "front", "T2p=M1d"),
+        ("point_soft_thumb_before", "esss", "post", "T2p=M1d"),
+        ("hooked_index_thumb_before", "kccc", "front", "T2p=M1d"),
+        ("hooked_index_soft_thumb_before", "bccc", "post", "T2p=M1d"),
+        ("half_index_thumb_before", "hccc", "post", "T2p=M1d"),
         ("middle_finger", "coss", "over", "T2p=R1d"),
         ("middle_finger_thumb_beside", "socs", "side", "T2p=I1r"),
         ("hooked_middle", "cbcc", "over", "T2p=I1d"),
@@ -143,6 +155,7 @@ def _near_fists() -> list[Spec]:
         ("little_finger_soft", "ssse", "over", "T2p=M1d"),
         ("hooked_little", "cccb", "over", "T2p=M1d"),
         ("half_little", "ccch", "over", "T2p=M1d"),
+        ("little_finger_thumb_before", "ccco", "front", "T2p=I1d"),
         ("shaka", "ccco", "out", ""),
         ("shaka_up", "ccco", "up", ""),
         ("shaka_soft", "sssb", "out", ""),
