@@ -6,15 +6,17 @@ VENV ?= .venv
 DEMO_OUT ?= demo
 DEMO_PHOTOS ?= $(addprefix examples/photos/,open.jpg pointing.jpg hooked.jpg)
 
+ARM64_BUNDLE ?= light
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := setup.py constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev bench clean
+.PHONY: help demo test check dev bench arm64 clean
 
 help:  ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
 
 demo: $(VENV)/.base  ## Run the shipped model on the example photos
 	$(BIN)/handmesh predict $(DEMO_PHOTOS) --out $(DEMO_OUT)
@@ -34,6 +36,10 @@ dev: $(VENV)/.dev  ## Install what development needs
 bench: $(VENV)/.dev  ## Measure latency on this machine
 	$(BIN)/handmesh bench --out benchmark.json
 	$(BIN)/python -m pytest benchmarks/suites --benchmark-only -q
+
+arm64: $(VENV)/.dev  ## Prove the exports on emulated ARM64 (Debian, qemu-user-static, debootstrap, root)
+	$(BIN)/handmesh export $(ARM64_BUNDLE) --format onnx,tflite --out .arm64/bundle
+	PYTHON=$(BIN)/python tests/arm64/verify.sh .arm64/bundle
 
 clean:  ## Remove the environment, the demo's pictures and the tools' caches
 	rm -rf $(VENV) $(DEMO_OUT) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
