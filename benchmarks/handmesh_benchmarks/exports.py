@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from handmesh import Bundle, backends
-from handmesh.errors import ExportError, InputError, MissingExtra, ParityError
+from handmesh.errors import BackendError, ExportError, InputError, MissingExtra, ParityError
 from handmesh.verification import read_reference
 from handmesh_converters import formats
 from handmesh_converters.export import add_formats
@@ -107,7 +107,7 @@ def compare(
             place = folder / f"{number}-{len(made)}"
             try:
                 made.append(_export(bundle, name, request, place))
-            except ExportError as error:
+            except (ExportError, BackendError) as error:
                 missing.append(f"{bundle.name} as {name}, {_words(request)}: {error}")
     if not made:
         raise InputError(f"nothing was exported: {'; '.join(dict.fromkeys(missing))}")

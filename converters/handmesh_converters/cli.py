@@ -60,25 +60,30 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--weights",
         choices=("fp16", "fp32"),
-        default="fp16",
         help="with --checkpoint: how the bundle stores large weights (default fp16)",
     )
     parser.add_argument(
-        "--explain", action="store_true", help="print the form of the export and what it costs"
+        "--explain",
+        action="store_true",
+        help="print the form of the export and what it costs, part by part, and end",
     )
     parser.set_defaults(run=_export)
 
 
 def _export(args: argparse.Namespace) -> int:
-    if args.list:
-        return _list()
     try:
         import torch  # noqa: F401
     except ImportError as cause:
         raise MissingExtra("torch", "converters") from cause
+    if args.list:
+        return _list()
     if (args.bundle is None) == (args.checkpoint is None):
         raise InputError("give either a BUNDLE or --checkpoint FILE")
-    chosen = [name.strip() for name in args.format.split(",")]
+    chosen = [name.strip().lower() for name in args.format.split(",") if name.strip()]
+    if not chosen:
+        raise InputError("--format names no format; see --list")
+    if args.explain:
+        return _explain(args, _request(args, chosen), chosen)
     try:
         written = _from_bundle(args, chosen) if args.bundle else _from_checkpoint(args, chosen)
     except ParityError as error:
@@ -96,15 +101,18 @@ def _export(args: argparse.Namespace) -> int:
 def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
     from handmesh.bundle import Bundle
 
-    from .export import add_formats, load_bundle
+    from .export import add_formats
 
-    for option in ("reference", "card"):
+    for option in ("reference", "card", "weights"):
         if getattr(args, option) is not None:
             raise InputError(f"--{option} goes with --checkpoint; a bundle holds its own")
-    bundle = Bundle.load(args.bundle)
     request = _request(args, chosen)
-    if args.explain:
-        _explain(load_bundle(bundle), request, chosen)
+    bundle = Bundle.load(args.bundle)
+    if args.out is None and not Path(args.bundle).is_dir():
+        raise InputError(
+            f"{args.bundle!r} is the bundle inside the package, which an export would change: "
+            "say with --out DIR where the new one goes"
+        )
     return add_formats(bundle, chosen, args.out, request)
 
 
@@ -122,8 +130,6 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
     crops, labels = read_crops(args.reference)
     topology = Topology.default()
     network, run = load_checkpoint(args.checkpoint, topology)
-    if args.explain:
-        _explain(network, request, chosen)
     return write_bundle(
         network,
         topology,
@@ -134,7 +140,7 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
         licences={**LICENCES, **card.get("licences", {})},
         export=chosen,
         request=request,
-        weights=args.weights,
+        weights=args.weights or "fp16",
     )
 
 
@@ -146,7 +152,7 @@ def _request(args: argparse.Namespace, chosen: list[str]) -> Request:
     optimize = tuple(name.strip() for name in args.optimize.split(",") if name.strip())
     request = Request(args.graph, args.precision, optimize)
     for name in chosen:
-        request.resolve(name, formats.load(name).ABLE)
+        request.resolve(name, formats.load(name).ABLE, formats.abilities())
     return request
 
 
@@ -161,12 +167,22 @@ def _list() -> int:
     return 0
 
 
-def _explain(network: Network, request: Request, chosen: list[str]) -> None:
+def _explain(args: argparse.Namespace, request: Request, chosen: list[str]) -> int:
+    from handmesh.bundle import Bundle
+    from handmesh.graph import Topology
+
     from . import formats
     from .explain import explain
+    from .export import load_bundle, load_checkpoint
     from .fold import fold
     from .forms import form_named
 
+    network: Network
+    if args.bundle:
+        network = load_bundle(Bundle.load(args.bundle))
+    else:
+        network, _ = load_checkpoint(args.checkpoint, Topology.default())
     graphs = (request.resolve(name, formats.load(name).ABLE)[0] for name in chosen)
     for graph in dict.fromkeys(graphs):
         print(explain(fold(network, form_named(graph))).render())
+    return 0

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from handmesh.graph import Topology
 from handmesh.nn import build, from_dict, load_weights, read_config, save_weights, to_dict
 from handmesh.nn.config import JOINT_COUNT
 from handmesh.nn.weights import Precision
+from handmesh.types import JOINT_NAMES
 from handmesh.verification import read_reference
 
 from . import formats
@@ -120,6 +121,7 @@ def write_bundle(
         "name": target.resolve().name if name is None else name,
         "network": config.name,
         "config": to_dict(config),
+        "graph_sha256": topology.sha256,
         **io_specs(config.input_size, topology.vertex_count),
         "artifacts": {
             "torch": {
@@ -180,6 +182,7 @@ def add_formats(
     expected = network_outputs(network, images)
     proof = _Proof(images, labels, expected, bundle.topology, tolerance)
     manifest = json.loads(json.dumps(bundle.manifest))
+    manifest["graph_sha256"] = bundle.topology.sha256
     target = bundle.folder if out is None else Path(out)
     with replacing(target) as temporary:
         for path in bundle.manifest["files"]:
@@ -248,13 +251,30 @@ def load_checkpoint(
 
 @dataclass(frozen=True, eq=False)
 class _Proof:
-    """What an artifact has to stand up to."""
+    """What an artifact has to stand up to.
+
+    int8 is calibrated on every other crop, and proven on those that it has not seen.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.float32] | None
     expected: RawOutput
     topology: Topology
     tolerance: Tolerance | None
+
+    def calibration(self) -> NDArray[np.uint8]:
+        """Crops for an artifact to be calibrated on."""
+        return self.images[::2]
+
+    def without_calibration(self) -> _Proof:
+        """The proof on the other crops; a single one has to serve for both."""
+        others = slice(1 if len(self.images) > 1 else 0, None, 2)
+        return replace(
+            self,
+            images=self.images[others],
+            labels=None if self.labels is None else self.labels[others],
+            expected=RawOutput(*(array[others] for array in self.expected)),
+        )
 
 
 def _rounding(
@@ -297,6 +317,7 @@ def _add(
         "graph_sha256": proof.topology.sha256,
         "input": json.dumps(manifest["input"]),
         "outputs": json.dumps(manifest["outputs"]),
+        "joints": json.dumps(JOINT_NAMES),
         "licences": json.dumps(manifest["licences"]),
     }
     parity = {}
@@ -305,7 +326,7 @@ def _add(
         graph, precision = request.resolve(name, format_.ABLE)
         twin = fold(network, form_named(graph))
         _remove(folder / format_.FILE)
-        job = Job(inside, precision, frozenset(request.optimize), proof.images)
+        job = Job(inside, precision, frozenset(request.optimize), proof.calibration())
         facts = format_.export(twin, folder / format_.FILE, job)
         allowed = proof.tolerance or TOLERANCES[precision]
         entry = {
@@ -319,10 +340,11 @@ def _add(
         # A backend wants a bundle.
         write_manifest(folder, manifest)
         backend = format_.open(Bundle.load(folder))
-        ratios = proof.topology.bone_ratios
+        against = proof.without_calibration() if precision == "int8" else proof
         found = measure(
-            backend.run, backend.description, proof.images, proof.expected, ratios, proof.labels
-        )
+            backend.run, backend.description, against.images, against.expected,
+            proof.topology.bone_ratios, against.labels,
+        )  # fmt: skip
         found.check(allowed)
         entry["parity"] = found.to_dict()
         parity[name] = found

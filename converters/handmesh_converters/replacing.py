@@ -40,7 +40,8 @@ def replacing(target: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as cause:
-        raise ExportError(f"cannot write {target}: {cause}; what was there is whole") from cause
+        reason = cause.strerror or cause
+        raise ExportError(f"cannot write {target}: {reason}; what was there is whole") from cause
 
 
 def _refuse_other_folders(target: Path) -> None:

@@ -48,8 +48,13 @@ class Request:
     precision: Precision | None = None
     optimize: tuple[str, ...] = ()
 
-    def resolve(self, name: str, able: Abilities) -> tuple[str, Precision]:
+    def resolve(
+        self, name: str, able: Abilities, table: Mapping[str, Abilities] | None = None
+    ) -> tuple[str, Precision]:
         """Graph and precision for a format of that name.
+
+        Args:
+            name, able: of the format. table: of all formats, to name those that can.
 
         Raises:
             InputError: what the format cannot do, with what it can.
@@ -58,13 +63,16 @@ class Request:
         one_of("graph", graph, tuple(FORMS))
         precision = able.precisions[0] if self.precision is None else self.precision
         one_of("precision", precision, PRECISIONS)
-        for what, value, allowed in (
-            ("graph", graph, able.graphs),
-            ("precision", precision, able.precisions),
+        for what, value, rows in (
+            ("graph", graph, "graphs"),
+            ("precision", precision, "precisions"),
         ):
+            allowed = getattr(able, rows)
             if value not in allowed:
+                others = [n for n, row in (table or {}).items() if value in getattr(row, rows)]
+                hint = f"; {' and '.join(others)} can" if others else ""
                 raise InputError(
-                    f"format {name!r} has no {what} {value!r}; it has {', '.join(allowed)}"
+                    f"format {name!r} has no {what} {value!r}; it has {', '.join(allowed)}{hint}"
                 )
         for wanted in self.optimize:
             if not able.optimizations:

@@ -27,15 +27,19 @@ HALVED_FROM = 8192
 
 _INT8_MAX = 127
 _BATCH = 16
-# Positions of a picture that a convolution's inputs are taken from, at most: neighbours say much the
-# same, and a large network has 4,096 of them.
+# Positions of a picture that a convolution's inputs are taken from, at most: neighbours say much
+# the same, and a large network has 4,096 of them.
 _POSITIONS = 64
 # Added to the diagonal, as a share of its mean: few crops say nothing of many directions.
 _DAMPING = 0.01
 
 
 def round_to_int8(
-    network: nn.Module, crops: NDArray[np.uint8], size: int, keep: Collection[str] = ()
+    network: nn.Module,
+    crops: NDArray[np.uint8],
+    size: int,
+    keep: Collection[str] = (),
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
 ) -> dict[str, Tensor]:
     """Round large weights to multiples of a scale for each output channel; in place.
 
@@ -46,7 +50,7 @@ def round_to_int8(
         network: takes (N, S, S, 3) uint8.
         crops: such ones. Their turned and mirrored copies are calibrated on as well.
         size: least number of weights of a layer that is rounded.
-        keep: names of layers that are not.
+        keep: names of layers that are not. kinds: of layers that are.
 
     Returns:
         By the name of a layer, its scales (O,), float32.
@@ -60,6 +64,7 @@ def round_to_int8(
         name: _Layer(module)
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
+        and isinstance(module, kinds)
         and module.weight.numel() >= size
         and (isinstance(module, nn.Linear) or module.groups == 1)
         and name not in keep

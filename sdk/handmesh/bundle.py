@@ -17,6 +17,7 @@ A bundle's `manifest.json`:
                 is from the one that was trained
     licences    {code, weights, data}, each apart, because they differ
     provenance  where the weights came from: data sets, images seen, commit, date, ...
+    graph_sha256  of the mesh graph that the network was trained on, `Topology.sha256`; optional
     files       path -> {sha256, bytes} for every file in the folder but the manifest
     sha256      of the manifest itself, without this entry
 
@@ -114,8 +115,17 @@ class Bundle:
 
     @cached_property
     def topology(self) -> Topology:
-        """The mesh graph that the network was trained on."""
-        return Topology.load(self.file("topology.npz"))
+        """The mesh graph that the network was trained on.
+
+        Raises:
+            BundleError, IntegrityError: its file is missing or was changed.
+            GraphMismatchError: it is another than the manifest names.
+        """
+        topology = Topology.load(self.file("topology.npz"))
+        named = self.manifest.get("graph_sha256")
+        if named is not None:
+            topology.check_sha256(str(named), f"bundle {self.name!r}")
+        return topology
 
     def artifact(self, name: str) -> Path:
         """Path of the artifact in that format, all its files verified.

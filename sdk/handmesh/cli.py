@@ -5,7 +5,7 @@ entry point is a function that takes argparse's sub-parsers, adds its own, and s
 ``run``, a function from the parsed arguments to an exit code.
 
 Exit codes: 0 done; 1 no hand was found, or a check failed; 2 bad input or usage; 3 a package or a
-backend is missing.
+backend is missing; 130 and 143 interrupted and terminated, what was being written cleared away.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 OK, NEGATIVE, BAD_INPUT, MISSING = 0, 1, 2, 3
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 # Overlays are to be looked at: a reduced one of a huge photo serves better.
 _OVERLAY_SIDE = 2048
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     # OpenCV logs what it cannot decode; the error that follows says it better.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
+    if argv is None:  # a process of its own, which clears up when it is told to end
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser(arguments).parse_args(arguments)
     try:
@@ -45,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except HandMeshError as error:
         return _report(error)
+    except KeyboardInterrupt:
+        print("handmesh: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -238,6 +245,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from . import backends
     from .bundle import Bundle
     from .verification import verify
 
@@ -248,9 +256,14 @@ def _verify(args: argparse.Namespace) -> int:
         print(
             f"{'ok  ' if difference.passed else 'FAIL'} {difference.backend}: "
             f"{difference.crops} crops, off by at most {difference.tensor:.2e} in (u, v, d), "
-            f"{difference.px:.2e} px, {difference.mm:.2e} mm, "
+            f"{difference.px:.2e} px, {difference.mm:.2e} mm (p99 {difference.p99_mm:.2e}), "
             f"{difference.scores:.2e} in confidence, presence and handedness"
         )
+    if args.backend is None:
+        for name in sorted(set(bundle.artifacts) & set(backends.names())):
+            reason = backends.unavailable(name, bundle)
+            if reason is not None:
+                print(f"not run here: {name}: {reason}")
     return OK if all(difference.passed for difference in differences) else NEGATIVE
 
 

@@ -101,6 +101,36 @@ def test_a_wider_tolerance_is_the_manifests_to_give(with_reference: Path) -> Non
     assert verify(Bundle.load(with_reference))[0].passed
 
 
+@pytest.mark.parametrize("stated", [{"p99_mm": 0.5}, {"point_mm": 0.5}])
+def test_what_is_off_everywhere_is_found(with_reference: Path, stated: dict[str, float]) -> None:
+    """A millimetre everywhere, where the worst case may be ten."""
+    images, reference = read_reference(Bundle.load(with_reference))
+    deeper = [array + np.float32([0, 0, 0.03]) for array in reference[:2]]
+    deeper[1][:, 0] = reference.joints[:, 0]  # but not the wrist, from which it is measured
+    _write_reference(
+        with_reference, images, reference._replace(vertices=deeper[0], joints=deeper[1])
+    )
+    manifest = read_manifest(with_reference)
+    wide = {"tensor": 0.1, "px": 5.0, "mm": 50.0}
+    for tolerance, passes in ((wide, True), ({**wide, **stated}, False)):
+        manifest["artifacts"]["torch"]["tolerance"] = tolerance
+        write_manifest(with_reference, manifest)
+        assert verify(Bundle.load(with_reference))[0].passed == passes
+
+
+def test_what_cannot_run_here_is_named(
+    with_reference: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handmesh.backends.coreml.unavailable", lambda: "it needs a Mac")
+    (with_reference / "model.mlpackage").mkdir()
+    (with_reference / "model.mlpackage" / "Manifest.json").write_text("{}")
+    manifest = read_manifest(with_reference)
+    manifest["artifacts"]["coreml"] = {"path": "model.mlpackage"}
+    write_manifest(with_reference, manifest)
+    assert main(["verify", str(with_reference)]) == 0
+    assert "not run here: coreml: it needs a Mac" in capsys.readouterr().out
+
+
 def _hands(topology: Topology, count: int) -> RawOutput:
     """The template's hand, seen from the front, filling two thirds of a crop."""
     joints = topology.joint_regressor @ topology.template_vertices_m

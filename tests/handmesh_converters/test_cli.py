@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,55 @@ def test_export_of_a_bundle(
 ) -> None:
     out = tmp_path / "new"
 
-    assert _run(light_bundle.folder, "--format", "onnx", "--out", out, "--explain") == 0
+    assert _run(light_bundle.folder, "--format", "onnx", "--out", out) == 0
 
     printed = capsys.readouterr().out
-    assert "graph: recurrence in L" in printed
-    assert "M MAC" in printed
     assert f"{out / 'model.onnx'}: " in printed
     assert "156 nodes" in printed
     assert "6 crops, worst (p99)" in printed
     Bundle.load(out).check()
+
+
+def test_explaining_exports_nothing(
+    light_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (light_bundle.folder / "manifest.json").stat().st_mtime_ns
+
+    assert _run(light_bundle.folder, "--explain", "--out", tmp_path / "new") == 0
+
+    printed = capsys.readouterr().out
+    assert "graph: recurrence in L" in printed
+    assert "M MAC" in printed
+    assert not (tmp_path / "new").exists()
+    assert (light_bundle.folder / "manifest.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["light"], "--out DIR"),
+        (["light", "--weights", "fp16", "--out", "x"], "--weights goes with --checkpoint"),
+        (["light", "--format", ",", "--out", "x"], "names no format"),
+        (
+            ["light", "--precision", "int8", "--out", "x"],
+            "it has fp16, fp32; coreml and tflite can",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle inside the package is not written to, nor is an option passed over."""
+    assert _run(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_list_without_torch_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert _run("--list") == 3
+    assert "handmesh[converters]" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_prepared")

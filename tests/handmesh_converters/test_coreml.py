@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from handmesh.bundle import Bundle
+from handmesh.bundle import Bundle, read_manifest, write_manifest
 from handmesh.errors import BackendError, ExportError, InputError, MissingExtra
 from handmesh.graph import Topology
 from handmesh.nn import LightNetwork, PaperNetwork
@@ -31,7 +33,8 @@ Crops = Callable[..., NDArray[np.uint8]]
 
 
 def _job(precision: Precision = "fp32", *optimize: str) -> Job:
-    return Job({}, precision, frozenset(optimize), np.zeros((0, 32, 32, 3), np.uint8))
+    crops = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    return Job({}, precision, frozenset(optimize), crops)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +199,8 @@ def test_large_layers_in_8_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The small network has no layer as large as those of a real one.
-    monkeypatch.setattr("handmesh_converters.mil.compression._MANY", 1024)
+    for module in ("mil.compression", "formats.coreml"):
+        monkeypatch.setattr(f"handmesh_converters.{module}.MANY", 1024)
     coreml.export(fold(light, form_named("sparse")), tmp_path / "m", _job("int8", *optimize))
     assert _constexprs(tmp_path / "m") == {kind}
     assert 1e-6 < off(tmp_path / "m") < 0.2
@@ -219,6 +223,44 @@ def test_paper_equals_the_network(
     assert made.parity["coreml"].tensor.worst < 1e-5
     # The sigmoid of a logit is nothing.
     assert "log" not in _kinds(read_package(made.bundle.artifact("coreml")))
+
+
+@pytest.mark.parametrize("what", ["colour", "size", "type", "name"])
+def test_an_interface_that_is_not_the_bundles_is_refused(
+    written: Written, tmp_path: Path, what: str
+) -> None:
+    """The program is as it was, and would give the right numbers; an app would get others."""
+    folder = tmp_path / "b"
+    shutil.copytree(written.bundle.folder, folder)
+    (path,) = folder.rglob("*.mlmodel")
+    changed = read_package(folder / coreml.FILE).spec
+    image = changed.description.input[0].type.imageType
+    output = changed.description.output[3]
+    if what == "colour":
+        image.colorSpace = image.BGR
+    elif what == "size":
+        image.width = 2 * image.width
+    elif what == "type":
+        output.type.multiArrayType.dataType = output.type.multiArrayType.INT32
+    else:
+        output.name = "other"
+    path.write_bytes(changed.SerializeToString())
+    write_manifest(folder, read_manifest(folder))
+
+    with pytest.raises(BackendError, match="describes .* to apps"):
+        coreml.open(Bundle.load(folder))
+
+
+def test_a_full_disk_is_called_one(
+    light_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("coremltools.models.MLModel.save", refuse)
+    with pytest.raises(ExportError, match="No space left on device; what was there"):
+        add_formats(light_bundle, ["coreml"], tmp_path / "new", Request(precision="fp32"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_it_cannot_do_is_refused() -> None:

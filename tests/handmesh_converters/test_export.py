@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh.backends import Backend
-from handmesh.bundle import Bundle, write_manifest
+from handmesh.bundle import Bundle, read_manifest, write_manifest
 from handmesh.errors import (
     CheckpointError,
     ExportError,
@@ -35,7 +35,7 @@ from handmesh_converters import formats
 from handmesh_converters.export import add_formats, load_bundle, load_checkpoint, write_bundle
 from handmesh_converters.fold import ExportTwin
 from handmesh_converters.formats import onnx as onnx_format
-from handmesh_converters.parity import Tolerance, network_outputs
+from handmesh_converters.parity import TOLERANCES, Tolerance, network_outputs
 from handmesh_converters.request import Abilities, Job, Request
 
 FP32 = Request(precision="fp32")
@@ -111,7 +111,7 @@ def test_a_bundle_is_whole_and_verifies(
         np.testing.assert_array_equal(reference["images"], crops)
     entry = light_bundle.artifacts["onnx"]
     assert entry["graph_form"] == "recurrence"
-    assert entry["tolerance"] == {"tensor": 1e-4, "scores": 1e-4, "px": 0.05, "mm": 0.05}
+    assert entry["tolerance"] == dataclasses.asdict(TOLERANCES["fp32"])
     assert entry["parity"]["tensor"]["worst"] < entry["tolerance"]["tensor"]
     assert light_bundle.artifacts["torch"]["rounding"]["tensor"]["worst"] == 0.0
     assert entry["tools"]["onnx"] == onnx.__version__
@@ -120,6 +120,56 @@ def test_a_bundle_is_whole_and_verifies(
 
     assert sorted(d.backend.split()[0] for d in differences) == ["onnxruntime", "torch"]
     assert all(difference.passed for difference in differences)
+
+
+def test_a_full_disk_is_called_one(
+    light_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the format itself, not as a network that does not convert, nor as a missing folder."""
+    write = Path.write_bytes
+
+    def refuse(self: Path, data: bytes) -> int:
+        if self.name == onnx_format.FILE:
+            _fill_the_disk(self)
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(ExportError, match=r"cannot write .*/new: No space left on device; what"):
+        add_formats(light_bundle, ["onnx"], tmp_path / "new", FP32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_graph_is_found_without_the_weights(light_bundle: Bundle, tmp_path: Path) -> None:
+    """A topology with other numbers, and a manifest that was made anew around it."""
+    folder = tmp_path / "b"
+    shutil.copytree(light_bundle.folder, folder)
+    topology = Topology.load(folder / "topology.npz")
+    ratios = topology.bone_ratios * np.float32(1.01)
+    dataclasses.replace(topology, bone_ratios=ratios).save(folder / "topology.npz")
+    write_manifest(folder, read_manifest(folder))
+
+    with pytest.raises(GraphMismatchError):
+        verify(Bundle.load(folder), ["onnx"])
+
+
+def test_int8_is_proven_on_crops_it_was_not_calibrated_on(
+    light_bundle: Bundle, crops: Crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("litert_torch")
+    from handmesh_converters.formats import tflite
+
+    calibrated = []
+    convert = tflite.export
+
+    def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+        calibrated.append(job.crops)
+        return convert(twin, path, job)
+
+    monkeypatch.setattr(tflite, "export", export)
+    made = add_formats(light_bundle, ["tflite"], tmp_path / "b", Request(precision="int8"))
+
+    np.testing.assert_array_equal(calibrated[0], crops[::2])
+    assert made.parity["tflite"].crops == len(crops[1::2])
 
 
 def test_same_network_gives_the_same_bundle(
@@ -424,6 +474,6 @@ def test_rounded_weights_are_stated_and_bounded(
             tmp_path / "c",
             crops,
             provenance={},
-            tolerance=Tolerance(off / 2, 1, 1, 1, 1),
+            tolerance=Tolerance(off / 2, 1, 1, 1, 1, 1),
         )
     assert not (tmp_path / "c").exists()

@@ -70,6 +70,12 @@ def test_max_pooling_and_highest_points(
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
+def test_old_runtimes_can_read_it(model: onnx.ModelProto) -> None:
+    """ONNX Runtime 1.14, of early 2023, takes files of version 8 and operators of version 18."""
+    assert model.ir_version == 8
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
+
+
 def test_inputs_and_outputs_are_those_of_the_contract(model: onnx.ModelProto) -> None:
     def shapes(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, list[str | int]]]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_equal_outputs_differ_by_nothing(expected: RawOutput, topology: Topology
     assert found.crops == CROPS
     worst = [found.tensor, found.scores, found.crop_px, found.photo_px, found.mm]
     assert [each.worst for each in worst] == [0.0] * 5
-    found.check(Tolerance(0, 0, 0, 0, 0))
+    found.check(Tolerance(0, 0, 0, 0, 0, 0))
 
 
 def test_a_shifted_vertex_in_every_unit(expected: RawOutput, topology: Topology) -> None:
@@ -112,6 +113,18 @@ def test_percentile_is_over_points_and_crops(expected: RawOutput, topology: Topo
     assert found.tensor.p99 == pytest.approx(0.02, rel=1e-3)
     assert found.mm.p99 == pytest.approx(0.02 * 47, rel=0.1)
     assert found.crop_px.worst == 0
+
+
+def test_a_point_that_is_always_off_is_found(expected: RawOutput, topology: Topology) -> None:
+    """A finger tip 4 mm too far in every crop: too few points for a percentile to see."""
+    joints = expected.joints.copy()
+    joints[:, 20, 2] += 4 / 47
+    found = _measure(expected._replace(joints=joints), expected, topology)
+
+    assert found.mm.p99 < 0.5
+    assert found.point_mm == pytest.approx(4, rel=0.1)
+    with pytest.raises(ParityError, match=r"one point in most crops .* \(allowed 1\)"):
+        found.check(replace(TOLERANCES["int8"], tensor=1.0))
 
 
 def test_batches_of_several_sizes_are_run(expected: RawOutput, topology: Topology) -> None:

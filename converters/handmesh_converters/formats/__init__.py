@@ -45,6 +45,7 @@ class Format(Protocol):
 
         Raises:
             ExportError: the converter failed or made something invalid.
+            OSError: the path cannot be written.
         """
 
     def open(self, bundle: Bundle) -> Backend:

@@ -24,10 +24,11 @@ from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
 from ..fold import INPUT, OUTPUTS, ExportTwin, named_outputs
-from ..mil.compression import compress_layers, compress_zeros
+from ..mil.compression import MANY, compress_layers, compress_zeros
 from ..mil.exactness import computes_in_half
 from ..mil.packages import describe, tidy
 from ..request import Abilities, Job
+from ..rounding import round_to_int8
 
 REQUIRES = ("coremltools",)
 EXTRA = "converters"
@@ -61,6 +62,10 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     the weights of large layers in 8 bits.
     """
     temporary = path.with_name(f".{path.name}.tmp.mlpackage")
+    if job.precision == "int8" and "palettize" not in job.optimize:
+        twin = copy.deepcopy(twin)
+        # coremltools rounds them once more, to the same values but for a few channels.
+        round_to_int8(twin, job.crops, MANY, kinds=(nn.Linear,))
     try:
         with _quiet():
             model = _convert(twin, job)
@@ -72,7 +77,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
             model.save(str(temporary))
         tidy(temporary)
         temporary.rename(path)
-    except ExportError:
+    except (ExportError, OSError):
         raise
     except Exception as cause:  # torch and coremltools share no base class of errors
         raise ExportError(

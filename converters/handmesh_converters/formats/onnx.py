@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from handmesh import __version__, backends
-from handmesh.atomic import write_atomic
 from handmesh.backends import Backend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
@@ -28,9 +27,10 @@ EXTRA = "converters"
 FILE = "model.onnx"
 ABLE = Abilities(("sparse", "polynomials", "dense"), ("fp16", "fp32"))
 
-# What the exporter writes itself, without converting between versions; any ONNX Runtime since 1.14
-# reads it.
-OPSET = 18
+# What the exporter writes itself, without converting between versions; and the version of the
+# file's format that came with it, though the exporter writes a newer one. ONNX Runtime reads both
+# since 1.14.
+OPSET, IR_VERSION = 18, 8
 
 
 def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
             f"({type(cause).__name__}: {cause}); install the versions of constraints.txt"
         ) from cause
     data = model.SerializeToString(deterministic=True)
-    write_atomic(path, data)
+    path.write_bytes(data)
     return {
         "opset": OPSET,
         "precision": "fp32",
@@ -120,6 +120,7 @@ def _describe(model: Any, metadata: Mapping[str, str]) -> None:
         item.doc_string = ""
         del item.metadata_props[:]
     graph.name = "handmesh"
+    model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "handmesh", __version__
     for key, value in sorted(metadata.items()):
         entry = model.metadata_props.add()

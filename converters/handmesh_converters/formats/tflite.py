@@ -44,7 +44,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh import backends
-from handmesh.atomic import write_atomic
 from handmesh.backends import Backend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
@@ -94,7 +93,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
             f"the network does not convert to TFLite ({type(cause).__name__}: {cause}); install "
             "the versions of constraints.txt"
         ) from cause
-    write_atomic(path, data)
+    path.write_bytes(data)
     return {
         "precision": "fp32",
         "weights": job.precision,

@@ -11,6 +11,7 @@ from handmesh.bundle import Bundle
 from handmesh.errors import BackendError, ExportError
 
 from .executor import Executor
+from .packages import check_description
 from .program import read_package
 
 __all__ = ["MilBackend"]
@@ -20,7 +21,8 @@ class MilBackend:
     """See `handmesh.backends.Backend`.
 
     Raises:
-        BackendError: the artifact cannot be read or has operations that the executor does not know.
+        BackendError: the artifact cannot be read, describes itself to apps otherwise than the
+            manifest, or has operations that the executor does not know.
     """
 
     name = "coreml"
@@ -31,7 +33,9 @@ class MilBackend:
         self._size = bundle.image_size
         self._vertex_count = bundle.topology.vertex_count
         try:
-            self._executor = Executor(read_package(bundle.artifact(self.name)))
+            program = read_package(bundle.artifact(self.name))
+            check_description(program.spec, bundle.manifest)
+            self._executor = Executor(program)
         except ExportError as cause:
             raise BackendError(f"{self.description} cannot load the artifact: {cause}") from cause
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["compress_layers", "compress_zeros", "palette"]
+__all__ = ["MANY", "compress_layers", "compress_zeros", "palette"]
 
-_MANY = 1 << 14
+# Weights of at least so many elements are compressed.
+MANY = 1 << 14
 _PALETTE = 256
 _ROUNDS = 30
 
@@ -29,7 +30,8 @@ def compress_layers(model: Any, palettes: bool) -> Any:
     """Weights of large fully-connected layers in 8 bits: more than half of all weights of `light`.
 
     Not those of convolutions: their channels differ too much in size once batch norm is folded
-    in. On `light`, 99th percentile of the mesh's error in mm, by what is compressed:
+    in. On `light` as of 2,006,336 crops, 99th percentile of the mesh's error in mm, by what was
+    compressed, each weight rounded by itself:
 
         layers 1.3, with palettes 1.1; 1x1 convolutions 6.6 and 3.0; palettes of 64: layers 4.0
 
@@ -45,7 +47,7 @@ def compress_layers(model: Any, palettes: bool) -> Any:
         config = cto.OpLinearQuantizerConfig(mode="linear_symmetric")
     chosen = {
         name: config
-        for name, weight in cto.get_weights_metadata(model, weight_threshold=_MANY).items()
+        for name, weight in cto.get_weights_metadata(model, weight_threshold=MANY).items()
         # What is float32 in a program of float16 is so because rounding it shows.
         if weight.val.dtype == np.float16
         and all(child.op_type == "linear" for child in weight.child_ops)

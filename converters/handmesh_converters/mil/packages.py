@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from handmesh import __version__
+from handmesh.errors import ExportError
 
-__all__ = ["describe", "tidy"]
+__all__ = ["check_description", "describe", "tidy"]
 
 _AUTHOR = "handmesh"
 _FEATURES = {
@@ -47,6 +48,37 @@ def describe(model: Any, metadata: Mapping[str, str]) -> None:
         model.output_description[feature.name] = _FEATURES[feature.name]
     for key, value in sorted(metadata.items()):
         model.user_defined_metadata[key] = value
+
+
+def check_description(spec: Any, manifest: Mapping[str, Any]) -> None:
+    """Check the interface that apps are given, which running the program does not show.
+
+    Args:
+        spec: the model's proto. manifest: of the bundle, with its `input` and `outputs`.
+
+    Raises:
+        ExportError: input or outputs are described otherwise than the manifest does.
+    """
+    from coremltools.proto.FeatureTypes_pb2 import ArrayFeatureType, ImageFeatureType
+
+    found: dict[str, object] = {}
+    for feature in spec.description.input:
+        image = feature.type.imageType
+        color = ImageFeatureType.ColorSpace.Name(image.colorSpace)
+        found[feature.name] = (color, image.height, image.width)
+    for feature in spec.description.output:
+        array = feature.type.multiArrayType
+        kind = ArrayFeatureType.ArrayDataType.Name(array.dataType)
+        found[feature.name] = (kind, *array.shape)
+    given = manifest["input"]
+    wanted: dict[str, object] = {given["name"]: (given["color"], *given["shape"][1:3])}
+    for name, output in manifest["outputs"].items():
+        wanted[name] = (output["dtype"].upper(), 1, *output["shape"][1:])
+    if found != wanted:
+        raise ExportError(
+            f"the package describes {found} to apps, where its bundle says {wanted}: export it "
+            "again"
+        )
 
 
 def tidy(package: Path) -> None:
