@@ -247,7 +247,7 @@ def test_an_interface_that_is_not_the_bundles_is_refused(
     path.write_bytes(changed.SerializeToString())
     write_manifest(folder, read_manifest(folder))
 
-    with pytest.raises(BackendError, match="describes .* to apps"):
+    with pytest.raises(BackendError, match=r"describes .* to apps"):
         coreml.open(Bundle.load(folder))
 
 
