@@ -9,7 +9,7 @@ kept it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,7 +26,7 @@ from .protocol import Candidate, Protocol, Run, measure
 
 __all__ = ["Row", "compare", "requests", "to_markdown"]
 
-ANYTHING = Tolerance(*[1e9] * 5)
+ANYTHING = Tolerance(*[1e9] * len(fields(Tolerance)))
 Wanted = tuple[str, Request]
 
 
