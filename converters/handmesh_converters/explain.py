@@ -73,7 +73,7 @@ class Explanation:
     def render(self) -> str:
         """A table as text."""
         total = PartCost("total", self.macs, self.constant_bytes, self.ops)
-        lines = [f"{'part':40}{'M MAC':>10}{'KB':>12}{'ops':>8}"]
+        lines = [f"{'part':40}{'M MAC':>10}{'KB fp32':>12}{'ops':>8}"]
         lines += [
             f"{part.name:40}{part.macs / 1e6:10.3f}{part.constant_bytes / 1024:12.1f}{part.ops:8}"
             for part in (*self.parts, total)

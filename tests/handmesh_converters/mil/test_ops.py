@@ -244,3 +244,53 @@ def test_quantised_constants() -> None:
     zero, scale = _ints(1, 2, 3, 4), _random(4)
     _same(undo(data, zero, scale, torch.tensor(1)), (data - zero) * scale)
     _same(undo(data, _ints(0, 0, 0), scale[:3], torch.tensor(-2)), data * scale[:3, None])
+
+
+X = np.linspace(-2, 3, 24, dtype=np.float32).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("reshape", {"x": X, "shape": [4, -1]}),
+        ("transpose", {"x": X, "perm": [2, 0, 1]}),
+        ("expand_dims", {"x": X, "axes": [0, -1]}),
+        ("squeeze", {"x": X[:1], "axes": [0]}),
+        ("slice_by_index", {"x": X, "begin": [0, 2, 1], "end": [2, 0, 4], "stride": [1, -1, 2]}),
+        (
+            "slice_by_index",
+            {"x": X, "begin": [1, 1, 1], "end": [2, 2, 2], "begin_mask": [True, False, False],
+             "end_mask": [False, False, True], "squeeze_mask": [False, True, False]},
+        ),
+        ("gather", {"x": X, "indices": np.array([[2, 0], [-1, 1]], np.int32), "axis": 1}),
+        ("concat", {"values": [X, X + 1], "axis": -1}),
+        ("stack", {"values": [X, X + 1], "axis": 1}),
+        ("reduce_mean", {"x": X, "axes": [0, 2], "keep_dims": True}),
+        ("reduce_max", {"x": X, "axes": [-1], "keep_dims": False}),
+        ("reduce_sum", {"x": X, "axes": [1], "keep_dims": False}),
+        ("sigmoid", {"x": X}),
+        ("softmax", {"x": X, "axis": 1}),
+        ("relu", {"x": X}),
+        ("real_div", {"x": X, "y": np.float32(3)}),
+        ("matmul", {"x": X, "y": X[:, :, :2], "transpose_x": True, "transpose_y": False}),
+    ],
+)  # fmt: skip
+def test_as_coremltools_itself_computes(kind: str, arguments: dict[str, Any]) -> None:
+    """Its builder computes what has constant inputs, in NumPy: another reading of the same op."""
+    mb = pytest.importorskip("coremltools.converters.mil").Builder
+    inferred: list[Any] = []
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1,))])  # type: ignore[untyped-decorator]
+    def program(x: Any) -> Any:
+        inferred.append(getattr(mb, kind)(**arguments).val)
+        return x
+
+    def given(value: Any) -> Any:
+        if isinstance(value, list) and isinstance(value[0], np.ndarray):
+            return [torch.from_numpy(each) for each in value]
+        return torch.as_tensor(value)
+
+    assert inferred[0] is not None
+    found = OPERATIONS[kind](**{name: given(value) for name, value in arguments.items()})
+    assert tuple(found.shape) == np.shape(inferred[0])
+    _same(found, inferred[0])
