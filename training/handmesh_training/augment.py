@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 
-from .develop_torch import GREY_SHARE, SHIFTED_SHARE
+from .develop_torch import CONTRAST_SPREAD, GREY_SHARE, SHIFTED_SHARE
 from .opencv import cv2
 from .samples import Crops
 
@@ -241,7 +241,7 @@ def _tone_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
     """(1, 256, 3) table: gamma, contrast, exposure and white balance at once."""
     levels = np.linspace(0, 1, 256)[:, None]
     gamma = np.exp(rng.normal(0, 0.2))
-    contrast = np.exp(rng.normal(0, 0.15))
+    contrast = np.exp(rng.normal(0, CONTRAST_SPREAD))
     gain = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.07, 3))
     curve = (levels**gamma * gain - 0.5) * contrast + 0.5 + rng.normal(0, 0.04)
     return np.clip(curve * 255, 0, 255).astype(np.uint8)[None]

@@ -31,6 +31,8 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV and JPEG have it
 _MOTION = 7  # longest motion blur, pixels
 # Pictures without colour, and with a turned hue and another saturation.
 GREY_SHARE, SHIFTED_SHARE = 0.1, 0.26
+# Standard deviation of the contrast's logarithm: phones even out light, webcams drive it up.
+CONTRAST_SPREAD = 0.25
 
 
 def uniform(generator: torch.Generator, count: int, low: float, high: float, *more: int) -> Tensor:
@@ -129,7 +131,7 @@ def _tone(generator: torch.Generator, images: Tensor) -> Tensor:
     """Gamma, contrast, exposure and white balance at once."""
     count = len(images)
     gamma = normal(generator, count, 0.2, 1, 1, 1).exp()
-    contrast = normal(generator, count, 0.15, 1, 1, 1).exp()
+    contrast = normal(generator, count, CONTRAST_SPREAD, 1, 1, 1).exp()
     gain = normal(generator, count, 0.12, 1, 1, 1) + normal(generator, count, 0.07, 3, 1, 1)
     level = 0.5 + normal(generator, count, 0.04, 1, 1, 1)
     linear = (images / 255).clamp(0, 1) ** gamma * gain.exp()
