@@ -35,7 +35,7 @@ COREML = ["coremltools>=9.0", "pillow>=10"]
 TORCH = ["torch>=2.6", "safetensors>=0.4"]
 CUDA = ["cupy-cuda12x>=13"]
 ONNX_EXPORT = [*TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
-TFLITE_EXPORT = [*TORCH, *TFLITE, "litert-torch>=0.10"]
+TFLITE_EXPORT = [*TORCH, *TFLITE, "litert-torch>=0.10", "ai-edge-quantizer>=0.10"]
 CONVERTERS = [*ONNX_EXPORT, *TFLITE_EXPORT, *COREML]
 TRAINING = [
     *TORCH,

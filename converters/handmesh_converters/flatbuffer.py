@@ -42,7 +42,12 @@ class _Builder(flatbuffers.Builder):
 
 def unpack(data: bytes) -> Any:
     """The model (`schema.ModelT`) of a file's bytes."""
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # contents behind the model, as in files of more than 2 GB
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def pack(model: Any) -> bytes:

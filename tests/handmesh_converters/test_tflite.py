@@ -26,6 +26,7 @@ from handmesh_converters.parity import TOLERANCES, measure, network_outputs
 from handmesh_converters.request import Job, Precision, Request
 
 pytest.importorskip("litert_torch", reason="TFLite files are made by litert-torch")
+flatbuffer = pytest.importorskip("handmesh_converters.flatbuffer")
 interpreters = pytest.importorskip("ai_edge_litert.interpreter")
 
 Crops = Callable[..., NDArray[np.uint8]]
@@ -170,6 +171,54 @@ def test_int8_is_stored_by_channel(exported: Callable[..., Path]) -> None:
             len(tensor.quantization.scale) == tensor.shape[tensor.quantization.quantizedDimension]
         )
         assert len(model.buffers[tensor.buffer].data) == np.prod(tensor.shape)
+
+
+@pytest.mark.parametrize(("optimize", "inputs"), [("dynamic", "FLOAT32"), ("static", "INT8")])
+def test_convolutions_with_8_bit_products(
+    light: LightNetwork,
+    crops: NDArray[np.uint8],
+    random_crops: Crops,
+    tmp_path: Path,
+    optimize: str,
+    inputs: str,
+) -> None:
+    """Weights of each output channel on a grid of their own, and a network that is near enough to
+    have its weights at the right places."""
+    schema = flatbuffer.schema
+    path = tmp_path / "model.tflite"
+
+    facts = tflite.export(fold(light), path, Job(METADATA, "int8", frozenset({optimize}), crops))
+
+    assert facts["precision"] == "int8"
+    model = flatbuffer.unpack(path.read_bytes())
+    kinds = schema.TensorType
+    seen = 0
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex].builtinCode
+            if code not in (
+                schema.BuiltinOperator.CONV_2D,
+                schema.BuiltinOperator.DEPTHWISE_CONV_2D,
+            ):
+                continue
+            image, weight = (graph.tensors[i] for i in operator.inputs[:2])
+            channels = weight.shape[0 if code == schema.BuiltinOperator.CONV_2D else 3]
+            assert weight.type == kinds.INT8
+            assert image.type == getattr(kinds, inputs)
+            assert len(weight.quantization.scale) == channels
+            seen += 1
+    assert seen > 5
+    images = random_crops(4)
+    found, expected = _run(path.read_bytes(), images), network_outputs(light, images)
+    off = np.abs(found.joints - expected.joints)
+    assert 1e-5 < off.max() < 0.5
+    assert np.median(off) < 0.05
+
+
+def test_8_bit_products_of_one_kind(light: LightNetwork, tmp_path: Path) -> None:
+    job = Job({}, "int8", frozenset({"dynamic", "static"}), np.zeros((1, 32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="either dynamic or static"):
+        tflite.export(fold(light), tmp_path / "model.tflite", job)
 
 
 def test_int8_needs_crops(light: LightNetwork, tmp_path: Path) -> None:

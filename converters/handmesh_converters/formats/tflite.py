@@ -1,30 +1,15 @@
 """TFLite through litert-torch: one file for phones and boards, of one crop, with a signature.
 
-`handmesh export light --format tflite --graph G --precision P --out DIR`, after 2,006,336 crops;
-LiteRT 2.3.0 with XNNPACK, one thread of a shared AMD EPYC, median CPU time of a run. Millimetres
-are those of `handmesh_converters.parity`, on the bundle's crops and on 143 crops with a hand that
-took no part in the export, 99th percentile (worst):
+`docs/exporting.md` has what each way costs (`handmesh compare-exports`). int8 stores weights in 8
+bits and computes in float32. 8-bit products are more than twice as fast, but they are of another
+network: errors of rounding after training add up to centimetres, so whoever wants them has to train
+with them. Almost all of it is a wrong distance of the hand, for which a mean error of the joints is
+enough: see `rounding` for what helps where weights alone are rounded.
 
-    graph        precision      MB     ms   mm, bundle      mm, others
-    sparse       fp32        15.03   3.55   0.003 (0.00)   0.002 (0.01)
-    sparse       fp16         7.85   3.58   0.18  (0.45)   0.13  (0.36)
-    sparse       int8         5.31   3.67   1.25  (1.82)   0.79  (1.32)
-    polynomials  fp16         8.56   3.88   0.19  (0.46)   0.14  (0.36)
-    dense        fp16        25.31   6.20   0.19  (0.46)   0.14  (0.36)
-
-What makes files smaller or faster, but was measured to be another network (ai-edge-quantizer
-0.10.0, scales by channel, ranges the least and greatest values on the bundle's crops):
-
-    every weight rounded to int8     4.09   3.56   14.9  (29.3)   7.5  (13.6)
-    the same, 8-bit products         4.34   3.10   11.5  (27.3)   8.7  (22.8)
-    trunk in int8, the rest float   11.23   2.09   31.5  (50.4)  11.9  (35.0)
-
-These are the errors of rounding after training: whoever wants 8-bit products has to train with
-them. Of the weights, one layer at a time and each weight rounded by itself, most sensitive are the
-vertices' map to joints (15.7 mm), the heat-maps' convolution (13.5), the first fully-connected
-layer of the graph (11.4), the mixing of joints (8.2), a graph convolution (5.7) and the last one
-(4.2), then the stem (3.8); all others stay below 2.6. Almost all of it is a wrong distance of the
-hand, for which a mean error of the joints is enough: see `rounding` for what helps.
+Sensitivity of the layers to rounded weights, one at a time and each weight by itself, on `light` as
+of 2,006,336 crops, mm at the 99th percentile: the vertices' map to joints 15.7, the heat-maps'
+convolution 13.5, the first fully-connected layer of the graph 11.4, the mixing of joints 8.2, a
+graph convolution 5.7, the last one 4.2, the stem 3.8, all others below 2.6.
 """
 
 from __future__ import annotations
@@ -46,16 +31,25 @@ from torch import Tensor, nn
 from handmesh import backends
 from handmesh.backends import Backend
 from handmesh.bundle import Bundle
-from handmesh.errors import ExportError
+from handmesh.errors import ExportError, InputError
 
 from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..quantizer import quantize_convolutions
 from ..request import Abilities, Job
 from ..rounding import round_to_int8
 
-REQUIRES = ("litert_torch", "ai_edge_litert")
+REQUIRES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 EXTRA = "converters"
 FILE = "model.tflite"
-ABLE = Abilities(("sparse", "polynomials", "dense"), ("fp16", "fp32", "int8"))
+DYNAMIC, STATIC = "dynamic", "static"
+ABLE = Abilities(
+    ("sparse", "polynomials", "dense"),
+    ("fp16", "fp32", "int8"),
+    {
+        DYNAMIC: (("int8",), "convolutions with 8-bit products, ranges measured in each run"),
+        STATIC: (("int8",), "convolutions with 8-bit products, ranges fixed by the crops"),
+    },
+)
 
 # Layers of at least as many weights are rounded to int8. Smaller ones save little.
 ROUNDED = 100_000
@@ -63,24 +57,36 @@ ROUNDED = 100_000
 # costs as much as all other layers together.
 KEPT = ("network.head.joints",)
 
-_PACKAGES = ("torch", "litert-torch", "ai-edge-litert")
+# Of the one signature, as litert-torch calls it.
+_SIGNATURE = "serving_default"
+_PACKAGES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
 
 
 def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
-    All precisions compute in float32; they differ in how large weights are stored.
+    All precisions compute in float32; they differ in how large weights are stored. Optimized
+    "dynamic" or "static", convolutions compute in 8 bits, see `quantizer`.
+
+    Raises:
+        InputError: both of these.
     """
     from .. import flatbuffer
 
+    products = job.optimize & {DYNAMIC, STATIC}
+    if len(products) > 1:
+        raise InputError(f"8-bit products are either {DYNAMIC} or {STATIC}; optimize for one")
     scales = {}
-    if job.precision == "int8":
+    if job.precision == "int8" and not products:
         twin = copy.deepcopy(twin)
         scales = _rounded(twin, job.crops)
 
     image = torch.zeros(1, twin.image_size, twin.image_size, 3, dtype=torch.uint8)
     try:
-        model = flatbuffer.unpack(_convert(_Named(twin).eval(), image))
+        data = _convert(_Named(twin).eval(), image)
+        if products:
+            data = quantize_convolutions(data, job.crops, _SIGNATURE, STATIC in products)
+        model = flatbuffer.unpack(data)
         flatbuffer.round_weights(model, scales)
         if job.precision != "fp32":
             flatbuffer.halve_weights(model)
@@ -95,7 +101,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         ) from cause
     path.write_bytes(data)
     return {
-        "precision": "fp32",
+        "precision": "int8" if products else "fp32",
         "weights": job.precision,
         "nodes": flatbuffer.operators(model),
         "tools": {package: version(package) for package in _PACKAGES},
