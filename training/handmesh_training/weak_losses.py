@@ -64,7 +64,8 @@ def depth_map_loss(
 
     Args:
         rendered, reference: (B, S, S) depth relative to the wrist, in bones, a far constant where
-            there is no hand.
+            there is no hand: both as a depth camera has it, `DepthMap.sharp`. A soft outline
+            against a camera's sharp one is a difference that a hand too near makes smaller.
         known: (B, S, S) bool, pixels that have a reference: a sensor has holes. None for all. The
             others may hold anything, NaN too.
         weight: (B,) or None.
@@ -138,7 +139,7 @@ def weak_loss(
     maps = gaussian_heatmaps(joints[..., :2], output.heatmaps[-1].shape[-1])
     heatmap = heatmap_loss(output.heatmaps, maps, flag("has_joints"), reduction)
     depth = depth_map_loss(
-        renderer(output.vertices).depth,
+        renderer(output.vertices).sharp,
         target["depth_map"],
         target["depth_known"] & target["has_depth_map"][:, None, None],
         flag("has_depth_map"),
