@@ -1,5 +1,5 @@
-"""L_D against maps as a depth camera makes them, by a z-buffer of its own in float64: it is least at
-the true hand, and gradient descent from a wrong one comes back to it."""
+"""L_D against maps as a depth camera makes them, by a z-buffer of its own in float64: it is least
+at the true hand, and gradient descent from a wrong one comes back to it."""
 
 from __future__ import annotations
 
