@@ -321,10 +321,11 @@ class Lab:
     ) -> Path:
         """Stage (f) after (d) and (e); without pseudo meshes where their weight is 0."""
         folder = self.folder / "shared" / f"{_of(start)}{name}" / f"seed{seed}"
+        pseudo = self.pseudo(seed, start) if weights.pseudo_mesh else None
         return self.train(
-            folder, weak_task(weights, FAR_BONES), self.shifted, seed, self.settings.tuning_steps,
-            prepare=starting_from(self.tuned_heatmaps(seed, start=start)),
-            pseudo=self.pseudo(seed, start) if weights.pseudo_mesh else None,
+            folder, weak_task(weights, FAR_BONES, pseudo=pseudo), self.shifted, seed,
+            self.settings.tuning_steps,
+            prepare=starting_from(self.tuned_heatmaps(seed, start=start)), pseudo=pseudo,
         )  # fmt: skip
 
     def predict(self, checkpoint: Path, hands: Hands) -> tuple[NDArray[Any], NDArray[Any] | None]:
