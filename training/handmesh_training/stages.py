@@ -214,11 +214,9 @@ def train_fully(run: Run) -> Trainer:
         if run.start_from is not None:
             starting_from(run.start_from)(network)
         if run.checkpoint(HEATMAPS).exists():
-            _take_heatmaps(network, run.checkpoint(HEATMAPS))
+            take_heatmaps(network, run.checkpoint(HEATMAPS))
         if regressed:
-            regressor: Any = network.pose_regressor
-            trained: Any = load_network(run.checkpoint(POSE)).network.pose_regressor
-            regressor.load_state_dict(trained.state_dict())
+            take_regressor(network, run.checkpoint(POSE))
 
     return run.train(task, run.rendered(), prepare)
 
@@ -303,6 +301,26 @@ def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
     return prepare
 
 
+def take_heatmaps(network: nn.Module, path: Path) -> None:
+    """Give a network the part that stage (a) trained.
+
+    Raises:
+        CheckpointError: of another network.
+    """
+    trained = HeatmapPart(load_network(path).network)
+    try:
+        HeatmapPart(network).load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is of another network; use another folder") from error
+
+
+def take_regressor(network: nn.Module, path: Path) -> None:
+    """Give a network the pose regressor that stage (b) trained."""
+    own: Any = network.pose_regressor
+    trained: Any = load_network(path).network.pose_regressor
+    own.load_state_dict(trained.state_dict())
+
+
 def _weights_of(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]:
     """Weights of a file, and the head that they are of; a bundle's is always the mesh."""
     if path.suffix != ".safetensors":
@@ -355,15 +373,6 @@ def _pretrained(run: Run) -> Path:
             "--start-from"
         )
     return path
-
-
-def _take_heatmaps(network: nn.Module, path: Path) -> None:
-    """The part that stage (a) trained."""
-    trained = HeatmapPart(load_network(path).network)
-    try:
-        HeatmapPart(network).load_state_dict(trained.state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is of another network; use another folder") from error
 
 
 def _has_regressor(start: Path | None) -> bool:

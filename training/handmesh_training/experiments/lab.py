@@ -39,9 +39,17 @@ from ..pseudo_meshes import make_pseudo_meshes
 from ..recipe import Recipe
 from ..rendered import HandRenderer, RenderSettings
 from ..sources import Batch, to_input
-from ..stages import HEATMAPS, POSE, Run, starting_from, train_pose_regressor
+from ..stages import (
+    HEATMAPS,
+    POSE,
+    Run,
+    starting_from,
+    take_heatmaps,
+    take_regressor,
+    train_pose_regressor,
+)
 from ..stand_in import DepthSensor, RenderedSamples
-from ..tasks import HeatmapPart, full_task, heatmap_task, weak_task
+from ..tasks import full_task, heatmap_task, weak_task
 from ..train import Task, Trainer, TrainSettings
 from ..weak_losses import WeakWeights
 from .hands import Hands, roughness
@@ -257,12 +265,9 @@ class Lab:
             if self.start is not None:
                 starting_from(self.start, trunk_only=True)(network)
             elif heatmaps is not None:
-                trained = HeatmapPart(load_network(heatmaps).network)
-                HeatmapPart(network).load_state_dict(trained.state_dict())
+                take_heatmaps(network, heatmaps)
             if head == "mesh":
-                own: Any = network.pose_regressor
-                fixed: Any = load_network(self.regressor()).network.pose_regressor
-                own.load_state_dict(fixed.state_dict())
+                take_regressor(network, self.regressor())
 
         folder = self.folder / "shared" / f"{name}-{head}" / f"seed{seed}"
         steps = self.settings.steps
