@@ -105,6 +105,10 @@ class MissingExtra(HandMeshError, ImportError):
         self.package = package
         self.extra = extra
 
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """By what it was made of: errors of other processes arrive pickled."""
+        return MissingExtra, (self.package, self.extra)
+
 
 class ExportError(HandMeshError):
     """A network could not be turned into an artifact."""

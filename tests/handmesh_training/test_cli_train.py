@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 
 from handmesh.cli import main
+from handmesh_training import cli_experiment, cli_train, heads, stages, validate
+from handmesh_training.experiments.lab import LabSettings
+from handmesh_training.experiments.tables import STUDIES
+from handmesh_training.losses import PAPER, LossWeights
 from handmesh_training.rendered import HandRenderer, RenderSettings
+from handmesh_training.samples import Crops
 from handmesh_training.shards import SetSettings
 from handmesh_training.shards.writer import render_shards
 
@@ -17,8 +25,6 @@ pytestmark = pytest.mark.usefixtures("quick_surroundings")
 def test_training_takes_size_and_margin_from_the_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from handmesh_training import stages
-
     made: list[stages.Run] = []
     monkeypatch.setattr(stages, "train_fully", made.append)
     monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
@@ -33,3 +39,68 @@ def test_training_takes_size_and_margin_from_the_set(
     assert (stored.render.crop_px, stored.render.margin, stored.reuse) == (40, 1.7, 1)
     assert stored.augment.stored_margin == 1.7
     assert (stored.shards, rendered.shards, rendered.reuse) == (folder, None, 2)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[stages.Run]:
+    """Runs that are asked for, and not made."""
+    runs: list[stages.Run] = []
+    for name in ("train_fully", "fine_tune_heatmaps", "train_weakly"):
+        monkeypatch.setattr(stages, name, runs.append)
+    return runs
+
+
+def test_the_paper_s_recipe_brings_the_paper_s_losses(
+    tmp_path: Path, made: list[stages.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
+    for extra in ([], ["--recipe", "paper"], ["--recipe", "paper", "--losses", "tuned"]):
+        assert main(["train", "--out", str(tmp_path / "run"), *extra]) == 0
+    assert [run.weights for run in made] == [LossWeights(), PAPER, LossWeights()]
+
+
+def test_terms_of_the_weak_loss_may_be_left_out(tmp_path: Path, made: list[stages.Run]) -> None:
+    weak = ["train", "weak", "--smoke", "--workers", "0", "--out", str(tmp_path / "run")]
+    for extra in ([], ["--no-depth"], ["--no-pseudo"]):
+        assert main([*weak, *extra]) == 0
+    assert [(run.weak.depth, run.weak.pseudo_mesh) for run in made] == [
+        (0.1, 1.0),
+        (0.0, 1.0),
+        (0.1, 0.0),
+    ]
+
+
+def test_hands_without_all_joints_are_not_watched(
+    tmp_path: Path, made: list[stages.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", "fine-tune-heatmaps", "--smoke", "--workers", "0"]
+    command += ["--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    monkeypatch.setattr(validate, "held_out", lambda *_: Crops.empty(0, 64, 4))
+    assert main(command) == 0
+    assert ["real" in run.validation for run in made] == [True, False]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--smoke", "--out", str(tmp_path / "run"), "--device"]
+    for device, words in (
+        ("cuda", "finds no GPU"),
+        ("cuda:1", "finds no GPU"),
+        ("mps", "training runs on cpu or cuda"),
+        ("nonsense", "there is no device 'nonsense'"),
+    ):
+        assert main([*command, device]) != 0
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_that_are_copied_agree_with_those_they_are_copied_from() -> None:
+    """Commands are parsed without importing torch."""
+    assert cli_train.STAGES == stages.STAGES
+    assert set(cli_train.HEADS) == set(get_args(heads.HeadName))
+    assert set(cli_experiment.NAMES) == set(STUDIES)
+    settings = asdict(LabSettings())
+    assert {name: settings[name] for name in cli_experiment.DEFAULTS} == cli_experiment.DEFAULTS

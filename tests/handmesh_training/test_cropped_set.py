@@ -258,6 +258,58 @@ def test_a_set_that_is_there_is_kept_and_another_refused(made: Build) -> None:
     assert {path.name: path.read_bytes() for path in first.folder.iterdir()} == before
 
 
+def test_labels_that_changed_make_another_set(made: Build, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "labels").mkdir(parents=True)
+    file = source / "labels" / "joints.json"
+    file.write_text("[1]")
+    (source / "picture.png").write_bytes(b"1")
+
+    def samples() -> Samples:
+        found = Samples([a_sample(i) for i in range(2)])
+        found.folder = source
+        return found
+
+    first = made(samples())
+    (source / "picture.png").write_bytes(b"2")
+    assert made(samples()).sha256 == first.sha256
+    file.write_text("[2]")
+    with pytest.raises(CheckpointError, match="labels have changed"):
+        made(samples())
+    file.write_text("[1]")
+    assert made(samples()).made_from == first.made_from
+    (source / "labels" / "more.txt").write_text("")
+    with pytest.raises(CheckpointError, match="labels have changed"):
+        made(samples())
+
+
+def test_a_run_in_the_folder_of_its_data_is_no_label_of_it(tmp_path: Path) -> None:
+    samples = Samples([a_sample(i) for i in range(2)])
+    samples.folder = tmp_path
+    (tmp_path / "joints.json").write_text("[1]")
+    sizes = (SIDE, MARGIN, DEPTH_SIDE, V)
+    first = build([samples], tmp_path / "run" / "real", *sizes)
+    assert (first.folder / "index.json").exists()
+    (tmp_path / "run" / "figures.json").write_text("{}")
+    assert build([samples], first.folder, *sizes).made_from == first.made_from
+    assert samples.read == 2
+
+
+def test_the_hash_is_of_what_was_read(made: Build, tmp_path: Path) -> None:
+    samples = [a_sample(i) for i in range(2)]
+    first = made(Samples(samples))
+    sizes = (SIDE, MARGIN, DEPTH_SIDE, V)
+    assert build([Samples(samples)], tmp_path / "again", *sizes).sha256 == first.sha256
+    assert samples[1].depth_m is not None
+    for number, change in enumerate(
+        ({"image": samples[1].image // 2}, {"depth_m": samples[1].depth_m + np.float32(0.01)})
+    ):
+        other = [samples[0], replace(samples[1], **change)]
+        found = build([Samples(other)], tmp_path / f"other{number}", *sizes)
+        assert found.made_from == first.made_from
+        assert found.sha256 != first.sha256
+
+
 def test_folders_without_a_set_are_refused(made: Build, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no set of cropped hands"):
         CroppedSet(tmp_path / "nowhere")

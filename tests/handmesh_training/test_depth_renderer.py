@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from z_buffer import nearest_depth
 
 from handmesh.errors import InputError
 from handmesh.graph import Topology
@@ -29,25 +30,6 @@ def hands() -> torch.Tensor:
     return torch.from_numpy(views.vertices).double()
 
 
-def brute_force(vertices: np.ndarray, faces: np.ndarray, root: float | None) -> np.ndarray:
-    """(S, S) depth of the nearest face at each pixel centre, inf for none; a loop over faces."""
-    centre = (np.arange(SIZE) + 0.5) / SIZE
-    x, y = np.meshgrid(centre, centre)
-    nearest = np.full((SIZE, SIZE), np.inf)
-    for a, b, c in vertices[faces]:
-        system = np.array([[a[0], b[0], c[0]], [a[1], b[1], c[1]], [1, 1, 1]])
-        if abs(np.linalg.det(system)) < 1e-14:
-            continue
-        share = np.linalg.solve(system, np.stack([x.ravel(), y.ravel(), np.ones(x.size)]))
-        if root is None:
-            z = share.T @ [a[2], b[2], c[2]]
-        else:
-            z = 1 / (share.T @ (1 / (np.array([a[2], b[2], c[2]]) + root))) - root
-        hit = (share >= 0).all(axis=0).reshape(SIZE, SIZE)
-        nearest = np.where(hit, np.minimum(nearest, z.reshape(SIZE, SIZE)), nearest)
-    return nearest
-
-
 @pytest.mark.parametrize("root", [None, 6.0])
 def test_depth_inside_is_that_of_the_nearest_face(
     surface: Surface, hands: torch.Tensor, root: float | None
@@ -57,7 +39,7 @@ def test_depth_inside_is_that_of_the_nearest_face(
     distance = None if root is None else torch.full((2,), root, dtype=torch.float64)
     found = renderer(hands[:2], distance)
     for i in range(2):
-        wanted = brute_force(hands[i].numpy(), surface.faces.numpy(), root)
+        wanted = nearest_depth(hands[i].numpy(), surface.faces.numpy(), SIZE, root)
         covered = np.isfinite(wanted)
         assert covered.sum() > 50
         np.testing.assert_array_equal(found.face[i].numpy() >= 0, covered)
@@ -66,6 +48,18 @@ def test_depth_inside_is_that_of_the_nearest_face(
         assert clear.mean() > 0.98
         wanted = np.where(covered, wanted, 9.0)
         np.testing.assert_allclose(found.depth[i].numpy()[clear], wanted[clear], atol=1e-4)
+
+
+@pytest.mark.parametrize("softness", [0.1, 0.5, 2.0])
+def test_the_sharp_map_is_a_depth_camera_s_whatever_the_softness(
+    surface: Surface, hands: torch.Tensor, softness: float
+) -> None:
+    renderer = DepthRenderer(surface, SIZE, softness, background=9.0)
+    found = renderer(hands[:2])
+    for i in range(2):
+        wanted = nearest_depth(hands[i].numpy(), surface.faces.numpy(), SIZE)
+        wanted = np.where(np.isfinite(wanted), wanted, 9.0)
+        np.testing.assert_allclose(found.sharp[i].numpy(), wanted, atol=1e-9)
 
 
 def test_depth_of_a_slanted_square_is_its_plane() -> None:
@@ -105,6 +99,44 @@ def test_gradients_by_finite_differences(surface: Surface, hands: torch.Tensor) 
         misses.append(float((slope - gradient[place]).abs() / gradient[place].abs()))
     # A pixel that just then changes its face may spoil one of them.
     assert np.quantile(misses, 0.95) < 1e-4
+
+
+def test_gradients_of_the_sharp_map_are_of_the_faces_and_of_the_coverage(
+    surface: Surface, hands: torch.Tensor
+) -> None:
+    """By finite differences of the values: of what is seen, and of the coverage times the step from
+    the background to the surface, the step held."""
+    renderer = DepthRenderer(surface, SIZE)
+    rng = np.random.default_rng(1)
+    looks = torch.from_numpy(rng.normal(size=(2, SIZE, SIZE)))
+    vertices = hands[2:4].clone().requires_grad_()
+    found = renderer(vertices)
+    (found.sharp * looks).sum().backward()
+    gradient = vertices.grad
+    assert gradient is not None
+    with torch.no_grad():
+        height = (found.depth - renderer.background) / found.coverage.clamp(min=1e-12)
+
+    def weighed(points: torch.Tensor) -> torch.Tensor:
+        now = renderer(points)
+        same = now.face == found.face  # a pixel that changes its face jumps
+        inside = torch.where(same, now.sharp, found.sharp.detach())
+        return ((inside + now.coverage * height) * looks).sum()
+
+    touched = torch.nonzero(gradient.abs() > 1e-3)
+    misses = []
+    for row in rng.permutation(len(touched))[:40]:
+        place = tuple(touched[row].tolist())
+        step = torch.zeros_like(hands[2:4])
+        step[place] = 1e-6
+        slope = (weighed(hands[2:4] + step) - weighed(hands[2:4] - step)) / 2e-6
+        misses.append(float((slope - gradient[place]).abs() / gradient[place].abs()))
+    assert np.quantile(misses, 0.95) < 1e-4
+    # What is bare pulls the outline in the image, not in depth.
+    vertices.grad = None
+    (renderer(vertices).sharp * (found.face < 0)).sum().backward()
+    assert float(vertices.grad[..., :2].abs().max()) > 0.1
+    assert torch.all(vertices.grad[..., 2] == 0)
 
 
 def test_pulls_a_hand_that_misses_a_part_of_the_picture_over_it(

@@ -6,20 +6,29 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import made_hand
 import numpy as np
 import pytest
+import torch
 
 from handmesh.cli import main
 from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import build, load_weights
 from handmesh_training.checkpoint import load_network
+from handmesh_training.experiments.curves import (
+    THRESHOLDS_MM,
+    draw_curves,
+    read_curve,
+    write_curve,
+)
 from handmesh_training.experiments.hands import Hands, roughness
 from handmesh_training.experiments.lab import SHIFT, Lab, LabSettings
 from handmesh_training.experiments.networks import trained_network
-from handmesh_training.experiments.study import Figures, Result, Study, Variant
+from handmesh_training.experiments.study import Figures, Result, Study, Variant, place
 from handmesh_training.hand import HandModel
+from handmesh_training.stages import Run
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -148,8 +157,74 @@ def test_every_study_runs_from_its_command(tmp_path: Path) -> None:
     for name in ("table1", "table2", "fig8", "weak", "recipes"):
         assert (tmp_path / f"{name}.md").read_text().startswith("### ")
     assert (tmp_path / "weak.png").stat().st_size > 10_000
+    assert cv2.imread(str(tmp_path / "fig8.png")).shape == (900, 2400, 3)
+    # The curve that a run keeps is of the errors that it tells.
+    run = tmp_path / "fig8" / "baseline-1" / "seed0"
+    share = read_curve(run, "without")
+    told = json.loads((run / "figures.json").read_text())["AUC, without"]
+    assert np.trapezoid(share[40:], THRESHOLDS_MM[40:]) / 30 == pytest.approx(told, abs=0.01)
     figures = json.loads((tmp_path / "table1" / "full" / "seed1" / "figures.json").read_text())
     assert {"mesh", "pose", "AUC", "roughness"} == set(figures)
+
+
+@pytest.mark.slow
+def test_fine_tuning_begins_with_all_of_a_trained_network(tmp_path: Path) -> None:
+    settings = LabSettings(start_from="light", shifted=64, validation=4, tuning_steps=1)
+    lab = Lab(tmp_path, settings)
+    config, weights = trained_network("light")
+    shipped = build(config, Topology.default())
+    load_weights(shipped, weights, config, Topology.default())
+
+    before = lab.whole()
+    assert before is not None
+    begun = load_network(before).network.state_dict()
+    for name, tensor in shipped.state_dict().items():
+        assert torch.equal(begun[name], tensor), name
+    tuned = load_network(lab.tuned_heatmaps(0, start=before)).network.state_dict()
+    assert all(torch.equal(tuned[n], t) for n, t in begun.items() if n.startswith("head."))
+    assert not (tmp_path / "data" / "rendered").exists(), "nothing is trained on the first domain"
+
+
+def test_a_half_trained_pose_regressor_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, steps = Lab(tmp_path, LabSettings()), 399
+
+    def train(run: Run) -> None:
+        nonlocal steps
+        steps = run.pose_steps
+        write()
+
+    def write() -> None:
+        path = tmp_path / "shared" / "pose" / "checkpoint.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        graph = Topology.default().sha256
+        torch.save({"graph": graph, "config": {}, "average": {}, "step": steps}, path)
+
+    monkeypatch.setattr("handmesh_training.experiments.lab.train_pose_regressor", train)
+    write()
+    lab.regressor()
+    assert steps == 400
+    monkeypatch.setattr("handmesh_training.experiments.lab.train_pose_regressor", pytest.fail)
+    lab.regressor()
+
+
+def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
+    study = study_of({"full": [1, 2], "less": [2, 3]}, [])
+    study.run(tmp_path, range(2))
+    with pytest.raises(InputError, match="holds no curve"):
+        draw_curves(study, tmp_path, ["without"], range(2))
+    errors = np.array([[0.0, 10.0], [10.2, 60.0]])
+    for name in ("full", "less"):
+        for seed in range(2):
+            write_curve(place(tmp_path, name, seed), "without", errors)
+    share = read_curve(place(tmp_path, "full", 0), "without")
+    at = dict(zip(THRESHOLDS_MM.tolist(), share.tolist(), strict=True))
+    assert (at[0.0], at[9.5], at[10.0], at[10.5], at[50.0]) == (0.25, 0.25, 0.5, 0.75, 0.75)
+
+    picture = draw_curves(study, tmp_path, ["without"], range(2))
+
+    assert cv2.imdecode(np.frombuffer(picture, np.uint8), 1).shape == (900, 1200, 3)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from handmesh.errors import InputError
+from handmesh.errors import HandMeshError, InputError, MissingExtra
 from handmesh_training.lanes import batches, own_lanes
 from handmesh_training.sources import Batch
 
@@ -45,6 +45,27 @@ def test_processes_share_the_lanes_of_one() -> None:
     for step in range(2):
         together = [row for part in shared for row in part[step]]
         assert sorted(together) == sorted(alone[step])
+
+
+class Failing:
+    """Has one part to give, and then says what is wrong."""
+
+    def __init__(self, error: HandMeshError) -> None:
+        self.error = error
+
+    def lane(self, number: int, of: int, start: int) -> Iterator[Batch]:
+        yield {"x": torch.zeros(1)}
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [InputError("too few"), MissingExtra("scipy", "training")])
+def test_errors_of_loaders_come_as_they_were_raised(error: HandMeshError, workers: int) -> None:
+    made = batches(Failing(error), [0], 1, workers=workers)
+    next(made)
+    with pytest.raises(type(error)) as caught:
+        next(made)
+    assert str(caught.value) == str(error)
 
 
 @pytest.mark.parametrize(("lanes", "world"), [(3, 2), (0, 1), (1, 2)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from torch import multiprocessing, nn
 
+from handmesh.errors import BackendUnavailable, HandMeshError
 from handmesh_training import parallel
 
 
@@ -25,17 +27,32 @@ def test_alone_there_is_nothing_to_synchronise() -> None:
 
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, str]] = []
+
+    def init(backend: str, timeout: timedelta) -> None:
+        # Others wait for process 0 while it cuts data sets; torch's own patience is half an hour.
+        assert timeout > timedelta(hours=6)
+        calls.append(("group", backend))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("gpu", device)))
-    monkeypatch.setattr(parallel.dist, "init_process_group", lambda b: calls.append(("group", b)))
+    monkeypatch.setattr(parallel.dist, "init_process_group", init)
     monkeypatch.setattr(parallel.dist, "destroy_process_group", lambda: None)
     with parallel.process_group("cuda") as device:
         assert device == "cuda:3"
     assert calls == [("gpu", "cuda:3"), ("group", "nccl")]
+    for local, name, words in (("3", "cuda:1", "give --device cuda"), ("4", "cuda", "there are 4")):
+        monkeypatch.setenv("LOCAL_RANK", local)
+        with pytest.raises(HandMeshError, match=words), parallel.process_group(name):
+            pass
     monkeypatch.delenv("WORLD_SIZE")
-    with parallel.process_group("cuda") as device:
-        assert device == "cuda"
+    for name in ("cuda", "cuda:3"):
+        with parallel.process_group(name) as device:
+            assert device == name
+    with pytest.raises(BackendUnavailable, match="there are 4"), parallel.process_group("cuda:4"):
+        pass
 
 
 def _gradient(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

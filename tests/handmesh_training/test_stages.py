@@ -184,9 +184,43 @@ def test_without_fine_tuned_heat_maps_or_pseudo_meshes(
     run: Run, real: CroppedSet, starts: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     stages.train_fully(run)
-    stages.train_weakly(run, pseudo=False)
+    stages.train_weakly(replace(run, weak=replace(run.weak, pseudo_mesh=0.0)))
     assert equal(starts["weak"], weights(run, "full"))
     assert not run.pseudo_path.exists()
+
+
+def test_what_is_wrong_with_the_data_is_told_before_any_work(run: Run, real: CroppedSet) -> None:
+    stages.train_fully(run)
+    recipe = replace(run.settings.recipe, batch=10)
+    large = replace(run, settings=replace(run.settings, recipe=recipe), workers=1)
+    for stage in (stages.fine_tune_heatmaps, stages.train_weakly):
+        with pytest.raises(InputError, match="holds 8 hands to train on, a batch takes 10: give a"):
+            stage(large)
+    np.save(real.folder / "depth_maps.npy", np.full((8, 32, 32), np.nan, np.float32))
+    with pytest.raises(InputError, match="no hand of the data has a depth map"):
+        stages.train_weakly(run)
+    assert not run.pseudo_path.exists()
+    # Baseline 2 does not ask for any.
+    assert stages.train_weakly(replace(run, weak=replace(run.weak, depth=0.0))).step == STEPS
+
+
+def test_a_weak_run_goes_on_with_its_own_loss_alone(run: Run, real: CroppedSet) -> None:
+    stages.train_fully(run)
+    stages.train_weakly(run)
+    assert run.real is not None
+    others = [
+        replace(run, weak=replace(run.weak, pseudo_mesh=0.0)),
+        replace(run, real=replace(run.real, far=run.real.far + 1)),
+        replace(run, real=replace(run.real, depth_px=16)),
+    ]
+    for other in others:
+        with pytest.raises(CheckpointError, match="of another terms"):
+            stages.train_weakly(other)
+    # Another pretrained network makes other pseudo meshes.
+    state = torch.load(run.checkpoint("full"), weights_only=True)
+    torch.save({**state, "step": 0}, run.checkpoint("full"))
+    with pytest.raises(CheckpointError, match="of another terms"):
+        stages.train_weakly(run)
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
@@ -354,6 +388,23 @@ def test_smoke_runs_every_stage_of_paper(tmp_path: Path) -> None:
     smoke("paper", tmp_path / "run")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("joints", {"heatmaps", "full", "fine-tune-heatmaps"}),
+        ("lbs", {"heatmaps", "full", "fine-tune-heatmaps"}),
+        ("parametric", {"heatmaps", "full", "fine-tune-heatmaps", "weak"}),
+    ],
+)
+def test_smoke_runs_every_stage_that_a_head_has(
+    tmp_path: Path, head: str, expected: set[str]
+) -> None:
+    arguments = ["train", "all", "--smoke", "--workers", "0", "--head", head]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert {path.parent.name for path in tmp_path.rglob("*.pt")} == expected
+
+
 def test_smoke_runs_every_stage_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -367,6 +418,11 @@ def test_smoke_runs_every_stage_and_resumes(
     assert main([*arguments, "--resume"]) == 0
     assert {path: path.read_bytes() for path in out.rglob("*.npz")} == kept
     assert equal(load_network(out / "weak" / "checkpoint.pt").network.state_dict(), weak)
+
+    # "transfer" has one stage, on what the full model left.
+    transfer = [*arguments[:-1], str(tmp_path / "transfer"), "--head", "transfer"]
+    assert main([*transfer, "--start-from", str(out / "full" / "checkpoint.pt")]) == 0
+    assert [path.parent.name for path in (tmp_path / "transfer").rglob("*.pt")] == ["full"]
 
     # The last stage alone, in a folder without those before it.
     common = ["train", "weak", "--smoke", "--workers", "0", "--out", str(tmp_path / "other")]

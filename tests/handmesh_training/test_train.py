@@ -359,10 +359,26 @@ def test_batches_that_lanes_cannot_share_are_refused(
         run(trainer_of(tiny_config, tmp_path, replace(SETTINGS, lanes=3)))
 
 
-def test_what_is_trained_shows_in_tensorboard(tiny_config: LightConfig, tmp_path: Path) -> None:
+def test_reports_of_batches_that_are_made_again_are_forgotten(
+    tiny_config: LightConfig, tmp_path: Path
+) -> None:
+    trainer = trainer_of(tiny_config, tmp_path)
+    stop_after(trainer, 3)
+    trainer.save()
+    with (tmp_path / "log.jsonl").open("a") as log:  # killed later than the checkpoint
+        log.write('{"step": 4, "loss": 1.0}\n{"step": 6, "loss": 1.0}\n{"step": 8, "lo')
+    run(trainer_of(tiny_config, tmp_path))
+    assert [row["step"] for row in log_of(tmp_path)] == [2, 4]
+
+
+def test_what_is_trained_shows_in_tensorboard(
+    tiny_config: LightConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However short it is: the end is evaluated, and told."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     look = replace(STREAM.render, crop_px=64, margin=1.5, empty=0.0)
-    settings = replace(SETTINGS, evaluate=4, tensorboard=True)
+    settings = replace(SETTINGS, tensorboard=True)
+    assert settings.steps < settings.evaluate
     crops = {"rendered": HandRenderer(look, 7).chunk(0, 4)}
     trainer = run(trainer_of(tiny_config, tmp_path, settings, crops))
 
@@ -373,6 +389,11 @@ def test_what_is_trained_shows_in_tensorboard(tiny_config: LightConfig, tmp_path
     seen = events.Scalars("loss")
     assert [event.step for event in seen] == [2, 4]
     assert [event.value for event in seen] == pytest.approx(logged)
+    (told,) = (row["rendered_mesh"] for row in log_of(trainer.folder) if "rendered_mesh" in row)
+    assert f"full, batch 4: rendered_2d {trainer.evaluate()['rendered_2d']:.4g}" in (
+        output := capsys.readouterr().err
+    )
+    assert f"rendered_mesh {told:.4g}" in output
     (picture,) = events.Images("batch")
     assert (picture.width, picture.height) == (8 * 160, 2 * 160)
 

@@ -35,7 +35,8 @@ def add_experiment(commands: Any) -> None:
         "--start-from",
         metavar="PATH",
         help="a bundle or checkpoint with whose trunk every variant begins, under a head from "
-        "nothing (default: a small network, all of it from nothing)",
+        "nothing, and those of `weak` with all of it (default: a small network, all of it from "
+        "nothing)",
     )
     for name, value in DEFAULTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, metavar="N",
@@ -50,9 +51,10 @@ def add_experiment(commands: Any) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> int:
+    from .experiments.curves import draw_curves
     from .experiments.lab import Lab, LabSettings
     from .experiments.pictures import compare_meshes
-    from .experiments.tables import STUDIES
+    from .experiments.tables import LABELS, STUDIES
     from .opencv import use_one_thread
 
     use_one_thread()
@@ -66,4 +68,7 @@ def _experiment(options: argparse.Namespace) -> int:
         sys.stdout.write(table + "\n")
         if name == "weak":
             compare_meshes(lab, options.out / "weak.png")
+        elif name == "fig8":
+            curves = draw_curves(study, options.out / name, LABELS, range(options.seeds))
+            write_atomic(options.out / "fig8.png", curves)
     return 0

@@ -90,8 +90,8 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--losses",
         choices=("paper", "tuned"),
-        default="tuned",
-        help="weights of L_fully: as published, or as `light` is shipped (default)",
+        help="weights of L_fully: as published (default with --recipe paper), or as `light` is "
+        "shipped (default)",
     )
     parser.add_argument("--rate", type=float, help="learning rate, in place of the recipe's")
     parser.add_argument("--batch", type=int, metavar="N", help="crops a step, over all processes")
@@ -152,6 +152,12 @@ def _add_fine_tuning(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave out the pseudo-ground-truth mesh loss",
     )
+    group.add_argument(
+        "--no-depth",
+        dest="depth",
+        action="store_false",
+        help="leave out the depth maps' loss: the paper's Baseline 2; the data may be without them",
+    )
     group.add_argument("--limit", type=int, metavar="N", help="hands of each set at most")
 
 
@@ -163,14 +169,14 @@ def _train(options: argparse.Namespace) -> int:
     wanted = _wanted(options)
     _check_folder(options, wanted)
     with process_group(options.device) as device:
-        run = _run_of(options, device)
+        run = _run_of(options, wanted, device)
         functions: dict[str, Callable[[Run], object]] = {
             stages.HEATMAPS: stages.train_heatmaps,
             stages.POSE: stages.train_pose_regressor,
             stages.FULL: stages.train_fully,
             stages.FINE_TUNED: stages.fine_tune_heatmaps,
             stages.PSEUDO: stages.make_pseudo,
-            stages.WEAK: lambda run: stages.train_weakly(run, options.pseudo),
+            stages.WEAK: stages.train_weakly,
         }
         for stage in wanted:
             functions[stage](run)
@@ -183,7 +189,11 @@ def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
     """The stages to run; of all, those that the head has."""
     if options.stage != "all":
         return (options.stage,)
-    without = {"mesh": (), "parametric": ("pose",)}.get(options.head, ("pose", "pseudo", "weak"))
+    without = {
+        "mesh": (),
+        "parametric": ("pose",),
+        "transfer": tuple(stage for stage in STAGES if stage != "full"),  # the trunk is fixed
+    }.get(options.head, ("pose", "pseudo", "weak"))
     if not options.pseudo:
         without += ("pseudo",)
     return tuple(stage for stage in STAGES if stage not in without)
@@ -208,7 +218,7 @@ def _check_folder(options: argparse.Namespace, wanted: tuple[str, ...]) -> None:
         raise CheckpointError(f"there is no run in {options.out} to go on with")
 
 
-def _run_of(options: argparse.Namespace, device: str) -> Run:
+def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -> Run:
     from .cropped_set import CroppedSet
     from .losses import PAPER, LossWeights
     from .rendered import HandRenderer
@@ -218,7 +228,8 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
     from .weak_losses import WITH_POSE, WITHOUT_POSE
 
     config, recipe = _config(options), _recipe(options)
-    stream = _stream(options, config)
+    adapting = any(stage in FINE_TUNING for stage in wanted)
+    stream = _stream(options, config, adapting)
     look = replace(stream.render, crop_px=config.input_size, margin=1.5, empty=0.0)
     count = 32 if options.smoke else 512
     settings = TrainSettings(
@@ -227,22 +238,29 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
         seed=options.seed,
         lanes=options.lanes or _usual_lanes(options),
         report=4 if options.smoke else 100,
-        evaluate=8 if options.smoke else 1000,
+        evaluate=8 if options.smoke else 1000,  # and at the end
     )
-    real = _real(options, config, stream.render)
+    real = _real(options, config, stream.render) if adapting else None
     validation = {}
     if options.stage not in ("pose", "pseudo"):
         validation["rendered"] = HandRenderer(look, EVALUATION_SEED).chunk(0, count)
     if real is not None and real.held_out:
-        validation["real"] = held_out(CroppedSet(real.folder), real.held_out, config.input_size)
+        watched = held_out(CroppedSet(real.folder), real.held_out, config.input_size)
+        if len(watched):  # hands with all their joints
+            validation["real"] = watched
+    weak = WITH_POSE if options.joints_3d else WITHOUT_POSE
     return Run(
         folder=options.out,
         config=config,
         head=options.head,
         settings=settings,
         pose_steps=32 if options.smoke else 1200,
-        weights=PAPER if options.losses == "paper" else LossWeights(),
-        weak=WITH_POSE if options.joints_3d else WITHOUT_POSE,
+        weights=PAPER if _losses(options) == "paper" else LossWeights(),
+        weak=replace(
+            weak,
+            depth=weak.depth if options.depth else 0.0,
+            pseudo_mesh=weak.pseudo_mesh if options.pseudo else 0.0,
+        ),
         stream=stream,
         real=real,
         validation=validation,
@@ -254,6 +272,13 @@ def _run_of(options: argparse.Namespace, device: str) -> Run:
         start_from=None if options.start_from is None else _weights(options.start_from),
         minutes=options.minutes,
     )
+
+
+def _losses(options: argparse.Namespace) -> str:
+    """The paper's recipe is not the paper's with other losses."""
+    if options.losses is None:
+        return "paper" if options.recipe == "paper" else "tuned"
+    return str(options.losses)
 
 
 def _usual_lanes(options: argparse.Namespace) -> int:
@@ -311,7 +336,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _stream(options: argparse.Namespace, config: NetworkConfig) -> StreamSettings:
+def _stream(options: argparse.Namespace, config: NetworkConfig, adapting: bool) -> StreamSettings:
     from .augment import Augmentation
     from .datasets import parse_dataset
     from .rendered import RenderSettings
@@ -328,7 +353,6 @@ def _stream(options: argparse.Namespace, config: NetworkConfig) -> StreamSetting
         stored = Manifest.load(options.shards)
         render = replace(render, crop_px=stored.crop_px, margin=stored.margin)
     reuse = 3.0 if options.shards is None else 1.0
-    adapting = options.stage in (*FINE_TUNING, "all")
     settings = StreamSettings(
         photos=tuple(options.photos),
         datasets=() if adapting else tuple(options.data),
@@ -342,7 +366,7 @@ def _stream(options: argparse.Namespace, config: NetworkConfig) -> StreamSetting
 
 def _real(
     options: argparse.Namespace, config: NetworkConfig, look: RenderSettings
-) -> CroppedSettings | None:
+) -> CroppedSettings:
     """The sets to adapt to, cut to hands; for a smoke run without sets, rendered hands."""
     from handmesh.graph import Topology
 
@@ -353,8 +377,6 @@ def _real(
     from .datasets import parse_dataset
     from .stand_in import RenderedSamples
 
-    if options.stage not in (*FINE_TUNING, "all"):
-        return None
     sources: list[SampleSource] = [parse_dataset(name) for name in options.data]
     if not sources and options.smoke:
         sources = [RenderedSamples(look, EVALUATION_SEED + 1, 32)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import fields
@@ -25,10 +26,14 @@ from handmesh.types import ROOT_JOINT, UNIT_BONE, Box
 
 from .datasets import Sample
 from .datasets.crops import can_crop, to_crops
+from .datasets.dataset import spread
 from .depth_maps import UNKNOWN, Depths, reference_depth
 from .samples import Crops
+from .shards.manifest import file_sha256
 
 INDEX, DEPTHS = "index.json", "depth_maps"
+# Of the files in which the known layouts keep labels.
+LABEL_SUFFIXES = (".json", ".mat", ".pickle", ".txt")
 
 
 class SampleSource(Protocol):
@@ -51,7 +56,8 @@ class CroppedSet:
         depth_maps: (N, D, D) float32, see `depth_maps.reference_depth`; all unknown where there
             is no depth picture, or no root depth and scale to tell it by.
         margin: side of the crops over the joints' box.
-        sha256: of what it was made from; pseudo-ground-truth meshes name it.
+        sha256: of what is in it, and how it was cut; pseudo-ground-truth meshes name it.
+        made_from: sha256 of how it was cut, and of the sets' label files.
 
     Raises:
         InputError: no such set there.
@@ -66,6 +72,7 @@ class CroppedSet:
                 for name in (*(field.name for field in fields(Crops)), DEPTHS)
             }
             self.margin, self.sha256 = float(index["margin"]), str(index["sha256"])
+            self.made_from = str(index["made_from"])
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{folder} holds no set of cropped hands ({error}); delete it, it is made anew"
@@ -95,6 +102,8 @@ def build(
     """Cut the hands out of data sets, unless ``folder`` holds just these already.
 
     Left hands are mirrored. Samples of unknown side, or with hardly a known joint, are left out.
+    A set whose label files have changed since is another. Pictures are read while cutting alone:
+    their contents are part of the result's hash.
 
     Args:
         datasets: what to read. folder: where to; appears when it is whole.
@@ -109,9 +118,12 @@ def build(
         CheckpointError: ``folder`` holds another set.
     """
     folder = Path(folder)
-    chosen = [(data, _spread(len(data), limit)) for data in datasets]
+    chosen = [(data, spread(len(data), limit)) for data in datasets]
     settings: dict[str, Any] = {
-        "sets": [[str(data.folder), data.split, len(rows)] for data, rows in chosen],
+        "sets": [
+            [str(data.folder), data.split, len(rows), _labels_sha256(data.folder, folder)]
+            for data, rows in chosen
+        ],
         "side": side,
         "margin": margin,
         "depth_side": depth_side,
@@ -121,10 +133,10 @@ def build(
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     if folder.exists():
         found = CroppedSet(folder)
-        if found.sha256 != digest:
+        if found.made_from != digest:
             raise CheckpointError(
-                f"{folder} holds hands cut out of other sets, or otherwise; delete it, or use "
-                "another folder"
+                f"{folder} holds hands cut out of other sets, or otherwise, or labels have changed "
+                "since; delete it, or use another folder"
             )
         return found
     total = sum(len(rows) for _, rows in chosen)
@@ -140,12 +152,12 @@ def build(
         )
         for name, array in arrays.items()
     }
-    kept = 0
+    kept, content = 0, hashlib.sha256(digest.encode())
     with tqdm(total=total, desc="cropping", unit="hand") as bar:
         for data, rows in chosen:
             for row in rows:
                 bar.update()
-                sample = data[int(row)]
+                sample = data[row]
                 if not can_crop(sample):
                     continue
                 crops = to_crops([sample], side, margin, vertex_count)
@@ -156,6 +168,8 @@ def build(
                 for field in fields(Crops):
                     stores[field.name][kept] = getattr(crops, field.name)[0]
                 stores[DEPTHS][kept] = _depth_map(sample, margin, depth_side)
+                for name in sorted(stores):
+                    content.update(stores[name][kept].tobytes())
                 kept += 1
     if not kept:
         raise InputError("the data sets hold no hand of a known side with known joints")
@@ -166,7 +180,7 @@ def build(
             # Mapped, for a set may be larger than the memory.
             np.save(cut, np.load(path, mmap_mode="r")[:kept])
             cut.replace(path)
-    index = {"count": kept, "sha256": digest, **settings}
+    index = {"count": kept, "sha256": content.hexdigest(), "made_from": digest, **settings}
     write_atomic(partial / INDEX, (json.dumps(index, indent=2) + "\n").encode())
     partial.rename(folder)
     return CroppedSet(folder)
@@ -197,6 +211,18 @@ def _depth_map(sample: Sample, margin: float, side: int) -> Depths:
     return depth if sample.is_right else depth[:, ::-1]
 
 
-def _spread(count: int, limit: int | None) -> NDArray[np.int64]:
-    wanted = count if limit is None else min(limit, count)
-    return np.arange(wanted, dtype=np.int64) * count // max(wanted, 1)
+def _labels_sha256(folder: Path, result: Path) -> str:
+    """Of names and contents of the label files below a folder. What the run writes is none: neither
+    the result nor, where they lie below, its neighbours."""
+    below, found = folder.resolve() in result.resolve().parent.parents, hashlib.sha256()
+    own = result.resolve().parent if below else result.resolve()
+    labels = [
+        Path(place) / name
+        for place, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix in LABEL_SUFFIXES
+    ]
+    for path in sorted(labels):
+        if own not in path.resolve().parents:
+            found.update(f"{path.relative_to(folder)} {file_sha256(path)}\n".encode())
+    return found.hexdigest()

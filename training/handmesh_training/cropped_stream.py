@@ -64,21 +64,10 @@ class CroppedStream:
         """Parts of one lane.
 
         Raises:
-            InputError: fewer hands than a batch, crops of another margin than the augmentation is
-                set to, or pseudo meshes of another set.
+            InputError: see `check`, or pseudo meshes of another set.
         """
-        settings = self.settings
-        data = CroppedSet(settings.folder)
+        settings, data = self.settings, self.check(of)
         count, whole = len(data) - settings.held_out, settings.batch * of
-        if count < whole:
-            raise InputError(
-                f"{settings.folder} holds {count} hands to train on, a batch takes {whole}"
-            )
-        if data.margin != settings.augment.stored_margin:
-            raise InputError(
-                f"{settings.folder} holds crops of margin {data.margin}, but "
-                f"augment.stored_margin is {settings.augment.stored_margin}"
-            )
         pseudo = None if settings.pseudo is None else load_pseudo_meshes(settings.pseudo, data)
         per_epoch = count // whole
         batch, order = start, np.empty(0, np.int64)
@@ -90,6 +79,28 @@ class CroppedStream:
             rng = generator(self.seed, Purpose.CROPPED_BATCH, number, batch)
             yield self._part(rng, data, order[first : first + settings.batch], pseudo)
             batch += 1
+
+    def check(self, of: int) -> CroppedSet:
+        """The set, once it is known that it can be drawn from by so many lanes.
+
+        Raises:
+            InputError: no set, fewer hands than a batch, or crops of another margin than the
+                augmentation is set to.
+        """
+        settings = self.settings
+        data = CroppedSet(settings.folder)
+        count, whole = len(data) - settings.held_out, settings.batch * of
+        if count < whole:
+            raise InputError(
+                f"{settings.folder} holds {count} hands to train on, a batch takes {whole}: give a "
+                "smaller --batch, or more data"
+            )
+        if data.margin != settings.augment.stored_margin:
+            raise InputError(
+                f"{settings.folder} holds crops of margin {data.margin}, but "
+                f"augment.stored_margin is {settings.augment.stored_margin}"
+            )
+        return data
 
     def _part(
         self,

@@ -5,6 +5,11 @@ is interpolated from the seen face's corners, so its gradient is exact. At the o
 a smooth function of the distance to the nearest edge of the outline, so that a depth image also
 pulls the outline itself: where the mesh leaves true pixels uncovered, its rim is drawn outwards.
 
+The soft map is not what a depth camera sees, though: every pixel at its outline stands between the
+hand and what is behind it. Compared with a camera's map, such pixels outweigh the surface, and the
+best fit is a hand that stands before the true one. So losses take `sharp`: values as a camera's,
+and gradients of surface and outline.
+
 Everything is plain torch: batched, any device, float32 or float64. Memory grows with faces times
 the pixels of a face's bounding box, which is a few for the 32 x 32 maps the paper trains with.
 """
@@ -34,11 +39,15 @@ class DepthMap(NamedTuple):
     Attributes:
         depth: (B, S, S), the mesh's depth where it covers the pixel, the background's elsewhere,
             blended by coverage at the outline; unit of the input's third coordinate.
+        sharp: (B, S, S), the same as a depth camera has it: the seen face's depth at the pixel's
+            centre, or the background's. Its gradient is exact where a face is seen; beside it, that
+            of the coverage moves the outline in the image, but nothing in depth.
         coverage: (B, S, S) in 0..1; 1/2 on the outline.
         face: (B, S, S) int64, the face that is seen, -1 for none.
     """
 
     depth: Tensor
+    sharp: Tensor
     coverage: Tensor
     face: Tensor
 
@@ -96,9 +105,14 @@ class DepthRenderer(nn.Module):
         coverage, rim = self._coverage(corners, face)  # (B, S * S) each
         covered = face >= 0
         nearest = torch.where(covered, inside, rim)
-        depth = self.background + coverage * (nearest - self.background)
+        height = nearest - self.background
+        depth = self.background + coverage * height
+        hard = torch.where(covered, inside, torch.full_like(inside, self.background))
+        # The second summand is 0, and carries the outline's gradient. Depth is left out of it: of a
+        # pixel that the mesh wrongly leaves bare, it would pull the rim to where nobody saw it.
+        sharp = hard + (coverage - coverage.detach()) * height.detach()
         shape = (len(vertices), self.size, self.size)
-        return DepthMap(depth.view(shape), coverage.view(shape), face.view(shape))
+        return DepthMap(*(x.view(shape) for x in (depth, sharp, coverage, face)))
 
     def _centres(self, like: Tensor) -> Tensor:
         """(S * S, 2) pixel centres (x, y) in pixels, row by row."""

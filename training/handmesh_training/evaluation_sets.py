@@ -11,17 +11,12 @@ import numpy as np
 from handmesh.errors import InputError
 
 from .datasets import Dataset, Sample
+from .datasets.dataset import spread
 from .photos import read_labels
 from .rendered import HandRenderer, RenderSettings
 
 # Hands that are rendered at once.
 CHUNK = 128
-
-
-def spread(count: int, limit: int | None) -> list[int]:
-    """At most ``limit`` of the numbers below ``count``, evenly spread; all where it is None."""
-    wanted = count if limit is None else min(limit, count)
-    return [i * count // wanted for i in range(wanted)]
 
 
 def dataset_samples(dataset: Dataset, limit: int | None = None) -> Iterator[Sample]:

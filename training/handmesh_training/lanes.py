@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from handmesh.errors import InputError
+from handmesh.errors import HandMeshError, InputError
 
 from .opencv import use_one_thread
 from .sources import Batch
@@ -41,7 +41,7 @@ def own_lanes(lanes: int, rank: int, world: int) -> list[int]:
     return list(range(rank, lanes, world))
 
 
-class LaneStream(IterableDataset[Batch]):
+class LaneStream(IterableDataset[Batch | HandMeshError]):
     """The parts of several lanes in turn: of the first, the second, ..., the first again."""
 
     def __init__(self, source: LaneSource, lanes: Sequence[int], of: int, start: int = 0) -> None:
@@ -57,7 +57,9 @@ class LaneStream(IterableDataset[Batch]):
         self.of = of
         self.start = start
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | HandMeshError]:
+        """Parts; in a loader process, an error of ours in the place of the part that it is of, for
+        torch would raise it with the text of a traceback."""
         info = get_worker_info()
         own = self.lanes if info is None else self.lanes[info.id :: info.num_workers]
         if info is not None:
@@ -65,7 +67,13 @@ class LaneStream(IterableDataset[Batch]):
         opened = [self.source.lane(number, self.of, self.start) for number in own]
         while True:
             for lane in opened:
-                yield next(lane)
+                try:
+                    yield next(lane)
+                except HandMeshError as error:
+                    if info is None:
+                        raise
+                    yield error
+                    return
 
 
 def batches(
@@ -76,6 +84,9 @@ def batches(
     Args:
         workers: loader processes; at most one for each lane, and as many as divide the lanes. 0
             makes batches in this process.
+
+    Raises:
+        HandMeshError: of the source, wherever it ran.
     """
     most = min(workers, len(lanes))
     used = max((n for n in range(1, most + 1) if len(lanes) % n == 0), default=0)
@@ -89,6 +100,13 @@ def batches(
             multiprocessing_context="spawn" if used else None,
         )
     )
+
+    def part() -> Batch:
+        made: Batch | HandMeshError = next(parts)
+        if isinstance(made, HandMeshError):
+            raise made
+        return made
+
     while True:
-        batch = [next(parts) for _ in lanes]
+        batch = [part() for _ in lanes]
         yield {name: torch.cat([part[name] for part in batch]) for name in batch[0]}

@@ -129,9 +129,7 @@ def to_metric_like(points: Tensor, crop_in_bones: Tensor) -> Tensor:
     return torch.cat([xy, points[..., 2:]], dim=-1)
 
 
-def gaussian_heatmaps(
-    joints_uv: Tensor, size: int, sigma: float | None = None, visible: Tensor | None = None
-) -> Tensor:
+def gaussian_heatmaps(joints_uv: Tensor, size: int, sigma: float | None = None) -> Tensor:
     """Target maps: a Gaussian of height 1 around each joint.
 
     Args:
@@ -139,7 +137,6 @@ def gaussian_heatmaps(
             that reaches inside remains.
         size: side H of the maps; the centre of cell i is at (i + 0.5) / H.
         sigma: standard deviation in cells; None for the paper's share of the map, H / 16.
-        visible: (B, J) bool; the maps of the others are 0.
 
     Returns:
         (B, J, H, H).
@@ -148,8 +145,7 @@ def gaussian_heatmaps(
     cells = torch.arange(size, device=joints_uv.device, dtype=joints_uv.dtype) + 0.5
     offsets = (cells - joints_uv[..., None] * size) / spread  # (B, J, 2, H)
     bells = torch.exp(-0.5 * offsets.square())
-    maps = bells[:, :, 1, :, None] * bells[:, :, 0, None, :]  # (B, J, H, H): rows are v
-    return maps if visible is None else maps * visible[:, :, None, None].to(maps.dtype)
+    return bells[:, :, 1, :, None] * bells[:, :, 0, None, :]  # (B, J, H, H): rows are v
 
 
 def heatmap_loss(

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handmesh.atomic import write_atomic
+
 
 class Monitor:
     """Writes ``log.jsonl`` in a run's folder, and TensorBoard's events where it is installed.
@@ -25,6 +27,22 @@ class Monitor:
             tensorboard = importlib.util.find_spec("tensorboard") is not None
         self._wanted = tensorboard
         self._writer: Any = None
+        self._purge_from: int | None = None
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether anybody will see them."""
+        return self._wanted
+
+    def rewind(self, step: int) -> None:
+        """Forget reports of later batches: a run that goes on makes them again."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _step_of(line) <= step]
+            if len(kept) < len(lines):
+                write_atomic(path, "".join(kept).encode())
+        self._purge_from = step + 1
 
     def scalars(self, row: dict[str, Any]) -> None:
         """Append one report; numbers but for ``step`` and ``images`` become curves."""
@@ -50,5 +68,15 @@ class Monitor:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"))
+            self._writer = SummaryWriter(
+                str(self.folder / "tensorboard"), purge_step=self._purge_from
+            )
         return self._writer
+
+
+def _step_of(line: str) -> float:
+    """Of a line of the log; infinite for one that was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (KeyError, TypeError, ValueError):
+        return math.inf

@@ -20,7 +20,8 @@ def objective(
 
     Args:
         output: of the network. batch: its labels, named like the fields of `Crops`.
-        surface: of the network's mesh. weights: of the terms; a head whose weight is 0 is left out.
+        surface: of the network's mesh. weights: of the terms; one whose weight is 0 is told, but
+            moves nothing.
     """
     total, terms = losses.full_loss(output, batch, surface, weights)
     joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]

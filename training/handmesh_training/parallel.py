@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,17 +14,26 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from handmesh.errors import BackendUnavailable, InputError
+
+# Process 0 cuts data sets and makes pseudo meshes while the others wait for it.
+PATIENCE = timedelta(hours=24)
+
 
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
     """Join the processes that ``torchrun`` started; nothing to do when it did not.
 
     Args:
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda"; without torchrun also one GPU by its number, "cuda:1".
 
     Yields:
         This process's own device: under torchrun each has the GPU of its number on its machine.
+
+    Raises:
+        InputError: another device. BackendUnavailable: a GPU that is not there.
     """
+    _check(device)
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
@@ -31,11 +41,39 @@ def process_group(device: str) -> Iterator[str]:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         # Before the group is formed: kernels without a stated device go to the current one.
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _check(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"there is no device {name!r}: give cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"training runs on cpu or cuda, not on {name!r}")
+    if device.type == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise BackendUnavailable(
+            f"{name} was asked for, but torch {torch.__version__} finds no GPU: install a torch "
+            "with CUDA and the driver, or give --device cpu"
+        )
+    under_torchrun = "WORLD_SIZE" in os.environ
+    if under_torchrun and device.index is not None:
+        raise InputError(
+            f"under torchrun each process has a GPU of its own: give --device cuda, not {name}"
+        )
+    index = int(os.environ["LOCAL_RANK"]) if under_torchrun else (device.index or 0)
+    if index >= torch.cuda.device_count():
+        raise BackendUnavailable(
+            f"GPU {index} was asked for, but there are {torch.cuda.device_count()}: start as many "
+            "processes as there are GPUs, or name another"
+        )
 
 
 def rank() -> int:

@@ -70,14 +70,23 @@ def make_pseudo_meshes(
 
 def are_pseudo_meshes_of(path: Path, data: CroppedSet, weights: Path) -> bool:
     """Whether a file holds the meshes that these weights make of that set."""
-    if not path.exists():
+    try:
+        return origin_of(path) == f"{data.sha256} {file_sha256(weights)}"
+    except InputError:
         return False
+
+
+def origin_of(path: Path) -> str:
+    """What the meshes of a file were made of: hashes of the set and of the weights.
+
+    Raises:
+        InputError: no such file.
+    """
     try:
         with np.load(path) as file:
-            made_of = str(file["set_sha256"]), str(file["weights_sha256"])
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
-        return False
-    return made_of == (data.sha256, file_sha256(weights))
+            return f"{file['set_sha256']} {file['weights_sha256']}"
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"{path} holds no pseudo meshes ({error}); make them anew") from error
 
 
 def load_pseudo_meshes(path: Path, data: CroppedSet) -> NDArray[np.float32]:

@@ -101,10 +101,14 @@ class Run:
         return self.folder / PSEUDO / PSEUDO_FILE
 
     @property
+    def lanes(self) -> int:
+        """How many rows samples are dealt out to."""
+        return self.settings.lanes or parallel.world_size()
+
+    @property
     def lane_batch(self) -> int:
         """Crops of one lane's part of a batch."""
-        lanes = self.settings.lanes or parallel.world_size()
-        return max(1, self.settings.recipe.batch // lanes)
+        return max(1, self.settings.recipe.batch // self.lanes)
 
     def train(
         self,
@@ -149,12 +153,25 @@ class Run:
 
         return open_batches
 
-    def real_hands(self, pseudo: Path | None = None) -> tuple[CroppedSettings, OpenBatches]:
-        """Batches of real data, with pseudo-ground-truth meshes where they are given."""
+    def real_settings(self) -> CroppedSettings:
+        """Of the real data.
+
+        Raises:
+            InputError: there is none.
+        """
         if self.real is None:
             raise InputError("fine-tuning takes labelled data: give --data LAYOUT:SPLIT:DIR")
-        settings = replace(self.real, batch=self.lane_batch, pseudo=pseudo)
-        return settings, self.lanes_of(CroppedStream(settings, self.settings.seed))
+        return replace(self.real, batch=self.lane_batch)
+
+    def real_hands(self, pseudo: Path | None = None) -> OpenBatches:
+        """Batches of real data, with pseudo-ground-truth meshes where they are given.
+
+        Raises:
+            InputError: there is none, or too little of it for a batch.
+        """
+        stream = CroppedStream(replace(self.real_settings(), pseudo=pseudo), self.settings.seed)
+        stream.check(self.lanes)  # here, not in a loader
+        return self.lanes_of(stream)
 
 
 def train_heatmaps(run: Run) -> Trainer:
@@ -197,18 +214,16 @@ def train_fully(run: Run) -> Trainer:
         if run.start_from is not None:
             starting_from(run.start_from)(network)
         if run.checkpoint(HEATMAPS).exists():
-            _take_heatmaps(network, run.checkpoint(HEATMAPS))
+            take_heatmaps(network, run.checkpoint(HEATMAPS))
         if regressed:
-            regressor: Any = network.pose_regressor
-            trained: Any = load_network(run.checkpoint(POSE)).network.pose_regressor
-            regressor.load_state_dict(trained.state_dict())
+            take_regressor(network, run.checkpoint(POSE))
 
     return run.train(task, run.rendered(), prepare)
 
 
 def fine_tune_heatmaps(run: Run) -> Trainer:
     """Stage (d): "we first fine-tune the stacked hourglass network with the heat-map loss"."""
-    _, open_batches = run.real_hands()
+    open_batches = run.real_hands()
     goes_on = run.checkpoint(FINE_TUNED).exists()
     prepare = None if goes_on else starting_from(_pretrained(run))
     return run.train(heatmap_task(True), open_batches, prepare)
@@ -224,8 +239,7 @@ def make_pseudo(run: Run) -> Path:
         InputError: a head without a mesh.
     """
     _check_mesh(run)
-    settings, _ = run.real_hands()
-    path, data = run.pseudo_path, CroppedSet(settings.folder)
+    path, data = run.pseudo_path, CroppedSet(run.real_settings().folder)
     # Where the weights are gone, what they have made is all there is.
     gone = path.exists() and not _pretrained_path(run).exists()
     start = _pretrained_path(run) if gone else _pretrained(run)
@@ -239,28 +253,30 @@ def make_pseudo(run: Run) -> Path:
     return path
 
 
-def train_weakly(run: Run, pseudo: bool = True) -> Trainer:
+def train_weakly(run: Run) -> Trainer:
     """Stage (f): "then end-to-end fine-tune all networks with the combined loss L_weakly".
 
-    Args:
-        pseudo: whether to hold on to the pseudo-ground-truth meshes; without, surfaces degenerate
-            (the paper's Fig. 6).
+    All but the pose regressor, which stays the affine map that stage (b) made of it. Begins with
+    stage (d)'s weights where they are there, with the pretrained ones otherwise. Stage (e) runs
+    first, unless pseudo meshes have no weight; without them surfaces degenerate (Fig. 6).
 
     Raises:
-        InputError: a head without a mesh, or data without a depth map.
+        InputError: a head without a mesh, or data without a depth map where depth has a weight.
     """
     _check_mesh(run)
-    settings, open_batches = run.real_hands(make_pseudo(run) if pseudo else None)
+    run.real_hands()  # whatever is wrong with the data is told before stage (e)
+    settings = run.real_settings()
     if run.weak.depth and not CroppedSet(settings.folder).has_depth_map.any():
         raise InputError(
             "no hand of the data has a depth map: they are cut from sets that have depth pictures, "
             "a camera and 3D joints (for root depth and scale), as stb:train_sk and rhd"
         )
+    pseudo = make_pseudo(run) if run.weak.pseudo_mesh else None
     start = run.checkpoint(FINE_TUNED)
-    task = weak_task(run.weak, settings.far, settings.depth_px)
+    task = weak_task(run.weak, settings.far, settings.depth_px, pseudo)
     goes_on = run.checkpoint(WEAK).exists()
     prepare = None if goes_on else starting_from(start if start.exists() else _pretrained(run))
-    return run.train(task, open_batches, prepare)
+    return run.train(task, run.real_hands(pseudo), prepare)
 
 
 def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
@@ -283,6 +299,26 @@ def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
             raise CheckpointError(f"{path} is of another network ({error})") from error
 
     return prepare
+
+
+def take_heatmaps(network: nn.Module, path: Path) -> None:
+    """Give a network the part that stage (a) trained.
+
+    Raises:
+        CheckpointError: of another network.
+    """
+    trained = HeatmapPart(load_network(path).network)
+    try:
+        HeatmapPart(network).load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is of another network; use another folder") from error
+
+
+def take_regressor(network: nn.Module, path: Path) -> None:
+    """Give a network the pose regressor that stage (b) trained."""
+    own: Any = network.pose_regressor
+    trained: Any = load_network(path).network.pose_regressor
+    own.load_state_dict(trained.state_dict())
 
 
 def _weights_of(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]:
@@ -337,15 +373,6 @@ def _pretrained(run: Run) -> Path:
             "--start-from"
         )
     return path
-
-
-def _take_heatmaps(network: nn.Module, path: Path) -> None:
-    """The part that stage (a) trained."""
-    trained = HeatmapPart(load_network(path).network)
-    try:
-        HeatmapPart(network).load_state_dict(trained.state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is of another network; use another folder") from error
 
 
 def _has_regressor(start: Path | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from handmesh.nn import LightNetwork, PaperNetwork
 from . import losses
 from .depth_renderer import DepthRenderer
 from .objective import objective
+from .pseudo_meshes import origin_of
 from .samples import Crops
 from .sources import Batch
 from .surface import Surface
@@ -80,7 +82,7 @@ def heatmap_task(fine_tuning: bool = False) -> Task:
             size = maps[-1].shape[-1]
             target = losses.gaussian_heatmaps(joints[..., :2], size)
             term = losses.heatmap_loss(maps, target, flat)
-            # As large as it is in L_fully, so that one learning rate serves both.
+            # As large as it is in L_fully as published: one learning rate serves both.
             weight = losses.paper_weights(surface, size, stacks=len(maps))["heatmap"]
             return weight * term, {"heatmap": term}
 
@@ -140,17 +142,24 @@ def full_task(weights: losses.LossWeights, fine_tuning: bool = False) -> Task:
     )
 
 
-def weak_task(weights: WeakWeights, far: float, depth_px: int = 32) -> Task:
-    """Stage (f): end to end by L_weakly, Eq. (8).
+def weak_task(
+    weights: WeakWeights, far: float, depth_px: int = 32, pseudo: Path | None = None
+) -> Task:
+    """Stage (f): all but the pose regressor, by L_weakly, Eq. (8).
 
     Args:
-        weights: of the terms. far, depth_px: background and side of the rendered depth maps, as in
-            `cropped_stream.CroppedSettings`.
+        weights: of the terms. far, depth_px: background and side of the rendered depth maps, and
+            pseudo: file of pseudo-ground-truth meshes, as in `cropped_stream.CroppedSettings`.
+
+    Raises:
+        InputError: no such file.
     """
+    terms: dict[str, float | str | None] = {**asdict(weights), "far": far, "depth_px": depth_px}
+    terms["pseudo"] = None if pseudo is None else origin_of(pseudo)
 
     def make(device: torch.device) -> Loss:
         surface = _surface(device)
         renderer = DepthRenderer(surface, depth_px, background=far).to(device)
         return lambda output, batch: weak_loss(output, batch, surface, renderer, weights)
 
-    return Task("weak", _whole, make, terms=asdict(weights), fine_tuning=True, some_unused=True)
+    return Task("weak", _whole, make, terms=terms, fine_tuning=True, some_unused=True)

@@ -10,6 +10,7 @@ goes on bit for bit.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +58,7 @@ class Task:
         loss: made for a device.
         errors: of the part on a set of crops.
         inputs: what the part is given of a batch.
-        terms: weights of the loss, which a run does not change midway.
+        terms: weights of the loss, and what else of it a run does not change midway.
         fine_tuning: whether the recipe's lower rate holds.
         autocast: whether the part may run in the recipe's precision.
         some_unused: whether some of the part's parameters are not reached by the loss.
@@ -68,7 +69,7 @@ class Task:
     loss: Callable[[torch.device], Loss]
     errors: Callable[[nn.Module, Crops, torch.device], dict[str, float]] = network_errors
     inputs: Callable[[Batch], Tensor] = lambda batch: to_input(batch["images"])
-    terms: Mapping[str, float | None] = field(default_factory=dict)
+    terms: Mapping[str, float | str | None] = field(default_factory=dict)
     fine_tuning: bool = False
     autocast: bool = True
     some_unused: bool = False
@@ -82,7 +83,8 @@ class TrainSettings:
         steps: batches in all. recipe: of the optimisation.
         seed: of weights and stream.
         lanes: rows that samples are dealt out to; see `lanes`. None for one a process.
-        report, evaluate: batches between log lines, and between evaluations.
+        report, evaluate: batches between log lines, and between evaluations; the end is evaluated,
+            too.
         checkpoint_seconds: between checkpoints.
         synchronize_norms: whether several processes share the statistics of batch norms; then they
             compute what one process would from the same batches.
@@ -256,7 +258,10 @@ class Trainer:
         began = last_save = time.monotonic()
         sums: dict[str, float] = {}
         first = started = self.step
+        told = self.step
         batches: Iterator[Batch] | None = None
+        if lead:
+            self.monitor.rewind(self.step)
         with tqdm(
             total=settings.steps, initial=self.step, unit="batch", desc=self.task.name,
             disable=not lead,
@@ -283,12 +288,13 @@ class Trainer:
                     self.monitor.scalars({"step": self.step, "images": self.images_seen, **row})
                     sums, first = {}, self.step
                 if self.step % settings.evaluate == 0:
-                    figures = self.evaluate()
-                    self.monitor.scalars({"step": self.step, "images": self.images_seen, **figures})
-                    self._show(batch)
+                    self._tell(batch, bar)
+                    told = self.step
                 if time.monotonic() - last_save > settings.checkpoint_seconds:
                     self.save()
                     last_save = time.monotonic()
+            if lead and self.step > told:
+                self._tell(batch, bar)
         if lead and not (self.step == started and self.checkpoint_path.exists()):
             self.save()
         self.monitor.close()
@@ -363,9 +369,18 @@ class Trainer:
             figures |= {f"{name}_{key}": value for key, value in errors.items()}
         return figures
 
+    def _tell(self, batch: Batch, bar: tqdm[Any]) -> None:
+        """Evaluate, into the log and above the bar; and show what is trained on."""
+        figures = self.evaluate()
+        if figures:
+            self.monitor.scalars({"step": self.step, "images": self.images_seen, **figures})
+            words = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            bar.write(f"{self.task.name}, batch {self.step}: {words}", file=sys.stderr)
+        self._show(batch)
+
     def _show(self, batch: Batch) -> None:
         """A grid of what is trained on, and what the network makes of it."""
-        if "images" in batch:
+        if "images" in batch and self.monitor.shows_pictures:
             from .grids import training_grid  # draws with OpenCV
 
             picture = training_grid(self.evaluated, batch)

@@ -18,7 +18,6 @@ from .losses import (
     gaussian_heatmaps,
     heatmap_loss,
     laplacian_loss,
-    point_loss_2d,
     pose_loss,
     reduce_rows,
     summands_of,
@@ -36,8 +35,6 @@ class WeakWeights:
         heatmap: lambda_H. depth: lambda_D. pseudo_mesh: lambda_pM.
         edge, laplacian: lambda_e and lambda_l inside L_pM.
         pose: lambda_J, 0 for training without 3D joints.
-        image: of the joints' (u, v), which the paper does not have: its heat-maps feed the mesh,
-            and nothing else ties the mesh to them.
     """
 
     heatmap: float = 0.1
@@ -46,7 +43,6 @@ class WeakWeights:
     edge: float = 1.0
     laplacian: float = 50.0
     pose: float = 0.0
-    image: float = 0.0
 
 
 WITHOUT_POSE = WeakWeights()
@@ -64,7 +60,8 @@ def depth_map_loss(
 
     Args:
         rendered, reference: (B, S, S) depth relative to the wrist, in bones, a far constant where
-            there is no hand.
+            there is no hand: both as a depth camera has it, `DepthMap.sharp`. A soft outline
+            against a camera's sharp one is a difference that a hand too near makes smaller.
         known: (B, S, S) bool, pixels that have a reference: a sensor has holes. None for all. The
             others may hold anything, NaN too.
         weight: (B,) or None.
@@ -123,7 +120,7 @@ def weak_loss(
         surface, renderer: of the mesh; S is the renderer's size.
 
     Returns:
-        The weighted sum, and the terms before weighting.
+        The weighted sum, and the terms before weighting; a depth term without a weight is 0.
     """
     scale = target["crop_in_bones"]
 
@@ -137,13 +134,15 @@ def weak_loss(
     joints, joints_3d = given("joints", "has_joints"), given("joints", "has_depth")
     maps = gaussian_heatmaps(joints[..., :2], output.heatmaps[-1].shape[-1])
     heatmap = heatmap_loss(output.heatmaps, maps, flag("has_joints"), reduction)
-    depth = depth_map_loss(
-        renderer(output.vertices).depth,
-        target["depth_map"],
-        target["depth_known"] & target["has_depth_map"][:, None, None],
-        flag("has_depth_map"),
-        reduction,
-    )
+    depth = heatmap.new_zeros(())
+    if weights.depth:  # rendering takes as long as the network
+        depth = depth_map_loss(
+            renderer(output.vertices).sharp,
+            target["depth_map"],
+            target["depth_known"] & target["has_depth_map"][:, None, None],
+            flag("has_depth_map"),
+            reduction,
+        )
     _, pseudo = pseudo_mesh_loss(
         to_metric_like(output.vertices, scale),
         to_metric_like(given("pseudo", "has_pseudo"), scale),
@@ -153,15 +152,13 @@ def weak_loss(
         reduction,
     )
     pose = pose_loss(output.joints, joints_3d, scale, flag("has_depth"), reduction)
-    image = point_loss_2d(output.joints, joints, flag("has_joints"), reduction)
-    terms = {"heatmap": heatmap, "depth": depth, **pseudo, "pose": pose, "image": image}
+    terms = {"heatmap": heatmap, "depth": depth, **pseudo, "pose": pose}
     factors = {
         "heatmap": weights.heatmap * len(output.heatmaps),
         "depth": weights.depth,
         "pseudo_edge": weights.pseudo_mesh * weights.edge,
         "pseudo_laplacian": weights.pseudo_mesh * weights.laplacian,
         "pose": weights.pose,
-        "image": weights.image,
     }
     if reduction == "mean":
         counts = summands_of(surface, output.heatmaps[-1].shape[-1])
@@ -169,7 +166,6 @@ def weak_loss(
             "depth": renderer.size**2,
             "pseudo_edge": counts["edge"],
             "pseudo_laplacian": counts["laplacian"],
-            "image": counts["pose"],
         }
         factors = {k: v * counts[k] / surface.vertex_count for k, v in factors.items()}
     total = sum((factors[name] * terms[name] for name in terms), start=heatmap.new_zeros(()))

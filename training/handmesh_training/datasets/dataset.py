@@ -90,6 +90,12 @@ class Dataset(ABC):
         return value
 
 
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most ``limit`` of the numbers below ``count``, evenly spread; all where it is None."""
+    wanted = count if limit is None else min(limit, count)
+    return [i * count // wanted for i in range(wanted)]
+
+
 def require_file(path: Path, what: str) -> Path:
     """The path, if there is a file.
 

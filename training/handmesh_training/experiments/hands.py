@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from handmesh.geometry import Placement, lift
 from handmesh.graph import Topology
-from handmesh.types import UNIT_BONE
+from handmesh.types import UNIT_BONE, Camera
+
+from ..surface import Surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +32,26 @@ class Hands:
     def lift(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """(N, P, 3) of (u, v, d) to metres; root depth and scale given (section 5.1)."""
         start, end = UNIT_BONE
-        bone = np.linalg.norm(self.joints_m[:, end] - self.joints_m[:, start], axis=-1)
-        z = self.joints_m[:, :1, 2] + points[..., 2] * bone[:, None]  # (N, P)
-        pixel = points[..., :2] * self.images.shape[1] - 0.5
-        lens = self.intrinsics[:, None]
-        xy = (pixel - lens[..., 2:]) / lens[..., :2] * z[..., None]
-        return np.concatenate([xy, z[..., None]], axis=-1)
+        bone = np.linalg.norm(self.joints_m[:, end] - self.joints_m[:, start], axis=-1)  # (N,)
+        side = self.images.shape[1]
+        return np.stack(
+            [
+                lift(
+                    own[:, :2] * side - 0.5,
+                    own[:, 2],
+                    Camera(fx, fy, cx, cy, side, side),
+                    Placement(joints[0, 2], length),
+                )
+                for own, (fx, fy, cx, cy), joints, length in zip(
+                    points, self.intrinsics, self.joints_m, bone, strict=True
+                )
+            ]
+        )
 
 
 def roughness(offsets: NDArray[np.float64]) -> float:
     """Mean length of what Eq. (5) squares, for (N, V, 3) offsets from the truth: a vertex's offset
     less the mean of its neighbours'."""
-    faces = Topology.default().faces
-    count = offsets.shape[1]
-    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
-    near = np.zeros((count, count))
-    near[pairs[:, 0], pairs[:, 1]] = 1
-    near /= near.sum(axis=1, keepdims=True)
-    return float(np.linalg.norm(offsets - near @ offsets, axis=-1).mean())
+    rows = torch.from_numpy(np.array(offsets)).transpose(0, 1)  # (V, N, 3)
+    near = Surface.from_topology(Topology.default()).neighbour_mean(rows.flatten(1))  # (V, N * 3)
+    return float((rows - near.unflatten(1, rows.shape[1:])).norm(dim=-1).mean())

@@ -27,11 +27,11 @@ from handmesh.types import CROP_MARGIN
 
 from .. import metrics
 from ..augment import Augmentation
-from ..checkpoint import FILE, load_network, read_checkpoint
+from ..checkpoint import FILE, describe_network, load_network, read_checkpoint, write_checkpoint
 from ..cropped_set import CroppedSet, build
-from ..cropped_stream import CroppedSettings, CroppedStream
+from ..cropped_stream import FAR_BONES, CroppedSettings, CroppedStream
 from ..hand import HandModel
-from ..heads import HeadName, skin_joints
+from ..heads import HeadName, build_network, skin_joints
 from ..lanes import batches
 from ..losses import PAPER, LossWeights
 from ..other_hand import read_hand
@@ -39,15 +39,24 @@ from ..pseudo_meshes import make_pseudo_meshes
 from ..recipe import Recipe
 from ..rendered import HandRenderer, RenderSettings
 from ..sources import Batch, to_input
-from ..stages import HEATMAPS, POSE, Run, starting_from, train_pose_regressor
+from ..stages import (
+    HEATMAPS,
+    POSE,
+    Run,
+    starting_from,
+    take_heatmaps,
+    take_regressor,
+    train_pose_regressor,
+)
 from ..stand_in import DepthSensor, RenderedSamples
-from ..tasks import HeatmapPart, full_task, heatmap_task
+from ..tasks import full_task, heatmap_task, weak_task
 from ..train import Task, Trainer, TrainSettings
+from ..weak_losses import WeakWeights
 from .hands import Hands, roughness
 from .networks import CONFIGS, RECIPE, STARTED, trained_network
 
 MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
-# What a training took, beside its checkpoint; of its last part, if it was stopped.
+# What a training took, beside its checkpoint; not there if it was stopped in between.
 COST = "cost.json"
 # Seeds of the four sets.
 TRAINING, SHIFTED_TRAINING, VALIDATION, SHIFTED_VALIDATION = 101, 202, 303, 404
@@ -62,8 +71,9 @@ class LabSettings:
 
     Attributes:
         network: "light" or "paper", in small, from nothing. start_from: a bundle, or a checkpoint,
-            whose network takes its place: every variant begins with its trunk, the latent included,
-            and with a head from nothing. hands: of the first domain. shifted: of the second.
+            whose network takes its place: what compares heads or losses begins with its trunk, the
+            latent included, and with a head from nothing; what compares fine-tunings, with all of
+            it. hands: of the first domain. shifted: of the second.
         validation: hands that are measured, of each. heatmap_steps, steps, tuning_steps: batches
             of stages (a), which a trained trunk has behind it, (c), and (d) and (f).
         skins, environments: of the second domain; made up where not given, as the first's are.
@@ -82,6 +92,20 @@ class LabSettings:
     skins: Path | None = None
     environments: Path | None = None
     other_hand: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """What a network was measured to do.
+
+    Attributes:
+        figures: ``pose`` and, of a network with a mesh, ``mesh`` in mm; ``AUC`` of the joints, 20
+            to 50 mm; ``roughness``, how much rougher the surface is than the true one, in mm.
+        joints_mm: (N, 21) of each joint.
+    """
+
+    figures: dict[str, float]
+    joints_mm: NDArray[np.float64]
 
 
 class Lab:
@@ -197,10 +221,11 @@ class Lab:
         def open_batches(own: list[int], of: int, start: int) -> Iterator[Batch]:
             return batches(stream, own, of, start)
 
-        began = time.process_time()
+        fresh, began = trainer.step == 0, time.process_time()
         trainer.run(open_batches)
-        cost = {"cpu_seconds": time.process_time() - began}
-        write_atomic(folder / COST, (json.dumps(cost) + "\n").encode())
+        if fresh:
+            cost = {"cpu_seconds": time.process_time() - began}
+            write_atomic(folder / COST, (json.dumps(cost) + "\n").encode())
         return path
 
     def regressor(self) -> Path:
@@ -212,9 +237,11 @@ class Lab:
             pose_steps=400,
             workers=0,
         )
-        if not run.checkpoint(POSE).exists():
+        path = run.checkpoint(POSE)
+        # One that was stopped goes on: it is fixed from here on, and half trained it would stay so.
+        if not path.exists() or int(read_checkpoint(path)["step"]) < run.pose_steps:
             train_pose_regressor(run)
-        return run.checkpoint(POSE)
+        return path
 
     def heatmaps(self, seed: int, recipe: Recipe) -> Path:
         """Stage (a)."""
@@ -238,12 +265,9 @@ class Lab:
             if self.start is not None:
                 starting_from(self.start, trunk_only=True)(network)
             elif heatmaps is not None:
-                trained = HeatmapPart(load_network(heatmaps).network)
-                HeatmapPart(network).load_state_dict(trained.state_dict())
+                take_heatmaps(network, heatmaps)
             if head == "mesh":
-                own: Any = network.pose_regressor
-                fixed: Any = load_network(self.regressor()).network.pose_regressor
-                own.load_state_dict(fixed.state_dict())
+                take_regressor(network, self.regressor())
 
         folder = self.folder / "shared" / f"{name}-{head}" / f"seed{seed}"
         steps = self.settings.steps
@@ -251,25 +275,63 @@ class Lab:
             folder, full_task(weights), self.training, seed, steps, head, prepare, recipe
         )
 
-    def tuned_heatmaps(self, seed: int, head: HeadName = "mesh") -> Path:
-        """Stage (d) after (c)."""
-        folder = self.folder / "shared" / f"tuned-heatmaps-{head}" / f"seed{seed}"
-        start = self.pretrained(seed, head)
+    def whole(self) -> Path | None:
+        """The network of ``start_from`` as it is, for fine-tuning; None where there is none.
+
+        Raises:
+            InputError: it has another head than the mesh.
+        """
+        if self.start is None:
+            return None
+        if self.start.suffix == ".pt":
+            if load_network(self.start).head != "mesh":
+                raise InputError(f"{self.start} makes no mesh that depth maps could be held to")
+            return self.start
+        path = self.folder / "shared" / "started" / FILE
+        if not path.exists():
+            network = build_network(self.config, Topology.default(), "mesh")
+            starting_from(self.start)(network)
+            state = {**describe_network(self.config, "mesh"), "average": network.state_dict()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_checkpoint(path, state)
+        return path
+
+    def tuned_heatmaps(self, seed: int, head: HeadName = "mesh", start: Path | None = None) -> Path:
+        """Stage (d) after (c), or after ``start``, all of whose weights it begins with."""
+        name = f"{_of(start)}tuned-heatmaps-{head}"
+        start = start or self.pretrained(seed, head)
         return self.train(
-            folder, heatmap_task(True), self.shifted, seed, self.settings.tuning_steps, head,
-            starting_from(start),
+            self.folder / "shared" / name / f"seed{seed}", heatmap_task(True), self.shifted, seed,
+            self.settings.tuning_steps, head, starting_from(start),
         )  # fmt: skip
 
-    def pseudo(self, seed: int) -> Path:
-        """Stage (e)."""
-        path = self.folder / "shared" / "pseudo" / f"seed{seed}.npz"
+    def pseudo(self, seed: int, start: Path | None = None) -> Path:
+        """Stage (e), by the network of (c), or of ``start``."""
+        name = f"seed{seed}.npz" if start is None else "all.npz"
+        path = self.folder / "shared" / f"{_of(start)}pseudo" / name
         if not path.exists():
-            start = self.pretrained(seed)
+            start = start or self.pretrained(seed)
             make_pseudo_meshes(
                 load_network(start).network, start, self.shifted, path, self.config.input_size,
                 self.config.heatmap_size, torch.device("cpu"),
             )  # fmt: skip
         return path
+
+    def weakly(
+        self,
+        seed: int,
+        weights: WeakWeights,
+        name: str,
+        start: Path | None = None,
+    ) -> Path:
+        """Stage (f) after (d) and (e); without pseudo meshes where their weight is 0."""
+        folder = self.folder / "shared" / f"{_of(start)}{name}" / f"seed{seed}"
+        pseudo = self.pseudo(seed, start) if weights.pseudo_mesh else None
+        return self.train(
+            folder, weak_task(weights, FAR_BONES, pseudo=pseudo), self.shifted, seed,
+            self.settings.tuning_steps,
+            prepare=starting_from(self.tuned_heatmaps(seed, start=start)), pseudo=pseudo,
+        )  # fmt: skip
 
     def predict(self, checkpoint: Path, hands: Hands) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Joints (N, 21, 3) and vertices (N, V, 3) in metres; None for a network without a mesh."""
@@ -289,9 +351,8 @@ class Lab:
         vertices = np.concatenate(found_vertices)
         return joints, hands.lift(vertices) if vertices.shape[1] else None
 
-    def errors(self, checkpoint: Path, domain: str = "first") -> dict[str, float]:
-        """Pose and mesh error in mm, root and scale given; AUC of the joints, 20 to 50 mm; and how
-        much rougher the surface is than the true one, in mm."""
+    def errors(self, checkpoint: Path, domain: str = "first") -> Errors:
+        """Of a network on hands that no training sees, root and scale given."""
         hands = self.validation[domain]
         joints, vertices = self.predict(checkpoint, hands)
         each = np.linalg.norm(joints - hands.joints_m, axis=-1) * MM
@@ -300,4 +361,9 @@ class Lab:
             offsets = (vertices - hands.vertices_m) * MM
             figures["mesh"] = float(np.linalg.norm(offsets, axis=-1).mean())
             figures["roughness"] = roughness(offsets)
-        return figures
+        return Errors(figures, each)
+
+
+def _of(start: Path | None) -> str:
+    """Before the names of what is fine-tuned from a whole network."""
+    return "" if start is None else "whole-"

@@ -100,8 +100,7 @@ class Study:
         jobs = [(variant, seed) for seed in seeds for variant in self.variants]
         found: dict[tuple[str, int], Figures] = {}
         for variant, seed in tqdm(jobs, desc=self.name, unit="run"):
-            place = folder / _slug(variant.name) / f"seed{seed}"
-            found[variant.name, seed] = _figures(variant, place, seed)
+            found[variant.name, seed] = _figures(variant, place(folder, variant.name, seed), seed)
         return {
             variant.name: {
                 figure: Result(
@@ -149,15 +148,20 @@ class Study:
         return any(figure in variant.published for variant in self.variants)
 
 
-def _figures(variant: Variant, place: Path, seed: int) -> Figures:
-    path = place / FIGURES
+def place(folder: Path, variant: str, seed: int) -> Path:
+    """Where a run of the study in ``folder`` keeps what it found."""
+    return folder / _slug(variant) / f"seed{seed}"
+
+
+def _figures(variant: Variant, own: Path, seed: int) -> Figures:
+    path = own / FIGURES
     if path.exists():
         try:
             return {str(k): float(v) for k, v in json.loads(path.read_text()).items()}
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{path} holds no figures ({error}); delete it") from error
-    place.mkdir(parents=True, exist_ok=True)
-    figures = variant.run(place, seed)
+    own.mkdir(parents=True, exist_ok=True)
+    figures = variant.run(own, seed)
     write_atomic(path, (json.dumps(figures, indent=2) + "\n").encode())
     return figures
 

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..cropped_stream import FAR_BONES
 from ..losses import PAPER, LossWeights
 from ..recipe import PAPER as PAPER_RECIPE
 from ..stages import starting_from
-from ..tasks import full_task, weak_task
+from ..tasks import full_task
 from ..weak_losses import WITH_POSE, WITHOUT_POSE, WeakWeights
+from .curves import write_curve
 from .lab import COST, Lab
 from .study import Figures, Study, Variant
 
 MESH_AND_POSE = {"mesh": "mm", "pose": "mm"}
+# Of the pipelines: what is known of the second domain.
+LABELS = ("with 3D joints", "without")
 
 
 def loss_terms(lab: Lab) -> Study:
@@ -34,7 +36,7 @@ def loss_terms(lab: Lab) -> Study:
         label = "full" if weights == PAPER else name.removeprefix("− ").lower().replace(" ", "-")
 
         def run(_: Path, seed: int) -> Figures:
-            return lab.errors(lab.pretrained(seed, weights=weights, name=label))
+            return lab.errors(lab.pretrained(seed, weights=weights, name=label)).figures
 
         return Variant(name, run, dict(zip(MESH_AND_POSE, published, strict=True)))
 
@@ -58,7 +60,7 @@ def mesh_heads(lab: Lab) -> Study:
     def variant(name: str, head: str, rendered: float, real: float) -> Variant:
         def run(_: Path, seed: int) -> Figures:
             checkpoint = lab.pretrained(seed, head)  # type: ignore[arg-type]
-            first, second = (lab.errors(checkpoint, d) for d in ("first", "second"))
+            first, second = (lab.errors(checkpoint, d).figures for d in ("first", "second"))
             return {"mesh": first["mesh"], "mesh, shifted": second["mesh"], "pose": first["pose"]}
 
         return Variant(name, run, {"mesh": rendered, "mesh, shifted": real})
@@ -73,7 +75,10 @@ def mesh_heads(lab: Lab) -> Study:
 
 
 def pipelines(lab: Lab) -> Study:
-    """Fig. 8 and Table 3: fine-tuned on the second domain, with and without 3D joints."""
+    """Fig. 8 and Table 3: fine-tuned on the second domain, with and without 3D joints.
+
+    Begins with a trained trunk at most, under all heads alike: only the mesh's would have a trained
+    head."""
     makers: dict[str, Callable[[int, bool], Path]] = {
         "Full model": lambda seed, posed: _tuned(lab, seed, posed),
         "Baseline 1": lambda seed, posed: _joints_alone(lab, seed, posed),
@@ -82,11 +87,13 @@ def pipelines(lab: Lab) -> Study:
     }
 
     def variant(name: str, make: Callable[[int, bool], Path]) -> Variant:
-        def run(_: Path, seed: int) -> Figures:
+        def run(place: Path, seed: int) -> Figures:
             figures: Figures = {}
-            for label, posed in (("with 3D joints", True), ("without", False)):
+            for label, posed in zip(LABELS, (True, False), strict=True):
                 errors = lab.errors(make(seed, posed), "second")
-                figures |= {f"pose, {label}": errors["pose"], f"AUC, {label}": errors["AUC"]}
+                for figure in ("pose", "AUC"):
+                    figures[f"{figure}, {label}"] = errors.figures[figure]
+                write_curve(place, label, errors.joints_mm)
             return figures
 
         return Variant(name, run, {})
@@ -104,11 +111,13 @@ def pipelines(lab: Lab) -> Study:
 
 
 def weak_supervision(lab: Lab) -> Study:
-    """Fig. 6: depth maps and 2D joints alone on a domain that the network was not trained on."""
+    """Fig. 6: depth maps and 2D joints alone on a domain that the network was not trained on.
+
+    Begins with all of a trained network, where one is given: that is what one adapts."""
 
     def variant(name: str) -> Variant:
         def run(_: Path, seed: int) -> Figures:
-            errors = lab.errors(_WEAK[name](lab, seed), "second")
+            errors = lab.errors(_WEAK[name](lab, seed), "second").figures
             return {key: errors[key] for key in ("mesh", "pose", "roughness")}
 
         return Variant(name, run, {})
@@ -136,9 +145,9 @@ def recipes(lab: Lab) -> Study:
         def run(_: Path, seed: int) -> Figures:
             label = "full" if recipe == lab.recipe else "full-rmsprop"
             checkpoint = lab.pretrained(seed, name=label, recipe=recipe)
-            errors = lab.errors(checkpoint)
+            errors = lab.errors(checkpoint).figures
             figures = {key: errors[key] for key in MESH_AND_POSE}
-            cost = checkpoint.parent / COST  # not there if the run was stopped at its very end
+            cost = checkpoint.parent / COST
             seconds = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else math.nan
             return figures | {"CPU time": float(seconds)}
 
@@ -154,12 +163,12 @@ def recipes(lab: Lab) -> Study:
 
 
 _WEAK: dict[str, Callable[[Lab, int], Path]] = {
-    "L_weakly": lambda lab, seed: _tuned(lab, seed, False),
-    "before": lambda lab, seed: lab.pretrained(seed),
-    "heat-maps alone": lambda lab, seed: lab.tuned_heatmaps(seed),
-    "without pseudo meshes": lambda lab, seed: _tuned(lab, seed, False, pseudo=False),
-    "without depth maps": lambda lab, seed: _tuned(lab, seed, False, depth=0.0, name="no-depth"),
-    "with 3D joints": lambda lab, seed: _tuned(lab, seed, True),
+    "L_weakly": lambda lab, seed: _adapted(lab, seed),
+    "before": lambda lab, seed: lab.whole() or lab.pretrained(seed),
+    "heat-maps alone": lambda lab, seed: lab.tuned_heatmaps(seed, start=lab.whole()),
+    "without pseudo meshes": lambda lab, seed: _adapted(lab, seed, pseudo=False, name="no-pseudo"),
+    "without depth maps": lambda lab, seed: _adapted(lab, seed, depth=0.0, name="no-depth"),
+    "with 3D joints": lambda lab, seed: _adapted(lab, seed, posed=True),
 }
 
 STUDIES: dict[str, Callable[[Lab], Study]] = {
@@ -171,26 +180,31 @@ STUDIES: dict[str, Callable[[Lab], Study]] = {
 }
 
 
+def _adapted(
+    lab: Lab,
+    seed: int,
+    posed: bool = False,
+    depth: float = WITHOUT_POSE.depth,
+    pseudo: bool = True,
+    name: str = "weak",
+) -> Path:
+    """As `_tuned`, but of all of a trained network where one is given."""
+    return _tuned(lab, seed, posed, depth, pseudo, name, lab.whole())
+
+
 def _tuned(
     lab: Lab,
     seed: int,
     posed: bool,
     depth: float = WITHOUT_POSE.depth,
     pseudo: bool = True,
-    name: str = "",
+    name: str = "weak",
+    start: Path | None = None,
 ) -> Path:
-    """Stage (f) after (d) and (e)."""
+    """Stage (f), with or without 3D joints."""
     base = WITH_POSE if posed else WITHOUT_POSE
-    weights: WeakWeights = replace(
-        base, depth=depth, pseudo_mesh=base.pseudo_mesh if pseudo else 0.0
-    )
-    label = name or ("weak" if pseudo else "no-pseudo")
-    folder = lab.folder / "shared" / f"{label}{'-posed' if posed else ''}" / f"seed{seed}"
-    return lab.train(
-        folder, weak_task(weights, FAR_BONES), lab.shifted, seed, lab.settings.tuning_steps,
-        prepare=starting_from(lab.tuned_heatmaps(seed)),
-        pseudo=lab.pseudo(seed) if pseudo else None,
-    )  # fmt: skip
+    weights = replace(base, depth=depth, pseudo_mesh=base.pseudo_mesh if pseudo else 0.0)
+    return lab.weakly(seed, weights, f"{name}{'-posed' if posed else ''}", start)
 
 
 def _joints_alone(lab: Lab, seed: int, posed: bool) -> Path:
