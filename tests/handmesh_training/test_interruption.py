@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -16,11 +17,15 @@ import pytest
 import torch
 from torch import Tensor, multiprocessing
 
+from handmesh.graph import Topology
+from handmesh.nn import LightConfig
 from handmesh_training import parallel
+from handmesh_training.heads import build_network
 from handmesh_training.parallel import synchronize_norms, total
 
 SCRIPT = """
 import sys
+import torch
 from dataclasses import replace
 from pathlib import Path
 from handmesh.nn import LightConfig, StageConfig
@@ -39,6 +44,11 @@ from handmesh_training.tasks import full_task
 from handmesh_training.train import Trainer, TrainSettings
 
 folder, steps, lanes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+if "sgd" in sys.argv:
+    # Adam divides by the gradient's size: where that is near 0, rounding decides a step's sign.
+    Recipe.optimizer_of = lambda self, parameters: torch.optim.SGD(
+        [p for p in parameters if p.requires_grad], self.learning_rate
+    )
 use_one_thread()
 environments, plain = EnvironmentSet.procedural(0, count=2, height=32), SkinSet.procedural
 EnvironmentSet.procedural = lambda *_: environments
@@ -61,6 +71,20 @@ settings = TrainSettings(
 with parallel.process_group("cpu") as device:
     trainer = Trainer(config, settings, folder, full_task(LossWeights()), device=device)
     trainer.run(lambda own, of, start: batches(CropStream(stream, 3), own, of, start))
+"""
+
+
+# Loaders are spawned: they import this file, too.
+COMMAND = """
+import sys
+from handmesh.cli import main
+from handmesh_training.rendering import EnvironmentSet, SkinSet
+
+environments, plain = EnvironmentSet.procedural(0, count=2, height=32), SkinSet.procedural
+EnvironmentSet.procedural = lambda *_: environments
+SkinSet.procedural = lambda seed, count, mesh, *_: plain(seed, 2, mesh, size=32)
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -122,12 +146,14 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     assert len(leftovers) <= 2, "one for each kill at most"
 
 
-def test_two_processes_train_as_one_does_on_the_same_batches(script: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does_on_the_same_batches(
+    script: Path, tmp_path: Path, tiny_config: LightConfig
+) -> None:
     """Under torchrun, with two lanes: gradients and norms are those of the whole batch."""
-    finish([sys.executable, str(script), str(tmp_path / "one"), "4", "2"])
+    finish([sys.executable, str(script), str(tmp_path / "one"), "4", "2", "sgd"])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--master-port", str(free_port())]
-    finish([*torchrun, str(script), str(tmp_path / "two"), "4", "2"])
+    finish([*torchrun, str(script), str(tmp_path / "two"), "4", "2", "sgd"])
 
     one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     assert one["images_seen"] == two["images_seen"] == 32
@@ -135,19 +161,52 @@ def test_two_processes_train_as_one_does_on_the_same_batches(script: Path, tmp_p
         [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
         for name in ("one", "two")
     ]
-    # Before the first step all is the same but for rounding; process 0 tells its own lane's terms,
-    # so what is compared is the gradient, which is that of the whole batch.
-    assert logs[1][0]["gradient"] == pytest.approx(logs[0][0]["gradient"], rel=1e-3)
+    # Process 0 tells its own lane's terms; the gradient is that of the whole batch.
     for a, b in zip(*logs, strict=True):
-        assert b["gradient"] == pytest.approx(a["gradient"], rel=0.05)
-    # Adam divides by the gradient's size: where that is near 0, rounding decides a step's sign.
+        assert b["gradient"] == pytest.approx(a["gradient"], rel=1e-4)
+    # Beside the way that training went, what rounding does in float32 is small.
+    torch.manual_seed(0)
+    start = build_network(tiny_config, Topology.default(), "mesh").state_dict()
+    moved = 0
     for part in ("network", "average"):
         for name, value in one[part].items():
-            if value.is_floating_point() and "running" not in name:
-                difference = (value - two[part][name]).abs()
-                assert float(difference.mean()) < 5e-4, (part, name)
-            elif "running" in name:
-                torch.testing.assert_close(two[part][name], value, rtol=0.02, atol=0.02)
+            if not value.is_floating_point():
+                assert torch.equal(value, two[part][name]), (part, name)
+                continue
+            way, size = float((value - start[name]).norm()), math.sqrt(value.numel())
+            moved += way > 1e-4 * size
+            difference = float((value - two[part][name]).norm())
+            assert difference <= 1e-4 * way + 1e-6 * size, (part, name)
+    assert moved > 100
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """With loader processes: killed in the middle of a stage, and called again."""
+    script = tmp_path / "handmesh_with_few_skins.py"
+    script.write_text(COMMAND)
+    command = [sys.executable, str(script), "train", "full", "--smoke", "--workers", "1"]
+    finish([*command, "--out", str(tmp_path / "whole")])
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log, deadline = killed / "full" / "log.jsonl", time.monotonic() + 200
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it was still running"
+    assert not (killed / "full" / "checkpoint.pt").exists()
+    finish([*command, "--out", str(killed), "--resume"])
+
+    for stage in ("pose", "full"):
+        one, two = state_of(tmp_path / "whole" / stage), state_of(killed / stage)
+        assert one["step"] == two["step"]
+        for name, value in one["network"].items():
+            assert torch.equal(value, two["network"][name]), (stage, name)
+        steps = [json.loads(line)["step"] for line in (killed / stage / "log.jsonl").open()]
+        assert steps == sorted(steps)
 
 
 def _norms(rank: int, folder: str) -> None:
