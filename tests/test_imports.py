@@ -43,12 +43,16 @@ LAYERS: tuple[frozenset[str], ...] = (
             "atomic",
             "bundle",
             "coarsening",
+            "calibration",
             "draw",
+            "exif",
             "files",
             "geometry",
+            "glb",
             "graph",
             "imaging",
             "nn",
+            "rig",
             "search",
         }
     ),
@@ -64,7 +68,9 @@ LAYERS: tuple[frozenset[str], ...] = (
 ON_USE: frozenset[tuple[str, str]] = frozenset(
     {
         ("handmesh.types", "handmesh.draw"),  # Hand.draw
+        ("handmesh.types", "handmesh.exif"),  # Camera.from_exif
         ("handmesh.types", "handmesh.files"),  # Hand.save
+        ("handmesh.types", "handmesh.rig"),  # Hand.pose
         ("handmesh.backends.cuda", "handmesh_kernels"),
     }
 )

@@ -225,21 +225,69 @@ class Camera:
             object.__setattr__(self, name, _pixels(getattr(self, name), name))
 
     @classmethod
-    def from_fov(cls, width: int, height: int, fov_deg: float) -> Camera:
-        """A centred camera with square pixels and ``fov_deg`` along the *longer* side.
+    def from_fov(
+        cls,
+        width: int,
+        height: int,
+        fov_deg: float | None = None,
+        *,
+        horizontal_deg: float | None = None,
+        diagonal_deg: float | None = None,
+    ) -> Camera:
+        """A centred camera with square pixels, from its field of view. Give one of the angles.
+
+        Args:
+            width, height: size of the image in pixels.
+            fov_deg: degrees along the *longer* side, which is the sensor's however it was held.
+            horizontal_deg: degrees along the width.
+            diagonal_deg: degrees from corner to corner, as webcams are advertised.
 
         Raises:
-            CameraError: the angle is not between 0 and 180 degrees, or the size not positive.
+            CameraError: not exactly one angle, one that is not between 0 and 180 degrees, or a
+                size that is not positive.
         """
         width, height = _pixels(width, "width"), _pixels(height, "height")
-        try:
-            possible = 0 < fov_deg < 180
-        except TypeError:
-            possible = False
-        if not possible:
-            raise CameraError(f"fov_deg must lie between 0 and 180 degrees, not {fov_deg!r}")
-        focal = max(width, height) / (2 * math.tan(math.radians(fov_deg) / 2))
+        spans = {
+            "fov_deg": (fov_deg, max(width, height)),
+            "horizontal_deg": (horizontal_deg, width),
+            "diagonal_deg": (diagonal_deg, math.hypot(width, height)),
+        }
+        given = [(name, *pair) for name, pair in spans.items() if pair[0] is not None]
+        if len(given) != 1:
+            names = [name for name, *_ in given]
+            raise CameraError(f"give one of {', '.join(spans)}, not {names or 'none'}")
+        ((name, angle, span),) = given
+        degrees = finite(angle, name, CameraError)
+        if not 0 < degrees < 180:
+            raise CameraError(f"{name} must lie between 0 and 180 degrees, not {angle!r}")
+        focal = span / (2 * math.tan(math.radians(degrees) / 2))
         return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
+
+    @classmethod
+    def from_exif(cls, photo: Any, width: int | None = None, height: int | None = None) -> Camera:
+        """The camera that a photo's EXIF describes, centred; see `handmesh.exif` for the formulas.
+
+        Taken from the focal length in 35 mm, known to about 2 %, or from the focal length and the
+        resolution of the focal plane. The orientation is heeded: the camera is of the upright
+        photo, as `handmesh.predict` sees it.
+
+        Args:
+            photo: the path, or the bytes, of a JPEG, PNG, WebP or TIFF file.
+            width, height: size in pixels of the image that is handed to `predict`, where that is
+                the photo reduced; by default the photo is decoded to learn its own.
+
+        Raises:
+            CameraError: no EXIF, none that tells a focal length, one that is damaged or cannot be,
+                or a photo that was cropped since.
+            ImageError: the file cannot be read.
+        """
+        from .exif import camera_from_exif
+
+        if width is not None:
+            width = _pixels(width, "width")
+        if height is not None:
+            height = _pixels(height, "height")
+        return camera_from_exif(photo, width, height)
 
     @classmethod
     def from_matrix(cls, matrix: ArrayLike, width: int, height: int) -> Camera:
