@@ -13,12 +13,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import BoxError, CameraError, InputError
+
+if TYPE_CHECKING:
+    from .rig import Pose
 
 __all__ = [
     "BONES",
@@ -413,6 +416,16 @@ class Hand:
         from .draw import overlay
 
         return overlay(image, [self])
+
+    def pose(self) -> Pose:
+        """Joint rotations for rigs, relative to a rest skeleton: see `handmesh.rig.Pose`.
+
+        Raises:
+            InputError: the hand has another mesh than the one that ships with the package.
+        """
+        from .rig import pose_of
+
+        return pose_of(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the hand in the format that the suffix names: .obj, .glb, .ply or .json.
