@@ -1,16 +1,14 @@
 """A hand as a file: OBJ, PLY, GLB (binary glTF 2.0) or JSON, chosen by the suffix.
 
 OBJ, PLY and JSON keep camera space as it is: metres, +x right, +y down, +z away from the camera.
-glTF demands +y up, so a GLB holds (x, -y, -z): half a turn about x, which keeps the winding. Its
-origin is still the camera, which there looks along -z, as glTF's own cameras do.
+glTF demands +y up, so a GLB holds (x, -y, -z); it also has a skeleton: see `handmesh.glb`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,13 @@ from numpy.typing import NDArray
 from .atomic import write_atomic
 from .errors import InputError
 from .geometry import vertex_normals
+from .glb import encode_animation, encode_hand
 from .types import JOINT_NAMES, Hand
 
-__all__ = ["HAND_SCHEMA", "save", "to_dict"]
+__all__ = ["HAND_SCHEMA", "save", "save_animation", "to_dict"]
 
 # Raised when a field of `to_dict` changes its meaning or goes; new fields leave it alone.
 HAND_SCHEMA = 1
-
-_GLB_FROM_CAMERA = np.array([1, -1, -1], dtype=np.float32)
-# A light skin tone, linear RGB, as glTF has it; rough and not metallic.
-_SKIN = {"baseColorFactor": [0.72, 0.43, 0.31, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.65}
-# glTF's numbers for a vertex buffer, an index buffer, float32 and uint32.
-_ARRAY_BUFFER, _ELEMENT_BUFFER, _FLOAT, _UINT = 34962, 34963, 5126, 5125
 
 
 def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
@@ -48,6 +41,29 @@ def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
             f"{target.name!r} ends in {target.suffix!r}"
         )
     return write_atomic(target, encode(hand))
+
+
+def save_animation(
+    hands: Sequence[Hand], seconds: Sequence[float], path: str | os.PathLike[str]
+) -> Path:
+    """Write one hand that moves as an animated GLB, atomically; returns the path.
+
+    Args:
+        hands: one hand in N frames, as a video gave them. Frames without it are left out; between
+            its neighbours in time the file moves the hand evenly.
+        seconds: (N,) when each was seen, ascending. The file's time starts with the first.
+        path: ends in .glb.
+
+    Raises:
+        InputError: another suffix, no hands, times that do not fit, left and right hands mixed, or
+            a folder that does not exist.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".glb":
+        raise InputError(
+            f"an animation is saved as .glb; {target.name!r} ends in {target.suffix!r}"
+        )
+    return write_atomic(target, encode_animation(hands, seconds))
 
 
 def to_dict(hand: Hand) -> dict[str, Any]:
@@ -109,49 +125,6 @@ def _encode_ply(hand: Hand) -> bytes:
     return header + vertices.tobytes() + faces.tobytes()
 
 
-def _encode_glb(hand: Hand) -> bytes:
-    positions = (hand.vertices_m * _GLB_FROM_CAMERA).astype("<f4")
-    normals = (vertex_normals(hand.vertices_m, hand.faces) * _GLB_FROM_CAMERA).astype("<f4")
-    indices = hand.faces.ravel().astype("<u4")
-    buffers = (positions, normals, indices)
-    views, offset = [], 0
-    for buffer, target in zip(
-        buffers, (_ARRAY_BUFFER, _ARRAY_BUFFER, _ELEMENT_BUFFER), strict=True
-    ):
-        size = buffer.nbytes
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": size, "target": target})
-        offset += size
-    vectors = {"componentType": _FLOAT, "count": len(positions), "type": "VEC3"}
-    low, high = positions.min(axis=0).tolist(), positions.max(axis=0).tolist()
-    document = {
-        "asset": {"version": "2.0", "generator": "handmesh"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": f"{hand.handedness}_hand"}],
-        "meshes": [
-            {
-                "primitives": [
-                    {"attributes": {"POSITION": 0, "NORMAL": 1}, "indices": 2, "material": 0}
-                ]
-            }
-        ],
-        "materials": [{"name": "skin", "pbrMetallicRoughness": _SKIN, "doubleSided": True}],
-        "accessors": [
-            {"bufferView": 0, **vectors, "min": low, "max": high},
-            {"bufferView": 1, **vectors},
-            {"bufferView": 2, "componentType": _UINT, "count": len(indices), "type": "SCALAR"},
-        ],
-        "bufferViews": views,
-        "buffers": [{"byteLength": offset}],
-    }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)  # chunks are aligned to 4 bytes; the buffers already are
-    binary = b"".join(buffer.tobytes() for buffer in buffers)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
 def _encode_json(hand: Hand) -> bytes:
     return (json.dumps(to_dict(hand), separators=(",", ":"), allow_nan=False) + "\n").encode()
 
@@ -163,6 +136,6 @@ def _rounded(array: NDArray[Any], digits: int) -> list[Any]:
 _ENCODERS: dict[str, Callable[[Hand], bytes]] = {
     ".obj": _encode_obj,
     ".ply": _encode_ply,
-    ".glb": _encode_glb,
+    ".glb": encode_hand,
     ".json": _encode_json,
 }

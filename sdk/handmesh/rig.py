@@ -7,8 +7,8 @@ image in x.
 
 Where a bone points follows from the joints at its ends, and how it is turned about itself from the
 skin around it: of all rotations that bring the bone where it is, the one that brings the template's
-vertices nearest to the hand's, blended between joints as in a skinned file. That is Kabsch's problem
-with one degree of freedom left, which has a closed solution. The palm is one rigid part, turned by
+vertices nearest to the hand's, blended between joints as in a skinned file: Kabsch's problem with
+one degree of freedom left, which has a closed solution. The palm is one rigid part, turned by
 Kabsch's rotation of its vertices and of the joints on it (W. Kabsch, Acta Cryst. A32, 922, 1976).
 """
 
@@ -83,7 +83,8 @@ class Rig:
         if joints is None or shares is None or joints.shape != shape or shares.shape != shape:
             raise BundleError(f"{RIG_PATH} is no rig of a mesh of {shape[0]} vertices; {remedy}")
         weights = np.zeros((topology.vertex_count, len(JOINT_NAMES)))  # (V, 21)
-        np.add.at(weights, (np.arange(len(joints))[:, None], joints), shares.astype(np.float64))
+        rows = np.arange(len(weights))[:, None]
+        np.add.at(weights, (rows, joints.astype(np.int64)), shares.astype(np.float64))
         weights /= weights.sum(axis=1, keepdims=True)
         vertices = topology.template_vertices_m.astype(np.float64)
         rest = topology.joint_regressor.astype(np.float64) @ vertices
