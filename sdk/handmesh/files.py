@@ -6,9 +6,10 @@ glTF demands +y up, so a GLB holds (x, -y, -z); it also has a skeleton: see `han
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from .atomic import write_atomic
 from .errors import InputError
 from .geometry import vertex_normals
 from .glb import encode_animation, encode_hand
-from .types import JOINT_NAMES, Hand
+from .types import JOINT_NAMES, Box, Camera, Hand
 
-__all__ = ["HAND_SCHEMA", "save", "save_animation", "to_dict"]
+__all__ = ["HAND_SCHEMA", "from_dict", "save", "save_animation", "to_dict"]
 
 # Raised when a field of `to_dict` changes its meaning or goes; new fields leave it alone.
 HAND_SCHEMA = 1
@@ -66,30 +67,62 @@ def save_animation(
     return write_atomic(target, encode_animation(hands, seconds))
 
 
-def to_dict(hand: Hand) -> dict[str, Any]:
-    """The hand as plain numbers, strings, lists and dicts; metres to the micrometre, pixels to
-    the thousandth."""
+def to_dict(hand: Hand, arrays: bool = False) -> dict[str, Any]:
+    """The hand as a dict; see `Hand.to_dict`, and ``assets/hand.schema.json`` for the fields."""
+
+    def numbers(array: NDArray[Any], digits: int) -> Any:
+        if arrays:
+            return array
+        return np.round(np.asarray(array, dtype=np.float64), digits).tolist()
+
+    def number(value: float, digits: int) -> float:
+        return value if arrays else round(value, digits)
+
     return {
         "schema": HAND_SCHEMA,
         "frame": "camera: +x right, +y down, +z away; metres",
         "handedness": hand.handedness,
-        "presence": round(hand.presence, 4),
+        "presence": number(hand.presence, 4),
         "depth": hand.depth,
+        "bone_length_m": None if hand.bone_length_m is None else number(hand.bone_length_m, 6),
         "backend": hand.backend,
-        "timings_ms": {stage: round(value, 3) for stage, value in hand.timings_ms.items()},
+        "timings_ms": {stage: number(value, 3) for stage, value in hand.timings_ms.items()},
         "crops_seen": hand.crops_seen,
-        "box": {name: getattr(hand.box, name) for name in ("cx", "cy", "size", "angle")},
-        "camera": {
-            name: getattr(hand.camera, name) for name in ("fx", "fy", "cx", "cy", "width", "height")
-        },
+        "box": dataclasses.asdict(hand.box),
+        "camera": dataclasses.asdict(hand.camera),
         "joint_names": list(JOINT_NAMES),
-        "joints_px": _rounded(hand.joints_px, 3),
-        "joints_m": _rounded(hand.joints_m, 6),
-        "confidence": _rounded(hand.confidence, 4),
-        "vertices_m": _rounded(hand.vertices_m, 6),
-        "vertices_px": _rounded(hand.vertices_px, 3),
-        "faces": hand.faces.tolist(),
+        "joints_px": numbers(hand.joints_px, 3),
+        "joints_m": numbers(hand.joints_m, 6),
+        "confidence": numbers(hand.confidence, 4),
+        "vertices_m": numbers(hand.vertices_m, 6),
+        "vertices_px": numbers(hand.vertices_px, 3),
+        "faces": hand.faces if arrays else hand.faces.tolist(),
     }
+
+
+def from_dict(data: Mapping[str, Any]) -> Hand:
+    """The hand that `to_dict` describes; see `Hand.from_dict`."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"a hand is read from a dict, not from {type(data).__name__}")
+    if data.get("schema") != HAND_SCHEMA:
+        raise InputError(
+            f"this handmesh reads hands of schema {HAND_SCHEMA}, not {data.get('schema')!r}: "
+            "use the version that wrote it, or a newer one"
+        )
+    fields = {field.name for field in dataclasses.fields(Hand)}
+    optional = {"bone_length_m"}  # not in files of version 0.1.0
+    missing = sorted(fields - optional - data.keys())
+    if missing:
+        raise InputError(f"the description of a hand lacks {', '.join(missing)}")
+    values = {name: data[name] for name in fields if name in data}
+    try:
+        values |= {"box": Box(**data["box"]), "camera": Camera(**data["camera"])}
+        values["timings_ms"] = {str(k): float(v) for k, v in data["timings_ms"].items()}
+        return Hand(**values)
+    except (AttributeError, TypeError, ValueError) as cause:
+        if isinstance(cause, InputError):
+            raise
+        raise InputError(f"the description of a hand cannot be read: {cause}") from cause
 
 
 def _encode_obj(hand: Hand) -> bytes:
@@ -127,10 +160,6 @@ def _encode_ply(hand: Hand) -> bytes:
 
 def _encode_json(hand: Hand) -> bytes:
     return (json.dumps(to_dict(hand), separators=(",", ":"), allow_nan=False) + "\n").encode()
-
-
-def _rounded(array: NDArray[Any], digits: int) -> list[Any]:
-    return np.round(np.asarray(array, dtype=np.float64), digits).tolist()
 
 
 _ENCODERS: dict[str, Callable[[Hand], bytes]] = {

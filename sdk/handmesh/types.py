@@ -37,11 +37,13 @@ __all__ = [
     "Depth",
     "Hand",
     "Handedness",
+    "Style",
     "finite",
 ]
 
 Handedness = Literal["left", "right"]
 Depth = Literal["metric", "assumed"]
+Style = Literal["full", "mesh", "skeleton", "wireframe", "depth", "side"]
 
 JOINT_NAMES: tuple[str, ...] = (
     "wrist",
@@ -363,6 +365,9 @@ class Hand:
         timings_ms: milliseconds spent on this photo by stage ("decode", "crop", "network",
             "geometry").
         crops_seen: how many crops of this photo were shown to the network, for all its hands.
+        bone_length_m: length of the middle finger's MCP to PIP, metres, that the scale follows
+            from: what was given, or is assumed, or follows from the wrist's depth. None in a hand
+            that did not come from a photo.
 
     Raises:
         InputError: an array has another shape, or holds values that are not finite.
@@ -382,6 +387,7 @@ class Hand:
     backend: str = ""
     timings_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
     crops_seen: int = 0
+    bone_length_m: float | None = None
 
     def __post_init__(self) -> None:
         vertex_count = len(self.vertices_m)
@@ -410,12 +416,33 @@ class Hand:
             if value not in allowed:
                 raise InputError(f"Hand.{name} must be one of {allowed}, not {value!r}")
         object.__setattr__(self, "timings_ms", MappingProxyType(dict(self.timings_ms)))
+        if self.bone_length_m is not None:
+            length = finite(self.bone_length_m, "Hand.bone_length_m", InputError)
+            object.__setattr__(self, "bone_length_m", length)
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The mesh and the skeleton over a copy of the photo: HWC uint8 RGB in and out."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _hand, (fields | {"timings_ms": dict(self.timings_ms)},)
+
+    def draw(self, image: Any, style: Style = "full") -> NDArray[np.uint8]:
+        """The hand over a copy of the photo.
+
+        Args:
+            image: the photo, as `handmesh.predict` takes it.
+            style: "full" (shaded mesh and skeleton), "mesh", "skeleton", "wireframe", "depth"
+                (near parts bright, far ones dark), or "side" (full, and beside the photo the hand
+                from its side).
+
+        Returns:
+            (H, W, 3) uint8 RGB; with "side" (H, W + H, 3).
+
+        Raises:
+            ImageError: the photo cannot be used.
+            InputError: another style.
+        """
         from .draw import overlay
 
-        return overlay(image, [self])
+        return overlay(image, [self], style)
 
     def pose(self) -> Pose:
         """Joint rotations for rigs, relative to a rest skeleton: see `handmesh.rig.Pose`.
@@ -437,11 +464,32 @@ class Hand:
 
         return save(self, path)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the faces' buffers as plain numbers and strings, ready for JSON."""
+    def to_dict(self, arrays: bool = False) -> dict[str, Any]:
+        """Everything as a dict with the keys of the JSON file; `from_dict` takes it back.
+
+        Args:
+            arrays: False: plain numbers, strings and lists, ready for JSON, metres to the
+                micrometre and pixels to the thousandth. True: NumPy arrays of full precision.
+        """
         from .files import to_dict
 
-        return to_dict(self)
+        return to_dict(self, arrays)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Hand:
+        """The hand that `to_dict` or a JSON file describes.
+
+        Raises:
+            InputError: a field is missing or of another kind, or the schema is a newer one.
+        """
+        from .files import from_dict
+
+        return from_dict(data)
+
+
+def _hand(fields: Mapping[str, Any]) -> Hand:
+    """What a pickle calls: a mapping of fields, since a proxy of a dict cannot be pickled."""
+    return Hand(**fields)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:
