@@ -226,7 +226,10 @@ def test_the_schema_tells_every_field(hand: Hand, schema: Any) -> None:
     assert schema["properties"]["schema"]["const"] == written["schema"]
     for name in ("box", "camera"):
         assert schema["properties"][name]["required"] == list(written[name])
-    described = [*schema["properties"].values(), *schema["properties"]["camera"]["properties"].values()]
+    described = [
+        *schema["properties"].values(),
+        *schema["properties"]["camera"]["properties"].values(),
+    ]
     assert all(part.get("description") or "const" in part for part in described)
 
 
