@@ -48,7 +48,7 @@ def encode_hand(hand: Hand) -> bytes:
     """
     document = _Document()
     vertices = hand.vertices_m.astype(np.float64)
-    if len(vertices) != len(Rig.default().vertices_m):
+    if Rig.default().side(hand) is None:
         document.add_mesh(hand, vertices, skinned=False)
         return document.encode()
     pose = hand.pose()
@@ -73,9 +73,13 @@ def encode_animation(hands: Sequence[Hand], seconds: Sequence[float]) -> bytes:
     """
     times = _checked_times(hands, seconds)
     poses = [hand.pose() for hand in hands]
+    if len({pose.side for pose in poses}) > 1:
+        raise InputError(
+            "an animation is of one hand, and frames of mirrored and other video came: keep to one"
+        )
     offsets = np.median([pose.offsets_m for pose in poses], axis=0)  # (21, 3)
     rest = np.median([_unposed(h, p) for h, p in zip(hands, poses, strict=True)], axis=0)
-    skeleton = Pose(poses[0].rotations, poses[0].wrist_m, offsets, poses[0].handedness)
+    skeleton = Pose(poses[0].rotations, poses[0].wrist_m, offsets, poses[0].side)
 
     document = _Document()
     document.add_mesh(hands[0], rest, skinned=True)

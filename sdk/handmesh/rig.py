@@ -61,15 +61,28 @@ class Rig:
         vertices_m: (V, 3) float64, the template, metres.
         weights: (V, 21) float64, rows sum to 1, at most four of a row above 0; those of fingertips
             are 0.
+        faces: (F, 3) int32 triangles of a right hand.
     """
 
     joints_m: Array
     vertices_m: Array
     weights: Array
+    faces: NDArray[np.int32]
+
+    def side(self, hand: Hand) -> Handedness | None:
+        """Which hand's mesh a hand has, by its winding; None if the mesh is another.
+
+        In a mirrored photo a person's right hand has the shape of a left one.
+        """
+        if len(hand.vertices_m) != len(self.vertices_m):
+            return None
+        if np.array_equal(hand.faces, self.faces):
+            return "right"
+        return "left" if np.array_equal(hand.faces, self.faces[:, ::-1]) else None
 
     @classmethod
     @lru_cache(maxsize=2)
-    def default(cls, handedness: Handedness = "right") -> Rig:
+    def default(cls, side: Handedness = "right") -> Rig:
         """The rig of the mesh that ships with the package.
 
         Raises:
@@ -89,8 +102,8 @@ class Rig:
         vertices = topology.template_vertices_m.astype(np.float64)
         rest = topology.joint_regressor.astype(np.float64) @ vertices
         rest -= rest[0]
-        flip = _MIRROR if handedness == "left" else np.ones(3)
-        return cls(rest * flip, vertices * flip, weights)
+        flip = _MIRROR if side == "left" else np.ones(3)
+        return cls(rest * flip, vertices * flip, weights, topology.faces)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,13 +117,14 @@ class Pose:
         wrist_m: (3,) float64, where the wrist is, camera space, metres.
         offsets_m: (21, 3) float64, where each joint is in its parent's frame, metres: along fingers
             the template's directions with this hand's own lengths. The wrist's is 0.
-        handedness: whose rest skeleton it is: "left" is the mirror image of "right".
+        side: which rest skeleton it is; "left" is the mirror image of "right". It is the hand's
+            shape in the picture: in a mirrored photo the other one than `Hand.handedness`.
     """
 
     rotations: Array
     wrist_m: Array
     offsets_m: Array
-    handedness: Handedness
+    side: Handedness
 
     def world_rotations(self) -> Array:
         """(21, 3, 3) rotations from rest to the camera's frame."""
@@ -145,12 +159,14 @@ def pose_of(hand: Hand) -> Pose:
             its joints that a bone joins lie in one place.
     """
     rig = Rig.default("right")
-    if len(hand.vertices_m) != len(rig.vertices_m):
+    side = rig.side(hand)
+    if side is None:
         raise InputError(
             f"rotations are known of the package's mesh of {len(rig.vertices_m)} vertices, and "
-            f"this hand has {len(hand.vertices_m)}: use the shipped graph, or turn the joints alone"
+            f"this hand's mesh of {len(hand.vertices_m)} is another: use a bundle with the "
+            "package's graph"
         )
-    flip = _MIRROR if hand.handedness == "left" else np.ones(3)
+    flip = _MIRROR if side == "left" else np.ones(3)
     joints = hand.joints_m.astype(np.float64) * flip
     world = _world_rotations(rig, joints, hand.vertices_m.astype(np.float64) * flip)
 
@@ -162,9 +178,9 @@ def pose_of(hand: Hand) -> Pose:
             local[joint] = world[parent].T @ world[joint]
         offsets[joint] = world[parent].T @ (joints[joint] - joints[parent])
     rotations = quaternions(local)
-    if hand.handedness == "left":
+    if side == "left":
         rotations = rotations * _MIRRORED_TURN
-    return Pose(rotations, hand.joints_m[0].astype(np.float64), offsets * flip, hand.handedness)
+    return Pose(rotations, hand.joints_m[0].astype(np.float64), offsets * flip, side)
 
 
 def _world_rotations(rig: Rig, joints: Array, vertices: Array) -> Array:

@@ -159,6 +159,11 @@ def test_what_is_no_animation_is_refused(tmp_path: Path) -> None:
         (hands, [0, 1, 2, 3, float("nan")], "finite"),
         (hands, ["now"] * 5, "must be numbers"),
         ([*hands[:4], closing(left=True)[4]], SECONDS, "left and right"),
+        (
+            [*hands[:4], replace(closing(left=True)[4], handedness="right")],
+            SECONDS,
+            "mirrored and other",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             save_animation(wrong, seconds, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -119,7 +121,10 @@ def test_a_left_hand_is_turned_as_the_mirror_image_of_a_right_one() -> None:
             Rotation.from_quat(left.rotations).as_matrix(), expected, atol=1e-9
         )
         np.testing.assert_allclose(left.joints_m(), seen(v, j, left=True).joints_m, atol=1e-6)
-        assert left.handedness == "left"
+        assert (left.side, right.side) == ("left", "right")
+        # What the hand is called does not matter: in a mirrored photo it is a right one.
+        mirrored = replace(seen(v, j, left=True), handedness="right")
+        np.testing.assert_array_equal(mirrored.pose().rotations, left.rotations)
 
 
 def test_the_rest_skeleton_is_not_turned() -> None:
@@ -171,7 +176,7 @@ def test_other_meshes_and_bones_without_length_are_refused() -> None:
             "faces": [[0, 1, 2]],
         }
     )  # fmt: skip
-    with pytest.raises(InputError, match="has 3"):
+    with pytest.raises(InputError, match="mesh of 3 is another"):
         small.pose()
     joints[7] = joints[6]
     with pytest.raises(InputError, match="index_pip and index_dip lie in one place"):
