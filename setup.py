@@ -50,6 +50,7 @@ DEV = [
     *ONNX_EXPORT,
     *COREML,
     *TFLITE_EXPORT,
+    "jsonschema>=4.20",
     "matplotlib>=3.9",
     "mypy>=1.13",
     "pytest>=8",
@@ -58,6 +59,7 @@ DEV = [
     "scipy>=1.14",
     "tensorboard>=2.17",
     "tqdm>=4.66",
+    "trimesh>=4.4",
     "webdataset>=1.0",
 ]
 

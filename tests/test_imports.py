@@ -36,6 +36,7 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 # Inside handmesh a module may import from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
+    frozenset({"camera"}),
     frozenset({"types"}),
     frozenset(
         {
@@ -43,12 +44,16 @@ LAYERS: tuple[frozenset[str], ...] = (
             "atomic",
             "bundle",
             "coarsening",
+            "calibration",
             "draw",
+            "exif",
             "files",
             "geometry",
+            "glb",
             "graph",
             "imaging",
             "nn",
+            "rig",
             "search",
         }
     ),
@@ -64,7 +69,9 @@ LAYERS: tuple[frozenset[str], ...] = (
 ON_USE: frozenset[tuple[str, str]] = frozenset(
     {
         ("handmesh.types", "handmesh.draw"),  # Hand.draw
+        ("handmesh.camera", "handmesh.exif"),  # Camera.from_exif
         ("handmesh.types", "handmesh.files"),  # Hand.save
+        ("handmesh.types", "handmesh.rig"),  # Hand.pose
         ("handmesh.backends.cuda", "handmesh_kernels"),
     }
 )

@@ -19,6 +19,7 @@ PUBLIC = [
     "BONES",
     "BackendError",
     "BackendUnavailable",
+    "BoneLength",
     "Box",
     "BoxError",
     "Bundle",
@@ -34,10 +35,14 @@ PUBLIC = [
     "IntegrityError",
     "JOINT_NAMES",
     "JOINT_PARENTS",
+    "Pose",
     "Predictor",
     "__version__",
+    "bone_length_from_depth",
+    "bone_length_from_object",
     "load",
     "predict",
+    "save_animation",
 ]
 HEAVY = {
     "anny",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import Bundle
+    from .calibration import BoneLength, bone_length_from_depth, bone_length_from_object
     from .errors import (
         BackendError,
         BackendUnavailable,
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
         InputError,
         IntegrityError,
     )
+    from .files import save_animation
     from .predictor import Predictor, load, predict
+    from .rig import Pose
     from .types import (
         BONES,
         FINGERS,
@@ -45,6 +48,11 @@ __version__ = "0.1.0"
 _HOME = {
     **dict.fromkeys(("predict", "load", "Predictor"), "predictor"),
     "Bundle": "bundle",
+    **dict.fromkeys(
+        ("BoneLength", "bone_length_from_depth", "bone_length_from_object"), "calibration"
+    ),
+    "Pose": "rig",
+    "save_animation": "files",
     **dict.fromkeys(
         (
             "BONES",
@@ -78,6 +86,7 @@ __all__ = [
     "BONES",
     "BackendError",
     "BackendUnavailable",
+    "BoneLength",
     "Box",
     "BoxError",
     "Bundle",
@@ -93,10 +102,14 @@ __all__ = [
     "IntegrityError",
     "JOINT_NAMES",
     "JOINT_PARENTS",
+    "Pose",
     "Predictor",
     "__version__",
+    "bone_length_from_depth",
+    "bone_length_from_object",
     "load",
     "predict",
+    "save_animation",
 ]
 
 

@@ -100,11 +100,15 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument("--handedness", choices=("left", "right"), help="the person's own hand")
     parser.add_argument("--mirrored", action="store_true", help="the photos are mirrored (selfies)")
     parser.add_argument("--max-hands", type=int, default=1, metavar="N", help="default 1")
-    parser.add_argument(
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
         "--fov",
         type=float,
         metavar="DEGREES",
         help="the camera's field of view along the longer side (default: 65, and said so)",
+    )
+    camera.add_argument(
+        "--exif", action="store_true", help="the camera that each photo's own EXIF tells"
     )
     parser.add_argument(
         "--bone-length",
@@ -170,10 +174,15 @@ def _predict_one(
 
     pixels = decode(photo)
     height, width = pixels.shape[:2]
+    camera = None
+    if args.exif:
+        camera = Camera.from_exif(photo, width, height)
+    elif args.fov is not None:
+        camera = Camera.from_fov(width, height, args.fov)
     hands = predictor.predict(
         pixels,
         box=args.box,
-        camera=None if args.fov is None else Camera.from_fov(width, height, args.fov),
+        camera=camera,
         handedness=args.handedness,
         bone_length_m=args.bone_length,
         mirrored=args.mirrored,

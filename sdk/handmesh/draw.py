@@ -1,19 +1,20 @@
-"""Pictures of hands: the shaded surface over the photo, the skeleton, and a view from the side."""
+"""Pictures of hands: surface, skeleton, mesh lines or depth over the photo, and the side view."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .geometry import vertex_normals
-from .imaging import decode
-from .types import BONES, FINGERS, Hand
+from .imaging import ImageLike, decode
+from .types import BONES, FINGERS, Hand, Style, finite
 
-__all__ = ["FINGER_COLORS", "overlay", "side_view"]
+__all__ = ["FINGER_COLORS", "depth_map", "overlay", "side_view"]
 
 # RGB by finger, told apart by colour-blind people too (after Okabe and Ito).
 FINGER_COLORS: dict[str, tuple[int, int, int]] = {
@@ -34,15 +35,17 @@ _BACKGROUND = (32, 34, 38)
 _LIGHT = np.array([-0.4, -0.6, -0.7]) / np.linalg.norm([-0.4, -0.6, -0.7])
 # OpenCV draws at sub-pixel places given as integers with this many binary digits.
 _SHIFT = 4
+# An edge counts as seen if what the camera sees there is not nearer than it by more.
+_SEEN_WITHIN_M = 0.003
 # The surface is drawn at twice the size and then reduced, unless it covers more pixels than this.
 _SUPERSAMPLED = 2**21
 
 
 def overlay(
-    image: Any,
+    image: ImageLike,
     hands: Sequence[Hand],
-    surface: float = 0.75,
-    skeleton: bool = True,
+    style: Style = "full",
+    opacity: float = 0.75,
     max_side: int | None = None,
 ) -> NDArray[np.uint8]:
     """Hands over their photo.
@@ -50,13 +53,21 @@ def overlay(
     Args:
         image: the photo, as `handmesh.imaging.decode` takes it.
         hands: what was found in it.
-        surface: opacity of the shaded mesh, 0 (none) to 1.
-        skeleton: whether to draw joints and bones.
+        style: as in `Hand.draw`: "full", "mesh", "skeleton", "wireframe", "depth" or "side".
+        opacity: of shaded meshes and depth colours, 0 (none) to 1.
         max_side: reduce the picture to this many pixels on its longer side.
 
     Returns:
-        (H, W, 3) uint8 RGB; the photo itself is not changed.
+        (H, W, 3) uint8 RGB, with "side" wider by H for each hand; the photo itself is not changed.
+
+    Raises:
+        ImageError: the photo cannot be used.
+        InputError: another style, or an opacity that is not in 0..1.
     """
+    if style not in get_args(Style):
+        raise InputError(f"style must be one of {', '.join(get_args(Style))}, not {style!r}")
+    if not 0 <= finite(opacity, "opacity", InputError) <= 1:
+        raise InputError(f"opacity lies between 0 and 1, not {opacity}")
     picture = decode(image)
     scale = min(1.0, (max_side or np.inf) / max(picture.shape[:2]))
     if scale < 1:
@@ -65,16 +76,36 @@ def overlay(
     else:
         picture = picture.copy()
     # Far hands first, so that near ones cover them.
-    for hand in sorted(hands, key=lambda hand: -float(hand.joints_m[:, 2].mean())):
-        vertices_px, joints_px = (
-            (points.astype(np.float64) + 0.5) * scale - 0.5
-            for points in (hand.vertices_px, hand.joints_px)
-        )
-        if surface > 0:
-            _draw_surface(picture, vertices_px, hand.vertices_m, hand.faces, surface)
-        if skeleton:
-            _draw_skeleton(picture, joints_px, hand.joints_m[:, 2])
+    ordered = sorted(hands, key=lambda hand: -float(hand.joints_m[:, 2].mean()))
+    places = [_reduced(hand.vertices_px, scale) for hand in ordered]
+    if style == "depth":
+        _draw_depth(picture, ordered, places, opacity)
+    for hand, vertices_px in zip(ordered, places, strict=True):
+        if style in ("full", "mesh", "side") and opacity > 0:
+            _draw_surface(picture, vertices_px, hand.vertices_m, hand.faces, opacity)
+        if style == "wireframe":
+            _draw_wireframe(picture, vertices_px, hand)
+        if style in ("full", "skeleton", "side"):
+            _draw_skeleton(picture, _reduced(hand.joints_px, scale), hand.joints_m[:, 2])
+    if style == "side":
+        picture = np.hstack([picture, *(side_view(hand, len(picture)) for hand in hands)])
     return picture
+
+
+def depth_map(hands: Sequence[Hand], width: int, height: int) -> NDArray[np.float32]:
+    """How far away the surfaces of hands are, pixel by pixel.
+
+    Args:
+        hands: what was found in a photo. width, height: of that photo, in pixels.
+
+    Returns:
+        (H, W) float32, metres along the camera's axis; NaN where no hand is.
+    """
+    nearest = np.full((height, width), np.inf)
+    for hand in hands:
+        vertices_px = hand.vertices_px.astype(np.float64)
+        _fill_depth(nearest, vertices_px, hand.vertices_m[:, 2].astype(np.float64), hand.faces)
+    return np.where(np.isfinite(nearest), nearest, np.nan).astype(np.float32)
 
 
 def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.uint8]:
@@ -104,6 +135,76 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
     _draw_surface(picture, vertices[:, :2] * scale + centre, vertices, hand.faces, 1.0)
     _draw_skeleton(picture, joints[:, :2] * scale + centre, joints[:, 2])
     return picture
+
+
+def _reduced(points_px: NDArray[Any], scale: float) -> NDArray[np.float64]:
+    """Points in a picture reduced by ``scale``: outer corners stay, centres of pixels do not."""
+    return np.asarray((points_px.astype(np.float64) + 0.5) * scale - 0.5)
+
+
+def _fill_depth(
+    nearest: NDArray[np.float64],
+    vertices_px: NDArray[np.float64],
+    depth: NDArray[np.float64],
+    faces: NDArray[np.int32],
+) -> None:
+    """Lower a depth buffer (H, W) to a mesh's depth where that is nearer."""
+    height, width = nearest.shape
+    corners = vertices_px[faces]  # (F, 3, 2)
+    low = np.maximum(np.ceil(corners.min(axis=1)).astype(int), 0)  # (F, 2)
+    high = np.minimum(np.floor(corners.max(axis=1)).astype(int) + 1, (width, height))
+    (ax, ay), (bx, by), (cx, cy) = (corners[:, k].T for k in range(3))
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)  # (F,)
+    for face in np.flatnonzero((high > low).all(axis=1) & (area != 0)):
+        (x0, y0), (x1, y1) = low[face], high[face]
+        x, y = np.arange(x0, x1), np.arange(y0, y1)[:, None]
+        b = ((x - ax[face]) * (cy - ay)[face] - (y - ay[face]) * (cx - ax)[face]) / area[face]
+        c = ((bx - ax)[face] * (y - ay[face]) - (by - ay)[face] * (x - ax[face])) / area[face]
+        inside = (b >= 0) & (c >= 0) & (b + c <= 1)
+        # 1 / z is linear in the picture, z is not.
+        first, second, third = 1 / depth[faces[face]]
+        z = 1 / (first + b * (second - first) + c * (third - first))
+        region = nearest[y0:y1, x0:x1]
+        region[inside] = np.minimum(region[inside], z[inside])
+
+
+def _draw_depth(
+    picture: NDArray[np.uint8],
+    hands: Sequence[Hand],
+    places: Sequence[NDArray[np.float64]],
+    opacity: float,
+) -> None:
+    """Blend in the colours of depth, over the range of all hands: near parts bright."""
+    nearest = np.full(picture.shape[:2], np.inf)
+    for hand, vertices_px in zip(hands, places, strict=True):
+        _fill_depth(nearest, vertices_px, hand.vertices_m[:, 2].astype(np.float64), hand.faces)
+    there = np.isfinite(nearest)
+    if not there.any():
+        return
+    near, far = nearest[there].min(), nearest[there].max()
+    brightness = 255 * (far - nearest[there]) / max(far - near, 1e-9)  # (N,)
+    colors = cv2.applyColorMap(np.round(brightness).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+    mixed = picture[there] * (1 - opacity) + colors[:, 0, ::-1] * opacity
+    picture[there] = np.round(mixed).astype(np.uint8)
+
+
+def _draw_wireframe(
+    picture: NDArray[np.uint8], vertices_px: NDArray[np.float64], hand: Hand
+) -> None:
+    """The mesh's edges that the camera sees."""
+    nearest = np.full(picture.shape[:2], np.inf)
+    depth = hand.vertices_m[:, 2].astype(np.float64)
+    _fill_depth(nearest, vertices_px, depth, hand.faces)
+    pairs = np.sort(hand.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    edges = np.unique(pairs, axis=0)  # (E, 2)
+    middle = np.round(vertices_px[edges].mean(axis=1)).astype(int)  # (E, 2)
+    inside = ((middle >= 0) & (middle < picture.shape[1::-1])).all(axis=1)
+    edges, middle = edges[inside], middle[inside]
+    # Just outside the silhouette the buffer is infinite: those edges are seen, too.
+    seen = depth[edges].mean(axis=1) <= nearest[middle[:, 1], middle[:, 0]] + _SEEN_WITHIN_M
+    points = np.round(vertices_px[edges[seen]] * 2**_SHIFT).astype(np.int32)  # (E, 2, 2)
+    color = tuple(int(c) for c in _SURFACE_COLOR)
+    cv2.polylines(picture, list(points), False, color, 1, cv2.LINE_AA, _SHIFT)
 
 
 def _draw_surface(

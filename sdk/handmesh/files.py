@@ -1,16 +1,15 @@
 """A hand as a file: OBJ, PLY, GLB (binary glTF 2.0) or JSON, chosen by the suffix.
 
 OBJ, PLY and JSON keep camera space as it is: metres, +x right, +y down, +z away from the camera.
-glTF demands +y up, so a GLB holds (x, -y, -z): half a turn about x, which keeps the winding. Its
-origin is still the camera, which there looks along -z, as glTF's own cameras do.
+glTF demands +y up, so a GLB holds (x, -y, -z); it also has a skeleton: see `handmesh.glb`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,13 @@ from numpy.typing import NDArray
 from .atomic import write_atomic
 from .errors import InputError
 from .geometry import vertex_normals
-from .types import JOINT_NAMES, Hand
+from .glb import encode_animation, encode_hand
+from .types import JOINT_NAMES, Box, Camera, Hand
 
-__all__ = ["HAND_SCHEMA", "save", "to_dict"]
+__all__ = ["HAND_SCHEMA", "from_dict", "save", "save_animation", "to_dict"]
 
 # Raised when a field of `to_dict` changes its meaning or goes; new fields leave it alone.
 HAND_SCHEMA = 1
-
-_GLB_FROM_CAMERA = np.array([1, -1, -1], dtype=np.float32)
-# A light skin tone, linear RGB, as glTF has it; rough and not metallic.
-_SKIN = {"baseColorFactor": [0.72, 0.43, 0.31, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.65}
-# glTF's numbers for a vertex buffer, an index buffer, float32 and uint32.
-_ARRAY_BUFFER, _ELEMENT_BUFFER, _FLOAT, _UINT = 34962, 34963, 5126, 5125
 
 
 def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
@@ -50,30 +44,85 @@ def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
     return write_atomic(target, encode(hand))
 
 
-def to_dict(hand: Hand) -> dict[str, Any]:
-    """The hand as plain numbers, strings, lists and dicts; metres to the micrometre, pixels to
-    the thousandth."""
+def save_animation(
+    hands: Sequence[Hand], seconds: Sequence[float], path: str | os.PathLike[str]
+) -> Path:
+    """Write one hand that moves as an animated GLB, atomically; returns the path.
+
+    Args:
+        hands: one hand in N frames, as a video gave them. Frames without it are left out; between
+            its neighbours in time the file moves the hand evenly.
+        seconds: (N,) when each was seen, ascending. The file's time starts with the first.
+        path: ends in .glb.
+
+    Raises:
+        InputError: another suffix, no hands, times that do not fit, left and right hands mixed, or
+            a folder that does not exist.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".glb":
+        raise InputError(
+            f"an animation is saved as .glb; {target.name!r} ends in {target.suffix!r}"
+        )
+    return write_atomic(target, encode_animation(hands, seconds))
+
+
+def to_dict(hand: Hand, arrays: bool = False) -> dict[str, Any]:
+    """The hand as a dict; see `Hand.to_dict`, and ``assets/hand.schema.json`` for the fields."""
+
+    def numbers(array: NDArray[Any], digits: int) -> Any:
+        if arrays:
+            return array
+        return np.round(np.asarray(array, dtype=np.float64), digits).tolist()
+
+    def number(value: float, digits: int) -> float:
+        return value if arrays else round(value, digits)
+
     return {
         "schema": HAND_SCHEMA,
         "frame": "camera: +x right, +y down, +z away; metres",
         "handedness": hand.handedness,
-        "presence": round(hand.presence, 4),
+        "presence": number(hand.presence, 4),
         "depth": hand.depth,
+        "bone_length_m": None if hand.bone_length_m is None else number(hand.bone_length_m, 6),
         "backend": hand.backend,
-        "timings_ms": {stage: round(value, 3) for stage, value in hand.timings_ms.items()},
+        "timings_ms": {stage: number(value, 3) for stage, value in hand.timings_ms.items()},
         "crops_seen": hand.crops_seen,
-        "box": {name: getattr(hand.box, name) for name in ("cx", "cy", "size", "angle")},
-        "camera": {
-            name: getattr(hand.camera, name) for name in ("fx", "fy", "cx", "cy", "width", "height")
-        },
+        "box": dataclasses.asdict(hand.box),
+        "camera": dataclasses.asdict(hand.camera),
         "joint_names": list(JOINT_NAMES),
-        "joints_px": _rounded(hand.joints_px, 3),
-        "joints_m": _rounded(hand.joints_m, 6),
-        "confidence": _rounded(hand.confidence, 4),
-        "vertices_m": _rounded(hand.vertices_m, 6),
-        "vertices_px": _rounded(hand.vertices_px, 3),
-        "faces": hand.faces.tolist(),
+        "joints_px": numbers(hand.joints_px, 3),
+        "joints_m": numbers(hand.joints_m, 6),
+        "confidence": numbers(hand.confidence, 4),
+        "vertices_m": numbers(hand.vertices_m, 6),
+        "vertices_px": numbers(hand.vertices_px, 3),
+        "faces": hand.faces if arrays else hand.faces.tolist(),
     }
+
+
+def from_dict(data: Mapping[str, Any]) -> Hand:
+    """The hand that `to_dict` describes; see `Hand.from_dict`."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"a hand is read from a dict, not from {type(data).__name__}")
+    if data.get("schema") != HAND_SCHEMA:
+        raise InputError(
+            f"this handmesh reads hands of schema {HAND_SCHEMA}, not {data.get('schema')!r}: "
+            "use the version that wrote it, or a newer one"
+        )
+    fields = {field.name for field in dataclasses.fields(Hand)}
+    optional = {"bone_length_m"}  # not in files of version 0.1.0
+    missing = sorted(fields - optional - data.keys())
+    if missing:
+        raise InputError(f"the description of a hand lacks {', '.join(missing)}")
+    values = {name: data[name] for name in fields if name in data}
+    try:
+        values |= {"box": Box(**data["box"]), "camera": Camera(**data["camera"])}
+        values["timings_ms"] = {str(k): float(v) for k, v in data["timings_ms"].items()}
+        return Hand(**values)
+    except (AttributeError, TypeError, ValueError) as cause:
+        if isinstance(cause, InputError):
+            raise
+        raise InputError(f"the description of a hand cannot be read: {cause}") from cause
 
 
 def _encode_obj(hand: Hand) -> bytes:
@@ -109,60 +158,13 @@ def _encode_ply(hand: Hand) -> bytes:
     return header + vertices.tobytes() + faces.tobytes()
 
 
-def _encode_glb(hand: Hand) -> bytes:
-    positions = (hand.vertices_m * _GLB_FROM_CAMERA).astype("<f4")
-    normals = (vertex_normals(hand.vertices_m, hand.faces) * _GLB_FROM_CAMERA).astype("<f4")
-    indices = hand.faces.ravel().astype("<u4")
-    buffers = (positions, normals, indices)
-    views, offset = [], 0
-    for buffer, target in zip(
-        buffers, (_ARRAY_BUFFER, _ARRAY_BUFFER, _ELEMENT_BUFFER), strict=True
-    ):
-        size = buffer.nbytes
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": size, "target": target})
-        offset += size
-    vectors = {"componentType": _FLOAT, "count": len(positions), "type": "VEC3"}
-    low, high = positions.min(axis=0).tolist(), positions.max(axis=0).tolist()
-    document = {
-        "asset": {"version": "2.0", "generator": "handmesh"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": f"{hand.handedness}_hand"}],
-        "meshes": [
-            {
-                "primitives": [
-                    {"attributes": {"POSITION": 0, "NORMAL": 1}, "indices": 2, "material": 0}
-                ]
-            }
-        ],
-        "materials": [{"name": "skin", "pbrMetallicRoughness": _SKIN, "doubleSided": True}],
-        "accessors": [
-            {"bufferView": 0, **vectors, "min": low, "max": high},
-            {"bufferView": 1, **vectors},
-            {"bufferView": 2, "componentType": _UINT, "count": len(indices), "type": "SCALAR"},
-        ],
-        "bufferViews": views,
-        "buffers": [{"byteLength": offset}],
-    }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)  # chunks are aligned to 4 bytes; the buffers already are
-    binary = b"".join(buffer.tobytes() for buffer in buffers)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
 def _encode_json(hand: Hand) -> bytes:
     return (json.dumps(to_dict(hand), separators=(",", ":"), allow_nan=False) + "\n").encode()
-
-
-def _rounded(array: NDArray[Any], digits: int) -> list[Any]:
-    return np.round(np.asarray(array, dtype=np.float64), digits).tolist()
 
 
 _ENCODERS: dict[str, Callable[[Hand], bytes]] = {
     ".obj": _encode_obj,
     ".ply": _encode_ply,
-    ".glb": _encode_glb,
+    ".glb": encode_hand,
     ".json": _encode_json,
 }

@@ -199,6 +199,7 @@ class Predictor:
             "confidence": sighting.confidence,
             "presence": sighting.presence,
             "box": box,
+            "bone_length_m": where.bone_length_m,
         }
 
     def close(self) -> None:

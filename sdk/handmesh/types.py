@@ -13,12 +13,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import BoxError, CameraError, InputError
+from .camera import Camera, finite, numbers
+from .errors import BoxError, InputError
+
+if TYPE_CHECKING:
+    from .rig import Pose
 
 __all__ = [
     "BONES",
@@ -34,11 +38,13 @@ __all__ = [
     "Depth",
     "Hand",
     "Handedness",
+    "Style",
     "finite",
 ]
 
 Handedness = Literal["left", "right"]
 Depth = Literal["metric", "assumed"]
+Style = Literal["full", "mesh", "skeleton", "wireframe", "depth", "side"]
 
 JOINT_NAMES: tuple[str, ...] = (
     "wrist",
@@ -112,7 +118,7 @@ class Box:
         Raises:
             BoxError: no points, points that are not finite or all the same, or a margin below 1.
         """
-        points = _numbers(points_px, "points_px", BoxError)
+        points = numbers(points_px, "points_px", BoxError)
         margin = finite(margin, "margin", BoxError)
         angle = finite(angle, "angle", BoxError)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
@@ -146,7 +152,7 @@ class Box:
             BoxError: a value is not a finite number, the rectangle is empty or turned inside out,
                 or the margin is below 1.
         """
-        corners = _numbers([[x0, y0], [x1, y1]], "a box (x0, y0, x1, y1)", BoxError)
+        corners = numbers([[x0, y0], [x1, y1]], "a box (x0, y0, x1, y1)", BoxError)
         if not np.isfinite(corners).all() or x1 <= x0 or y1 <= y0:
             raise BoxError(
                 "a box is (x0, y0, x1, y1) in pixels with x0 < x1 and y0 < y1, "
@@ -182,112 +188,6 @@ class Box:
         return dataclasses.replace(self, size=self.size * factor)
 
 
-@dataclasses.dataclass(frozen=True)
-class Camera:
-    """A pinhole camera: how camera space (metres) projects to pixels.
-
-    ``u = fx * x / z + cx`` and ``v = fy * y / z + cy``. No lens distortion: undistort first.
-
-    Attributes:
-        fx, fy: focal lengths in pixels *of this image*. They scale with it: a photo at half the
-            width has half the focal length. ``fx = width / (2 tan(horizontal field of view / 2))``.
-        cx, cy: principal point in pixels.
-        width, height: size of the image in pixels.
-
-    Raises:
-        CameraError: a focal length or the size is not positive, or a value is not finite.
-    """
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    width: int
-    height: int
-
-    # Degrees along the longer side, assumed of a camera nobody described. The main camera of a
-    # phone (24 to 26 mm equivalent, 4:3) covers 67 to 72, a webcam (78 diagonal, 16:9) 70, the one
-    # in a laptop's lid 55 to 65. A wrong guess scales the depth of the hand, hardly its shape.
-    DEFAULT_FOV_DEG = 65.0
-
-    def __post_init__(self) -> None:
-        for name in ("fx", "fy", "cx", "cy"):
-            object.__setattr__(
-                self, name, finite(getattr(self, name), f"Camera.{name}", CameraError)
-            )
-        for name in ("fx", "fy"):
-            if getattr(self, name) <= 0:
-                raise CameraError(
-                    f"Camera.{name} must be a positive focal length in pixels, "
-                    f"not {getattr(self, name):g}"
-                )
-        for name in ("width", "height"):
-            object.__setattr__(self, name, _pixels(getattr(self, name), name))
-
-    @classmethod
-    def from_fov(cls, width: int, height: int, fov_deg: float) -> Camera:
-        """A centred camera with square pixels and ``fov_deg`` along the *longer* side.
-
-        Raises:
-            CameraError: the angle is not between 0 and 180 degrees, or the size not positive.
-        """
-        width, height = _pixels(width, "width"), _pixels(height, "height")
-        try:
-            possible = 0 < fov_deg < 180
-        except TypeError:
-            possible = False
-        if not possible:
-            raise CameraError(f"fov_deg must lie between 0 and 180 degrees, not {fov_deg!r}")
-        focal = max(width, height) / (2 * math.tan(math.radians(fov_deg) / 2))
-        return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
-
-    @classmethod
-    def from_matrix(cls, matrix: ArrayLike, width: int, height: int) -> Camera:
-        """From a 3x3 intrinsic matrix in pixels, without skew.
-
-        Raises:
-            CameraError: the matrix is not 3x3 numbers, or has skew or a last row other than
-                (0, 0, 1).
-        """
-        k = _numbers(matrix, "an intrinsic matrix", CameraError)
-        if k.shape != (3, 3):
-            raise CameraError(f"an intrinsic matrix has shape (3, 3), not {k.shape}")
-        fixed = np.array([k[0, 1], k[1, 0], *k[2]])
-        if not np.allclose(fixed, (0, 0, 0, 0, 1), atol=1e-6):
-            raise CameraError(
-                "an intrinsic matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, "
-                f"not {k.tolist()}"
-            )
-        return cls(k[0, 0], k[1, 1], k[0, 2], k[1, 2], width, height)
-
-    @classmethod
-    def default(cls, width: int, height: int) -> Camera:
-        """The camera assumed of a photo that nobody described: `DEFAULT_FOV_DEG`, centred."""
-        return cls.from_fov(width, height, cls.DEFAULT_FOV_DEG)
-
-    def matrix(self) -> NDArray[np.float64]:
-        """The (3, 3) intrinsic matrix, in pixels."""
-        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], dtype=np.float64)
-
-    def project(self, points_m: ArrayLike) -> NDArray[np.float64]:
-        """Camera space (..., 3), metres, to image points (..., 2), pixels."""
-        points = np.asarray(points_m, dtype=np.float64)
-        return points[..., :2] / points[..., 2:] * (self.fx, self.fy) + (self.cx, self.cy)
-
-    def rays(self, points_px: ArrayLike) -> NDArray[np.float64]:
-        """Image points (..., 2), pixels, to where their rays cross the plane z = 1: (..., 3)."""
-        xy = (np.asarray(points_px, dtype=np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
-        return np.concatenate([xy, np.ones_like(xy[..., :1])], axis=-1)  # (..., 3)
-
-    def unproject(self, points_px: ArrayLike, depth_m: ArrayLike) -> NDArray[np.float64]:
-        """Image points (..., 2), pixels, at depths z (...), metres, to camera space (..., 3)."""
-        return self.rays(points_px) * np.asarray(depth_m, dtype=np.float64)[..., None]
-
-    def mirrored(self) -> Camera:
-        """The camera that sees the left-right mirrored image."""
-        return dataclasses.replace(self, cx=self.width - 1 - self.cx)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hand:
     """One hand in one photo. Arrays are read-only.
@@ -312,6 +212,9 @@ class Hand:
         timings_ms: milliseconds spent on this photo by stage ("decode", "crop", "network",
             "geometry").
         crops_seen: how many crops of this photo were shown to the network, for all its hands.
+        bone_length_m: length of the middle finger's MCP to PIP, metres, that the scale follows
+            from: what was given, or is assumed, or follows from the wrist's depth. None in a hand
+            that did not come from a photo.
 
     Raises:
         InputError: an array has another shape, or holds values that are not finite.
@@ -331,6 +234,7 @@ class Hand:
     backend: str = ""
     timings_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
     crops_seen: int = 0
+    bone_length_m: float | None = None
 
     def __post_init__(self) -> None:
         vertex_count = len(self.vertices_m)
@@ -359,12 +263,43 @@ class Hand:
             if value not in allowed:
                 raise InputError(f"Hand.{name} must be one of {allowed}, not {value!r}")
         object.__setattr__(self, "timings_ms", MappingProxyType(dict(self.timings_ms)))
+        if self.bone_length_m is not None:
+            length = finite(self.bone_length_m, "Hand.bone_length_m", InputError)
+            object.__setattr__(self, "bone_length_m", length)
 
-    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The mesh and the skeleton over a copy of the photo: HWC uint8 RGB in and out."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _hand, (fields | {"timings_ms": dict(self.timings_ms)},)
+
+    def draw(self, image: Any, style: Style = "full") -> NDArray[np.uint8]:
+        """The hand over a copy of the photo.
+
+        Args:
+            image: the photo, as `handmesh.predict` takes it.
+            style: "full" (shaded mesh and skeleton), "mesh", "skeleton", "wireframe", "depth"
+                (near parts bright, far ones dark), or "side" (full, and beside the photo the hand
+                from its side).
+
+        Returns:
+            (H, W, 3) uint8 RGB; with "side" (H, W + H, 3).
+
+        Raises:
+            ImageError: the photo cannot be used.
+            InputError: another style.
+        """
         from .draw import overlay
 
-        return overlay(image, [self])
+        return overlay(image, [self], style)
+
+    def pose(self) -> Pose:
+        """Joint rotations for rigs, relative to a rest skeleton: see `handmesh.rig.Pose`.
+
+        Raises:
+            InputError: the hand has another mesh than the one that ships with the package.
+        """
+        from .rig import pose_of
+
+        return pose_of(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the hand in the format that the suffix names: .obj, .glb, .ply or .json.
@@ -376,39 +311,34 @@ class Hand:
 
         return save(self, path)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the faces' buffers as plain numbers and strings, ready for JSON."""
+    def to_dict(self, arrays: bool = False) -> dict[str, Any]:
+        """Everything as a dict with the keys of the JSON file; `from_dict` takes it back.
+
+        Args:
+            arrays: False: plain numbers, strings and lists, ready for JSON, metres to the
+                micrometre and pixels to the thousandth. True: NumPy arrays of full precision.
+        """
         from .files import to_dict
 
-        return to_dict(self)
+        return to_dict(self, arrays)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Hand:
+        """The hand that `to_dict` or a JSON file describes.
+
+        Raises:
+            InputError: a field is missing or of another kind, or the schema is a newer one.
+        """
+        from .files import from_dict
+
+        return from_dict(data)
+
+
+def _hand(fields: Mapping[str, Any]) -> Hand:
+    """What a pickle calls: a mapping of fields, since a proxy of a dict cannot be pickled."""
+    return Hand(**fields)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[cos, -sin], [sin, cos]])
-
-
-def finite(value: Any, name: str, error: type[InputError]) -> float:
-    """A caller's number as a float; the error given if it is none, or NaN, or infinite."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as cause:
-        raise error(f"{name} must be a number, not {value!r}") from cause
-    if not math.isfinite(number):
-        raise error(f"{name} must be finite, not {value!r}")
-    return number
-
-
-def _pixels(value: Any, name: str) -> int:
-    """A side of an image: a positive whole number."""
-    number = finite(value, f"Camera.{name}", CameraError)
-    if number < 1 or number != int(number):
-        raise CameraError(f"Camera.{name} must be a whole number of pixels, not {value!r}")
-    return int(number)
-
-
-def _numbers(values: ArrayLike, name: str, error: type[InputError]) -> NDArray[np.float64]:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise error(f"{name} must hold numbers, all rows alike, not {values!r}") from cause

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -99,6 +101,24 @@ def test_options_reach_the_prediction(run: Make, photos: dict[str, Path]) -> Non
     assert hand["depth"] == "metric"
     assert hand["camera"]["fx"] == pytest.approx(Camera.from_fov(640, 480, 50).fx)
     assert hand["handedness"] == "left"  # that is what a mirrored photo of a "right" hand shows
+
+
+def test_the_camera_can_be_that_of_the_exif(run: Make, photos: dict[str, Path]) -> None:
+    code, _, errors = run("predict", photos["right"], "--json", "--exif")
+    assert code == 2
+    assert "carries no EXIF" in errors
+    # One entry, FocalLengthIn35mmFilm = 26, in an EXIF directory of its own.
+    block = b"MM\0*" + struct.pack(
+        ">IHHHIIIHHHIHHI", 8, 1, 0x8769, 4, 1, 26, 0, 1, 0xA405, 3, 1, 26, 0, 0
+    )
+    chunk = b"eXIf" + block
+    chunk = struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data = photos["right"].read_bytes()
+    photos["right"].write_bytes(data[:33] + chunk + data[33:])
+    _, text, _ = run("predict", photos["right"], "--json", "--exif")
+    camera = json.loads(text)["hands"][0]["camera"]
+    assert camera["fx"] == pytest.approx(26 / 43.2666 * 800, rel=1e-4)
+    assert run("predict", photos["right"], "--exif", "--fov", "60")[0] == 2
 
 
 def test_box_option_replaces_the_search(run: Make, photos: dict[str, Path]) -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from handmesh.draw import FINGER_COLORS, overlay, side_view
+from handmesh.draw import FINGER_COLORS, depth_map, overlay, side_view
+from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.types import FINGERS, JOINT_NAMES, Box, Camera, Hand
 
@@ -51,7 +54,7 @@ def test_photo_itself_is_not_changed(hand: Hand, photo: np.ndarray) -> None:
 
 
 def test_surface_covers_the_hand_and_nothing_else(hand: Hand, photo: np.ndarray) -> None:
-    drawn = overlay(photo, [hand], surface=1.0, skeleton=False)
+    drawn = overlay(photo, [hand], "mesh", 1.0)
     changed = (drawn != photo).any(axis=-1)
     # An independent silhouette: pixels whose centre lies in some triangle.
     corners = hand.vertices_px[hand.faces].astype(np.float64)  # (F, 3, 2)
@@ -80,9 +83,9 @@ def test_surface_covers_the_hand_and_nothing_else(hand: Hand, photo: np.ndarray)
 def test_near_parts_cover_far_ones(topology: Topology, photo: np.ndarray) -> None:
     # Two hands, the nearer one drawn over the farther, in whatever order they come.
     far, near = _hand(topology, (0.02, 0.08, 0.7)), _hand(topology, (0, 0.08, 0.5))
-    both = [overlay(photo, hands, surface=1.0) for hands in ([far, near], [near, far])]
+    both = [overlay(photo, hands, opacity=1.0) for hands in ([far, near], [near, far])]
     np.testing.assert_array_equal(both[0], both[1])
-    alone = overlay(photo, [near], surface=1.0)
+    alone = overlay(photo, [near], opacity=1.0)
     drawn = (alone != photo).any(axis=-1)
     # All but the rim, where what lies behind shines through.
     assert (both[0][drawn] == alone[drawn]).mean() > 0.98
@@ -99,19 +102,19 @@ def test_the_near_side_of_a_hand_covers_its_far_side(hand: Hand, photo: np.ndarr
             vertices_px=np.vstack([hand.vertices_px, hand.vertices_px]),
             faces=faces[::order],
         )
-        drawn, alone = (overlay(photo, [h], 1.0, skeleton=False) for h in (double, hand))
+        drawn, alone = (overlay(photo, [h], "mesh", 1.0) for h in (double, hand))
         assert (drawn == alone).mean() > 0.99
 
 
 def test_opacity_blends(hand: Hand, photo: np.ndarray) -> None:
-    none, half, full = (overlay(photo, [hand], s, skeleton=False) for s in (0.0, 0.5, 1.0))
+    none, half, full = (overlay(photo, [hand], "mesh", s) for s in (0.0, 0.5, 1.0))
     np.testing.assert_array_equal(none, photo)
     middle = (photo.astype(float) + full) / 2
     assert np.abs(half - middle).max() <= 1
 
 
 def test_joints_are_in_the_colour_of_their_finger(hand: Hand, photo: np.ndarray) -> None:
-    drawn = overlay(photo, [hand], surface=0.0)
+    drawn = overlay(photo, [hand], "skeleton")
     for finger, joints in FINGERS.items():
         for joint in joints:
             x, y = np.round(hand.joints_px[joint]).astype(int)
@@ -121,7 +124,7 @@ def test_joints_are_in_the_colour_of_their_finger(hand: Hand, photo: np.ndarray)
 
 
 def test_bones_join_their_joints(hand: Hand, photo: np.ndarray) -> None:
-    drawn = overlay(photo, [hand], surface=0.0)
+    drawn = overlay(photo, [hand], "skeleton")
     for finger, joints in FINGERS.items():
         middle = hand.joints_px[list(joints[2:])].mean(axis=0)
         x, y = np.round(middle).astype(int)
@@ -170,6 +173,91 @@ def test_side_view_turns_the_far_end_to_the_right(hand: Hand) -> None:
     assert white[1] > orange[1]
 
 
+def test_the_depth_map_is_the_nearest_surface_along_each_ray(hand: Hand) -> None:
+    found = depth_map([hand], CAMERA.width, CAMERA.height)
+    rng = np.random.default_rng(0)
+    v, u = np.nonzero(np.isfinite(found))
+    corners = hand.vertices_m.astype(np.float64)[hand.faces]  # (F, 3, 3)
+    first, edges = corners[:, 0], corners[:, 1:] - corners[:, :1]
+    errors = []
+    for i in rng.choice(len(v), 60, replace=False):
+        # Each ray against each triangle, solved as s ray = p + a e1 + b e2.
+        ray = CAMERA.rays([u[i], v[i]])
+        system = np.stack([np.broadcast_to(ray, first.shape), -edges[:, 0], -edges[:, 1]], axis=2)
+        s, a, b = np.linalg.solve(system, first[..., None])[..., 0].T
+        hit = (a >= -1e-6) & (b >= -1e-6) & (a + b <= 1 + 1e-6)
+        errors.append(abs(s[hit].min() - found[v[i], u[i]]))
+    assert max(errors) < 1e-4
+    assert np.isnan(found[0, 0])
+
+
+def test_near_hands_hide_far_ones_in_the_depth_map(topology: Topology) -> None:
+    near, far = (_hand(topology, (0, 0.08, z)) for z in (0.5, 0.7))
+    alone = depth_map([near], CAMERA.width, CAMERA.height)
+    both = depth_map([near, far], CAMERA.width, CAMERA.height)
+    there = np.isfinite(alone)
+    np.testing.assert_array_equal(both[there], alone[there])
+
+
+def test_depth_colours_tell_near_from_far(hand: Hand, photo: np.ndarray) -> None:
+    drawn = overlay(photo, [hand], "depth", 1.0)
+    depths = depth_map([hand], CAMERA.width, CAMERA.height)
+    there = np.isfinite(depths)
+    np.testing.assert_array_equal(drawn[~there], photo[~there])
+    brightness = drawn[there].astype(float).sum(axis=1)
+    assert np.corrcoef(brightness, depths[there])[0, 1] < -0.9
+    row, column = np.unravel_index(np.nanargmin(depths), depths.shape)
+    assert tuple(drawn[row, column]) == (253, 231, 37)  # viridis ends in yellow
+
+
+def test_wireframe_draws_the_edges_that_are_seen(hand: Hand, photo: np.ndarray) -> None:
+    drawn = overlay(photo, [hand], "wireframe")
+    changed = (drawn != photo).any(axis=-1)
+    solid = (overlay(photo, [hand], "mesh", 1.0) != photo).any(axis=-1)
+    assert changed[solid].mean() > 0.2
+    assert not changed[~cv2.dilate(solid.astype(np.uint8), np.ones((5, 5))).astype(bool)].any()
+    # The same hand close behind: none of its edges shows within the near one.
+    behind = replace(hand, vertices_m=hand.vertices_m + np.float32([0, 0, 0.1]))
+    double = replace(
+        hand,
+        vertices_m=np.vstack([hand.vertices_m, behind.vertices_m]),
+        vertices_px=np.vstack([hand.vertices_px, hand.vertices_px + np.float32([3, 2])]),
+        faces=np.vstack([hand.faces, hand.faces + len(hand.vertices_m)]),
+    )
+    core = cv2.erode(solid.astype(np.uint8), np.ones((9, 9))).astype(bool)
+    both = overlay(photo, [double], "wireframe")
+    assert (both[core] == drawn[core]).mean() > 0.97
+
+
+def test_side_style_adds_the_side_view(hand: Hand, photo: np.ndarray) -> None:
+    drawn = hand.draw(photo, "side")
+    np.testing.assert_array_equal(drawn[:, :640], hand.draw(photo))
+    np.testing.assert_array_equal(drawn[:, 640:], side_view(hand, 480))
+
+
+def test_full_is_mesh_and_skeleton(hand: Hand, photo: np.ndarray) -> None:
+    np.testing.assert_array_equal(
+        hand.draw(photo), overlay(hand.draw(photo, "mesh"), [hand], "skeleton")
+    )
+
+
+@pytest.mark.parametrize("style", ["wireframe", "depth", "skeleton", "mesh", "full", "side"])
+def test_every_style_bears_hands_outside_the_picture(
+    topology: Topology, photo: np.ndarray, style: Any
+) -> None:
+    outside = _hand(topology, (3.0, 0.08, 0.5))
+    np.testing.assert_array_equal(outside.draw(photo, style)[:, :640], photo)
+    edge = _hand(topology, (0.3, 0.08, 0.5)).draw(photo, style)
+    assert (edge[:, :640] != photo).any()
+
+
+def test_other_styles_are_refused(hand: Hand, photo: np.ndarray) -> None:
+    with pytest.raises(InputError, match="full, mesh, skeleton, wireframe, depth, side, not 'x'"):
+        hand.draw(photo, "x")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="opacity"):
+        overlay(photo, [hand], opacity=2)
+
+
 def test_drawing_is_quick_enough_for_a_preview(hand: Hand, photo: np.ndarray) -> None:
     start = time.process_time()
     overlay(photo, [hand])
@@ -184,6 +272,6 @@ def test_a_left_hand_is_lit_like_its_mirror_image(hand: Hand, photo: np.ndarray)
         faces=hand.faces[:, ::-1],
         handedness="left",
     )
-    surfaces = [overlay(photo, [h], surface=1.0, skeleton=False) for h in (hand, left)]
+    surfaces = [overlay(photo, [h], "mesh", 1.0) for h in (hand, left)]
     brightness = [s[(s != photo).any(axis=-1)].mean() for s in surfaces]
     assert brightness[0] == pytest.approx(brightness[1], rel=0.1)

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
+import importlib.resources
 import json
+import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +129,108 @@ def test_json_holds_everything(hand: Hand, tmp_path: Path) -> None:
         np.testing.assert_allclose(read[name], getattr(hand, name), atol=1e-3)
     np.testing.assert_array_equal(read["faces"], hand.faces)
     np.testing.assert_allclose(read["confidence"], hand.confidence, atol=1e-4)
+
+
+def _equal(a: Hand, b: Hand, places: int | None = None) -> None:
+    for field in dataclasses.fields(Hand):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(x, np.ndarray):
+            assert x.dtype == y.dtype
+            assert not y.flags.writeable
+            np.testing.assert_allclose(y, x, atol=0 if places is None else 10.0**-places, rtol=0)
+        elif field.name != "presence":
+            assert x == y, field.name
+
+
+def test_dicts_go_both_ways(hand: Hand) -> None:
+    known = dataclasses.replace(hand, bone_length_m=0.05)
+    arrays = known.to_dict(arrays=True)
+    assert arrays.keys() == known.to_dict().keys()
+    assert arrays["vertices_m"] is known.vertices_m
+    assert arrays["presence"] == known.presence
+    _equal(known, Hand.from_dict(arrays))
+    _equal(hand, Hand.from_dict(json.loads(json.dumps(hand.to_dict()))), places=3)
+    older = {k: v for k, v in known.to_dict().items() if k != "bone_length_m"}
+    assert Hand.from_dict(older).bone_length_m is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema 1, not 2"),
+        ({"schema": None}, "schema 1, not None"),
+        ({"joints_m": None}, "cannot be read|joints_m"),
+        ({"joints_m": [[0, 0, 0]]}, "joints_m must have shape"),
+        ({"camera": {"fx": 1}}, "cannot be read"),
+        ({"box": 3}, "cannot be read"),
+        ({"timings_ms": 3}, "cannot be read"),
+        ({"handedness": "both"}, "handedness must be one of"),
+        ({"faces": "none"}, "cannot be read"),
+        ({"bone_length_m": float("nan")}, "bone_length_m must be finite"),
+    ],
+)
+def test_dicts_that_are_no_hand_are_refused(
+    hand: Hand, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Hand.from_dict(hand.to_dict() | change)
+
+
+def test_missing_fields_are_named(hand: Hand) -> None:
+    with pytest.raises(InputError, match="lacks backend, box"):
+        Hand.from_dict({k: v for k, v in hand.to_dict().items() if k not in ("box", "backend")})
+    with pytest.raises(InputError, match="from a dict"):
+        Hand.from_dict([1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("again", [lambda h: pickle.loads(pickle.dumps(h)), copy.deepcopy])
+def test_hands_can_be_pickled_and_copied(hand: Hand, again: Callable[[Hand], Hand]) -> None:
+    other = again(hand)
+    _equal(hand, other)
+    assert other.timings_ms == hand.timings_ms
+    assert other.presence == hand.presence
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    path = importlib.resources.files("handmesh").joinpath("assets/hand.schema.json")
+    return json.loads(path.read_text())
+
+
+def test_json_is_as_its_schema_says(hand: Hand, schema: Any, tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for one in (hand, dataclasses.replace(hand, bone_length_m=0.05)):
+        validator.validate(json.loads(one.save(tmp_path / "hand.json").read_text()))
+    good = hand.to_dict()
+    for change in (
+        {"schema": 2},
+        {"handedness": "both"},
+        {"presence": 1.2},
+        {"bone_length_m": -1},
+        {"joints_m": good["joints_m"][:20]},
+        {"joints_px": [[0, 0, 0]] * 21},
+        {"faces": [[0, 1, -2]]},
+        {"camera": {"fx": 1}},
+        {"box": {**good["box"], "size": 0}},
+    ):
+        assert not validator.is_valid(good | change), change
+    for field in schema["required"]:
+        assert not validator.is_valid({k: v for k, v in good.items() if k != field}), field
+
+
+def test_the_schema_tells_every_field(hand: Hand, schema: Any) -> None:
+    written = hand.to_dict()
+    assert list(schema["properties"]) == list(written)
+    assert schema["properties"]["schema"]["const"] == written["schema"]
+    for name in ("box", "camera"):
+        assert schema["properties"][name]["required"] == list(written[name])
+    described = [
+        *schema["properties"].values(),
+        *schema["properties"]["camera"]["properties"].values(),
+    ]
+    assert all(part.get("description") or "const" in part for part in described)
 
 
 def test_other_suffixes_are_refused(hand: Hand, tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_impossible_sizes_are_refused(width: Any) -> None:
 
 @pytest.mark.parametrize("angle", [0, 180, -5, math.nan, "wide"])
 def test_impossible_fields_of_view_are_refused(angle: float) -> None:
-    with pytest.raises(CameraError, match="between 0 and 180"):
+    with pytest.raises(CameraError, match=r"between 0 and 180|must be (a number|finite)"):
         Camera.from_fov(640, 480, angle)
 
 
@@ -231,3 +231,23 @@ def test_hand_is_of_stated_types_and_cannot_be_changed() -> None:
 def test_impossible_hands_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"Hand.{next(iter(changes))}"):
         _hand(**changes)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640)])
+def test_fields_of_view_along_width_and_diagonal(width: int, height: int) -> None:
+    wide = Camera.from_fov(width, height, horizontal_deg=70)
+    edge = wide.rays([[-0.5, 0], [width - 0.5, 0]])[:, 0]  # the outer edges of the picture
+    assert math.degrees(np.arctan(edge[1]) - np.arctan(edge[0])) == pytest.approx(70)
+    across = Camera.from_fov(width, height, diagonal_deg=78)
+    rays = across.rays([[-0.5, -0.5], [width - 0.5, height - 0.5]])
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    assert math.degrees(np.arccos(rays[0] @ rays[1])) == pytest.approx(78)
+
+
+def test_exactly_one_field_of_view_is_wanted() -> None:
+    with pytest.raises(CameraError, match="give one of"):
+        Camera.from_fov(640, 480)
+    with pytest.raises(CameraError, match="give one of"):
+        Camera.from_fov(640, 480, 60, diagonal_deg=70)
+    with pytest.raises(CameraError, match="diagonal_deg must lie between"):
+        Camera.from_fov(640, 480, diagonal_deg=180)

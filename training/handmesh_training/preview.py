@@ -96,13 +96,13 @@ def _picture(sample: Sample, _: Hand | None) -> Image:
 
 
 def _skeleton(sample: Sample, hand: Hand | None) -> Image | None:
-    return None if hand is None else overlay(sample.image, [hand], surface=0)
+    return None if hand is None else overlay(sample.image, [hand], "skeleton")
 
 
 def _mesh(sample: Sample, hand: Hand | None) -> Image | None:
     if hand is None or not len(hand.faces):
         return None
-    return overlay(sample.image, [hand], surface=0.9, skeleton=False)
+    return overlay(sample.image, [hand], "mesh", 0.9)
 
 
 def _depth(sample: Sample, _: Hand | None) -> Image | None:
