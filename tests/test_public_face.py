@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import handmesh
-from handmesh import Predictor, errors
+from handmesh import Predictor, Tracker, errors
 
 PUBLIC = [
     "BONES",
@@ -35,8 +35,12 @@ PUBLIC = [
     "JOINT_NAMES",
     "JOINT_PARENTS",
     "Predictor",
+    "TrackedFrame",
+    "TrackedHand",
+    "Tracker",
     "__version__",
     "load",
+    "open_video",
     "predict",
 ]
 HEAVY = {
@@ -50,6 +54,7 @@ HEAVY = {
     "safetensors",
     "scipy",
     "torch",
+    "tqdm",
 }
 
 
@@ -99,7 +104,7 @@ def test_everything_public_is_documented() -> None:
     assert bare == []
 
 
-@pytest.mark.parametrize("documented", [Predictor, Predictor.predict])
+@pytest.mark.parametrize("documented", [Predictor, Predictor.predict, Tracker])
 def test_every_argument_is_documented(documented: Callable[..., object]) -> None:
     forgotten = [
         argument

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from handmesh import Camera
 from handmesh_training.hand import FOREARM
 from handmesh_training.poses import sample_shapes
-from handmesh_training.rendered import HandRenderer
 from handmesh_training.render_settings import RenderSettings
+from handmesh_training.rendered import HandRenderer
 from handmesh_training.rendering.appearance import NO_SLEEVE, Appearance, sample_appearance
 from handmesh_training.sampling import ARM_FROM_M
 
@@ -116,7 +116,8 @@ class ClipMaker:
         for number, motion in enumerate(motions):
             vertices, joints = self._posed(motion, shape, times)
             for n in range(count):
-                image, cover = self._draw(vertices[n], look, motion.left)
+                if n == 0 or not np.array_equal(vertices[n], vertices[n - 1]):
+                    image, cover = self._draw(vertices[n], look, motion.left)
                 share = 1.0 if number == 0 else cover[..., None]
                 pictures[n] += share * (image - pictures[n])
             if motion.left:
@@ -161,7 +162,7 @@ class ClipMaker:
         return placed[0], placed[1]
 
     def _draw(self, vertices: Array, look: Appearance, left: bool) -> tuple[Any, Any]:
-        """A frame (480, 640, 3) float32, and (480, 640) float32 how much of it hand and arm hide."""
+        """A frame (480, 640, 3), and (480, 640) how much of it hand and arm hide; float32."""
         top = (WIDTH - HEIGHT) // 2
         camera = self.camera
         lens = np.array([[camera.fx, camera.fy, camera.cx, camera.cy + top]], dtype=np.float32)
@@ -204,7 +205,11 @@ CLIPS: dict[str, tuple[tuple[Motion, ...], float]] = {
     "moving": (
         (
             Motion(
-                lambda t: (_wave(0.13, 0.4)(t), 0.08 + _wave(0.03, 0.7)(t), 0.55),
+                lambda t: (
+                    _wave(0.13, 0.4)(t),
+                    0.08 + _wave(0.03, 0.7)(t),
+                    0.55 + _wave(0.08, 0.25)(t),
+                ),
                 closed=lambda t: 0.5 - 0.5 * math.cos(2 * math.pi * 0.5 * t),
                 roll=_wave(0.3, 0.3),
             ),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         IntegrityError,
     )
     from .predictor import Predictor, load, predict
+    from .tracker import TrackedFrame, TrackedHand, Tracker
     from .types import (
         BONES,
         FINGERS,
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
         Hand,
         Handedness,
     )
+    from .video import open_video
 
 __version__ = "0.1.0"
 
 # Every public name, and the module that it comes from when first asked for.
 _HOME = {
     **dict.fromkeys(("predict", "load", "Predictor"), "predictor"),
+    **dict.fromkeys(("TrackedFrame", "TrackedHand", "Tracker"), "tracker"),
+    "open_video": "video",
     "Bundle": "bundle",
     **dict.fromkeys(
         (
@@ -94,8 +98,12 @@ __all__ = [
     "JOINT_NAMES",
     "JOINT_PARENTS",
     "Predictor",
+    "TrackedFrame",
+    "TrackedHand",
+    "Tracker",
     "__version__",
     "load",
+    "open_video",
     "predict",
 ]
 

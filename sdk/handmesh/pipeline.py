@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ class Photo:
         with self.clock("geometry"):
             roots = [points.root_depth for _, points, _ in seen]
             places = [place(root, bone_length_m, root_depth_m) for root in roots]
-            lifted = [
+            lifted: list[dict[str, Any]] = [
                 {
                     "vertices_m": lift(points.vertices_px, points.vertices_depth, camera, where),
                     "joints_m": lift(points.joints_px, points.joints_depth, camera, where),

@@ -198,7 +198,7 @@ class Tracks:
     def admit(self, found: Sequence[Sighting], time_s: float) -> None:
         """Take in what a search of the latest frame has found, the surest first."""
         for sighting in found:
-            if any(is_same_hand(sighting, track.last) for track in self.visible):
+            if any(is_same_hand(sighting, t.last, CLEAR_OF) for t in self.visible):
                 continue
             if len(self.visible) >= self._max_hands:
                 return

@@ -360,6 +360,11 @@ class Hand:
                 raise InputError(f"Hand.{name} must be one of {allowed}, not {value!r}")
         object.__setattr__(self, "timings_ms", MappingProxyType(dict(self.timings_ms)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A read-only view of a dict cannot be pickled: a copy of the dict goes in its place.
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return _hand, (values | {"timings_ms": dict(self.timings_ms)},)
+
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The mesh and the skeleton over a copy of the photo: HWC uint8 RGB in and out."""
         from .draw import overlay
@@ -381,6 +386,11 @@ class Hand:
         from .files import to_dict
 
         return to_dict(self)
+
+
+def _hand(values: dict[str, Any]) -> Hand:
+    """What `pickle` makes a hand with."""
+    return Hand(**values)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:
