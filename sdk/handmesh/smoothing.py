@@ -150,7 +150,7 @@ class HandSmoother:
     # Found on rendered clips by `python -m handmesh_benchmarks.tracking`.
     IMAGE = Smoothing(1.0, 40.0)
     DEPTH = Smoothing(1.0, 2.0)
-    DISTANCE = Smoothing(0.5, 2.0)
+    DISTANCE = Smoothing(0.5, 5.0)
 
     def __init__(
         self,
