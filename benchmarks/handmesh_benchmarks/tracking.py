@@ -111,7 +111,7 @@ def lag_of(seen: Array, seen_s: Array, truth: Array, truth_s: Array) -> float:
         delayed = [np.interp(seen_s - shift / FPS, truth_s, column) for column in flat.T]
         return _apart(seen, np.stack(delayed, axis=1).reshape(seen.shape))
 
-    return float(min(SHIFTS, key=error))
+    return min(SHIFTS.tolist(), key=error)
 
 
 def belongs(hand: TrackedHand, hands: Sequence[TrueHand], frame: int) -> int | None:
@@ -210,14 +210,14 @@ def sheet(clips: Sequence[Clip], path: Path) -> None:
 
 
 def _times(frames: Sequence[TrackedFrame]) -> list[list[str]]:
-    rows = []
+    rows: list[tuple[str, list[float]]] = []
     for hands, name in ((1, "tracking one hand"), (2, "tracking two hands")):
         timed = [f.timings_ms["total"] for f in frames if not f.searched and len(f.hands) == hands]
-        rows.append([name, timed])
-    rows.append(["with a search", [f.timings_ms["total"] for f in frames if f.searched]])
+        rows.append((name, timed))
+    rows.append(("with a search", [f.timings_ms["total"] for f in frames if f.searched]))
     return [
         [
-            str(name),
+            name,
             str(len(timed)),
             *(f"{np.percentile(timed, q):.1f}" if timed else "-" for q in (50, 90)),
         ]
