@@ -158,7 +158,9 @@ class Tracks:
             look: shows crops of that frame to the network.
             time_s: when it was taken. width, height: its size in pixels.
         """
-        self._tracks = [t for t in self._tracks if time_s - t.seen_s <= self._remember_s]
+        self._tracks = [
+            t for t in self._tracks if t.visible or time_s - t.seen_s <= self._remember_s
+        ]
         views = [track.views(time_s, width, height) for track in self._tracks]
         if not views:
             return

@@ -195,3 +195,15 @@ def test_no_more_hands_than_wanted_and_none_twice() -> None:
     actors = [Actor(lambda _, x=x: (x, 240)) for x in (100, 320, 540)]
     seen = _run(Scene(*actors), Tracks(2, 3.0), 20, searches=range(20))
     assert all(sorted(frame) == [1, 2] for frame in seen)
+
+
+def test_a_hand_in_view_is_followed_however_far_apart_the_frames_and_short_the_memory() -> None:
+    scene = Scene(Actor(lambda t: (300 + t, 240)))
+    tracks = Tracks(1, remember_s=0.0)
+    for t in (0.0, 1.0, 5.0):
+        scene.t = t
+        tracks.step(scene.look, t, WIDTH, HEIGHT)
+        if t == 0:
+            tracks.admit(scene.find(), t)
+        assert [track.id for track in tracks.visible] == [1]
+    assert tracks.hidden == []
