@@ -39,6 +39,9 @@ NEAR_RETURN = 0.35
 # Two tracks whose joints are closer than this share of a box see one hand; a hidden hand is not
 # back before it is so far from all others.
 COLLIDED, CLEAR_OF = 0.2, 0.3
+# Within this share of a box of a surer one, a hand whose joints are less sure than this on average
+# is half hidden by it, and where it is said to be is mostly wrong.
+CROWDED, CROWDED_CONFIDENCE = 0.45, 0.75
 
 
 class Track:
@@ -178,6 +181,8 @@ class Tracks:
         }
         for track in self._beaten(following, time_s):
             del following[track]
+        others = list(following.values())
+        following = {t: s for t, s in following.items() if not _is_half_hidden(s, others)}
         for track in self.visible:
             if track in following:
                 track.see(following[track], time_s)
@@ -194,13 +199,19 @@ class Tracks:
             len(self.visible) < self._max_hands
             and sighting.presence >= RETURN_PRESENCE
             and track.looks_like(sighting)
-            and not any(is_same_hand(sighting, t.last, CLEAR_OF) for t in self.visible)
+            and self._is_clear(sighting)
         )
+
+    def _is_clear(self, sighting: Sighting) -> bool:
+        """Whether it is not, and not just behind, a hand in view."""
+        others = [track.last for track in self.visible]
+        apart = not any(is_same_hand(sighting, other, CLEAR_OF) for other in others)
+        return apart and not _is_half_hidden(sighting, others)
 
     def admit(self, found: Sequence[Sighting], time_s: float) -> None:
         """Take in what a search of the latest frame has found, the surest first."""
         for sighting in found:
-            if any(is_same_hand(sighting, t.last, CLEAR_OF) for t in self.visible):
+            if not self._is_clear(sighting):
                 continue
             if len(self.visible) >= self._max_hands:
                 return
@@ -239,6 +250,15 @@ class Tracks:
 
 def _bounded(value: float, limit: float) -> float:
     return math.copysign(min(abs(value), limit), value)
+
+
+def _is_half_hidden(sighting: Sighting, others: Sequence[Sighting]) -> bool:
+    """Whether a surer one is so near that little of it can be seen."""
+    sure = float(sighting.confidence.mean())
+    return sure < CROWDED_CONFIDENCE and any(
+        float(other.confidence.mean()) > sure and is_same_hand(sighting, other, CROWDED)
+        for other in others
+    )
 
 
 def _is_inside(sighting: Sighting, width: int, height: int) -> bool:

@@ -26,6 +26,7 @@ class Actor:
 
     path: Path
     left: bool = False
+    confidence: float = 0.9
 
     def joints(self, t: float) -> np.ndarray:
         return (SHAPE * (-1, 1) if self.left else SHAPE) + self.path(t)
@@ -54,15 +55,15 @@ class Scene:
             if seen and off <= best + 0.15:  # the one in front is seen even if a bit farther off
                 best, actor = off, each
         if actor is None:
-            joints, presence, right = np.full((21, 2), 0.5), 0.05, 0.5
+            joints, presence, right, sure = np.full((21, 2), 0.5), 0.05, 0.5, 0.1
         else:
-            joints = view.box.to_crop(actor.joints(self.t))
+            joints, sure = view.box.to_crop(actor.joints(self.t)), actor.confidence
             presence = 0.999 if best < 0.4 else 0.2
             right = 0.02 if actor.left else 0.98
             if round(self.t * FPS) in self.lies:
                 right = 1 - right
         uvd = np.column_stack([joints, np.zeros(21)]).astype(np.float32)
-        return Sighting(view, uvd, uvd, np.full(21, 0.9, np.float32), presence, right)
+        return Sighting(view, uvd, uvd, np.full(21, sure, np.float32), presence, right)
 
     def find(self) -> list[Sighting]:
         """What a search would give now."""
@@ -207,3 +208,14 @@ def test_a_hand_in_view_is_followed_however_far_apart_the_frames_and_short_the_m
             tracks.admit(scene.find(), t)
         assert [track.id for track in tracks.visible] == [1]
     assert tracks.hidden == []
+
+
+@pytest.mark.parametrize(("apart", "seen"), [(60, [2]), (250, [1, 2])])
+def test_a_doubtful_hand_is_believed_in_unless_a_surer_one_is_just_beside_it(
+    apart: float, seen: list[int]
+) -> None:
+    doubtful = Actor(lambda t: (480 - (480 - 200 - apart) * min(2 * t, 1), 240), confidence=0.6)
+    sure = Actor(lambda _: (200, 240), left=True)
+    frames = _run(Scene(doubtful, sure), Tracks(2, 3.0), 30, searches=(0, 25))
+    assert sorted(frames[0]) == [1, 2]
+    assert sorted(frames[-1]) == seen
