@@ -125,8 +125,8 @@ class Track:
         return float(apart / max(self.last.view.box.size, sighting.view.box.size))
 
     def looks_like(self, sighting: Sighting) -> bool:
-        """Whether a sighting is of the same side as this hand."""
-        return (sighting.looks_right < 0.5) == self.side
+        """Whether a sighting is of the same side as this hand; all are where that is known."""
+        return self._known is not None or (sighting.looks_right < 0.5) == self.side
 
 
 class Tracks:

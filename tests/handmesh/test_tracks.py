@@ -192,6 +192,12 @@ def test_a_known_side_is_not_questioned() -> None:
     assert scene.looks == 60, "nor looked at the other way round"
 
 
+def test_a_hand_of_a_known_side_returns_whatever_it_looks_like() -> None:
+    path: Path = lambda t: (300, 240) if not 0.5 < t < 1.0 else (2000, 240)  # noqa: E731
+    seen = _run(Scene(Actor(path, left=True)), Tracks(1, 3.0, known=False), 45)
+    assert [list(seen[n]) for n in (10, 20, 44)] == [[1], [], [1]]
+
+
 def test_no_more_hands_than_wanted_and_none_twice() -> None:
     actors = [Actor(lambda _, x=x: (x, 240)) for x in (100, 320, 540)]
     seen = _run(Scene(*actors), Tracks(2, 3.0), 20, searches=range(20))
