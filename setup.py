@@ -1,6 +1,7 @@
 """Packaging of handmesh: one distribution, five packages, each in a top-level folder of its own.
 
-The base install is what an app needs to run the shipped model: NumPy, OpenCV and ONNX Runtime.
+The base install is what an app needs to run the shipped model: NumPy, OpenCV and ONNX Runtime, and
+tqdm for the command's progress.
 Everything else is an extra. `constraints.txt` holds the versions that are tested together.
 """
 
@@ -25,6 +26,7 @@ BASE = [
     "numpy>=2,<2.4",
     "opencv-python-headless>=4.11",
     "onnxruntime>=1.20",
+    "tqdm>=4.66",
 ]
 # One extra for each runtime. `onnx` comes with the base; the extra is there so that every backend
 # has one of its name.
@@ -43,9 +45,8 @@ TRAINING = [
     "matplotlib>=3.9",
     "scipy>=1.14",
     "tensorboard>=2.17",
-    "tqdm>=4.66",
 ]
-BENCH = [*ONNX_EXPORT, "pytest>=8", "pytest-benchmark>=5", "tqdm>=4.66"]
+BENCH = [*ONNX_EXPORT, "pytest>=8", "pytest-benchmark>=5"]
 DEV = [
     *ONNX_EXPORT,
     *COREML,
@@ -58,7 +59,6 @@ DEV = [
     "ruff>=0.9",
     "scipy>=1.14",
     "tensorboard>=2.17",
-    "tqdm>=4.66",
     "trimesh>=4.4",
     "webdataset>=1.0",
 ]

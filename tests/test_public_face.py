@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import handmesh
-from handmesh import Predictor, errors
+from handmesh import Predictor, Tracker, errors
 
 PUBLIC = [
     "BONES",
@@ -37,10 +37,14 @@ PUBLIC = [
     "JOINT_PARENTS",
     "Pose",
     "Predictor",
+    "TrackedFrame",
+    "TrackedHand",
+    "Tracker",
     "__version__",
     "bone_length_from_depth",
     "bone_length_from_object",
     "load",
+    "open_video",
     "predict",
     "save_animation",
 ]
@@ -55,6 +59,7 @@ HEAVY = {
     "safetensors",
     "scipy",
     "torch",
+    "tqdm",
 }
 
 
@@ -104,7 +109,7 @@ def test_everything_public_is_documented() -> None:
     assert bare == []
 
 
-@pytest.mark.parametrize("documented", [Predictor, Predictor.predict])
+@pytest.mark.parametrize("documented", [Predictor, Predictor.predict, Tracker])
 def test_every_argument_is_documented(documented: Callable[..., object]) -> None:
     forgotten = [
         argument

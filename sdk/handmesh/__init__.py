@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .files import save_animation
     from .predictor import Predictor, load, predict
     from .rig import Pose
+    from .tracker import TrackedFrame, TrackedHand, Tracker
     from .types import (
         BONES,
         FINGERS,
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
         Hand,
         Handedness,
     )
+    from .video import open_video
 
 __version__ = "0.1.0"
 
 # Every public name, and the module that it comes from when first asked for.
 _HOME = {
     **dict.fromkeys(("predict", "load", "Predictor"), "predictor"),
+    **dict.fromkeys(("TrackedFrame", "TrackedHand", "Tracker"), "tracker"),
+    "open_video": "video",
     "Bundle": "bundle",
     **dict.fromkeys(
         ("BoneLength", "bone_length_from_depth", "bone_length_from_object"), "calibration"
@@ -104,10 +108,14 @@ __all__ = [
     "JOINT_PARENTS",
     "Pose",
     "Predictor",
+    "TrackedFrame",
+    "TrackedHand",
+    "Tracker",
     "__version__",
     "bone_length_from_depth",
     "bone_length_from_object",
     "load",
+    "open_video",
     "predict",
     "save_animation",
 ]

@@ -15,14 +15,17 @@ __all__ = ["replacing", "write_atomic"]
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     """A temporary path, whose file takes the place of `path` when the block ends without an error.
 
+    It ends in `suffix`, for writers that choose their format by the name.
     Otherwise it is removed, and what was there stays. Processes and threads may write the same
     file at once: one of them wins, whole.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = target.with_name(
+        f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}"
+    )
     try:
         yield temporary
         os.replace(temporary, target)

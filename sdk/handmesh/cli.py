@@ -5,7 +5,8 @@ entry point is a function that takes argparse's sub-parsers, adds its own, and s
 ``run``, a function from the parsed arguments to an exit code.
 
 Exit codes: 0 done; 1 no hand was found, or a check failed; 2 bad input or usage; 3 a package or a
-backend is missing; 130 and 143 interrupted and terminated, what was being written cleared away.
+backend is missing; 130 and 143 interrupted and terminated, what was being written cleared away
+(of a video, `track` keeps what was done by then, as a whole file).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .cli_track import add_track
 from .errors import BackendUnavailable, HandMeshError, InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"handmesh {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    own = {"predict": _add_predict, "info": _add_info, "verify": _add_verify}
+    own = {"predict": _add_predict, "track": add_track, "info": _add_info, "verify": _add_verify}
     for add in own.values():
         add(commands)
     # Other packages may be slow to import: only when their commands, or the list, are asked for.

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
 import threading
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from . import backends, search
 from .bundle import Bundle
 from .errors import BackendError, BoxError, CameraError, InputError
-from .geometry import lift, place, solve_root_depth
-from .imaging import ImageLike, Pyramid, decode
-from .search import Sighting, View
+from .geometry import place
+from .imaging import ImageLike
+from .pipeline import Photo
+from .search import View
 from .types import Box, Camera, Hand, Handedness, finite
 
-__all__ = ["BoxLike", "Predictor", "load", "predict"]
+__all__ = [
+    "BoxLike",
+    "Predictor",
+    "checked_camera",
+    "checked_count",
+    "checked_presence",
+    "load",
+    "predict",
+    "wanted_side",
+]
 
 # A Box, or (x0, y0, x1, y1) in pixels around the visible hand.
 BoxLike = Any
-
-# Crops shown to the network at once: it bounds the memory of a search.
-_BATCH = 16
 
 
 class Predictor:
@@ -54,7 +55,7 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        self._topology = self.bundle.topology
+        _ = self.bundle.topology  # what is wrong with it is told now, not at the first photo
         if isinstance(backend, str):
             backend = backends.create(backend, self.bundle, threads)
         self._backend: backends.Backend | None = backend
@@ -112,95 +113,45 @@ class Predictor:
             BoxError, CameraError, InputError: another argument cannot be used.
             BackendError: the runtime failed.
         """
-        looks_left = _looks_left(handedness, mirrored)
-        max_hands = _checked_count(max_hands)
-        if not 0 <= finite(min_presence, "min_presence", InputError) <= 1:
-            raise InputError(f"min_presence is a probability, in 0..1, not {min_presence}")
+        looks_left = wanted_side(handedness, mirrored)
+        max_hands = checked_count(max_hands)
+        checked_presence(min_presence)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
-        clock = _Stopwatch()
-        with clock("decode"):
-            pyramid = Pyramid(decode(image))
-        width, height = pyramid.width, pyramid.height
+        photo = self.open(image)
         known = camera is not None and (bone_length_m is not None or root_depth_m is not None)
-        camera = _checked_camera(camera, width, height)
-
-        def look(views: Sequence[View]) -> list[Sighting]:
-            return self._look(pyramid, views, clock)
+        camera = checked_camera(camera, photo.width, photo.height)
 
         if box is None:
-            found = search.find(look, width, height, looks_left, max_hands, min_presence)
-        else:
-            start = View(_checked_box(box, width, height), bool(looks_left))
-            # One run of the network where that is clear and the box fits, two at most.
-            found = search.follow(look, look([start]), looks_left, rounds=1)
-
-        with clock("geometry"):
-            fields = [
-                self._fields(sighting, camera, bone_length_m, root_depth_m) for sighting in found
-            ]
-        return [
-            Hand(
-                **field,
-                handedness="left" if sighting.view.mirrored != mirrored else "right",
-                depth="metric" if known else "assumed",
-                camera=camera,
-                backend=self.backend.description,
-                timings_ms=clock.milliseconds,
-                crops_seen=clock.crops_seen,
+            found = search.find(
+                photo.look, photo.width, photo.height, looks_left, max_hands, min_presence
             )
-            for field, sighting in zip(fields, found, strict=True)
-        ]
+        else:
+            start = View(_checked_box(box, photo.width, photo.height), bool(looks_left))
+            # One run of the network where that is clear and the box fits, two at most.
+            found = search.follow(photo.look, photo.look([start]), looks_left, rounds=1)
 
-    def _look(self, pyramid: Pyramid, views: Sequence[View], clock: _Stopwatch) -> list[Sighting]:
-        """Preprocess, run, postprocess."""
-        size, backend = self.bundle.image_size, self.backend
-        vertex_count = self._topology.vertex_count
-        sightings: list[Sighting] = []
-        for start in range(0, len(views), _BATCH):
-            batch = views[start : start + _BATCH]
-            with clock("crop"):
-                crops = [pyramid.crop(view.box, size) for view in batch]
-                flips = zip(crops, batch, strict=True)
-                images = np.stack(
-                    [c[:, ::-1] if v.mirrored else c for c, v in flips]
-                )  # (N, S, S, 3)
-            with clock("network"):
-                raw = backend.run(images)
-            # Not every backend is one of ours: what is wrong with its outputs is not the photo's.
-            raw = backends.raw_output(raw._asdict(), len(batch), vertex_count, backend.description)
-            sightings += [_sighting(view, raw, n) for n, view in enumerate(batch)]
-        clock.crops_seen += len(views)
-        return sightings
-
-    def _fields(
-        self,
-        sighting: Sighting,
-        camera: Camera,
-        bone_length_m: float | None,
-        root_depth_m: float | None,
-    ) -> dict[str, Any]:
-        """What of a `Hand` follows from what the network saw."""
-        box, left = sighting.view.box, sighting.view.mirrored
-        joints_px = box.to_image(sighting.joints[:, :2])  # (21, 2)
-        vertices_px = box.to_image(sighting.vertices[:, :2])  # (V, 2)
-        wrist_depth = sighting.joints[0, 2]  # 0 but for the network's error
-        depth = sighting.joints[:, 2] - wrist_depth  # (21,)
-        root = solve_root_depth(
-            joints_px, depth, camera, self._topology.bone_ratios, sighting.confidence
+        return photo.hands(
+            [
+                (
+                    sighting,
+                    photo.measure(sighting, camera),
+                    "left" if sighting.view.mirrored != mirrored else "right",
+                )
+                for sighting in found
+            ],
+            camera,
+            bone_length_m,
+            root_depth_m,
+            known,
         )
-        where = place(root, bone_length_m, root_depth_m)
-        faces = self._topology.faces
-        return {
-            "vertices_m": lift(vertices_px, sighting.vertices[:, 2] - wrist_depth, camera, where),
-            "joints_m": lift(joints_px, depth, camera, where),
-            "vertices_px": vertices_px,
-            "joints_px": joints_px,
-            "faces": faces[:, ::-1] if left else faces,  # a mirrored surface is turned inside out
-            "confidence": sighting.confidence,
-            "presence": sighting.presence,
-            "box": box,
-            "bone_length_m": where.bone_length_m,
-        }
+
+    def open(self, image: ImageLike) -> Photo:
+        """A photo that the network can be shown crops of: for searches of one's own.
+
+        Raises:
+            ImageError: the photo cannot be read or used.
+        """
+        return Photo(image, self.bundle, self.backend)
 
     def close(self) -> None:
         """Let the runtime and its memory go."""
@@ -263,19 +214,12 @@ _default: Predictor | None = None
 _default_lock = threading.Lock()
 
 
-def _sighting(view: View, raw: backends.RawOutput, n: int) -> Sighting:
-    """The n-th result of a batch, its mirroring undone."""
-    vertices, joints = raw.vertices[n].copy(), raw.joints[n].copy()
-    looks_right = float(raw.handedness[n])
-    if view.mirrored:
-        vertices[:, 0], joints[:, 0] = 1 - vertices[:, 0], 1 - joints[:, 0]
-        looks_right = 1 - looks_right
-    presence = float(raw.presence[n])
-    return Sighting(view, vertices, joints, raw.confidence[n], presence, looks_right)
+def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
+    """Whether the hand looks like a left one in the photo as given; None if nobody knows.
 
-
-def _looks_left(handedness: Handedness | None, mirrored: bool) -> bool | None:
-    """Whether the hand looks like a left one in the photo as given; None if nobody knows."""
+    Raises:
+        InputError: the handedness is none.
+    """
     if handedness is None:
         return None
     if handedness not in ("left", "right"):
@@ -283,7 +227,23 @@ def _looks_left(handedness: Handedness | None, mirrored: bool) -> bool | None:
     return (handedness == "left") != mirrored
 
 
-def _checked_count(max_hands: int) -> int:
+def checked_presence(min_presence: float) -> float:
+    """A caller's least presence.
+
+    Raises:
+        InputError: it is not a probability.
+    """
+    if not 0 <= finite(min_presence, "min_presence", InputError) <= 1:
+        raise InputError(f"min_presence is a probability, in 0..1, not {min_presence}")
+    return float(min_presence)
+
+
+def checked_count(max_hands: int) -> int:
+    """A caller's number of hands.
+
+    Raises:
+        InputError: it is not a whole number from 1.
+    """
     try:
         count = operator.index(max_hands)
     except TypeError as cause:
@@ -293,7 +253,12 @@ def _checked_count(max_hands: int) -> int:
     return count
 
 
-def _checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
+def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
+    """The camera of images of that size in pixels, the default one if None.
+
+    Raises:
+        CameraError: it is none, or of images of another size.
+    """
     if camera is None:
         return Camera.default(width, height)
     if not isinstance(camera, Camera):
@@ -329,19 +294,3 @@ def _checked_box(box: BoxLike, width: int, height: int) -> Box:
             f"the longer side of the image of {width} x {height} pixels"
         )
     return box
-
-
-class _Stopwatch:
-    """Milliseconds by stage, summed over all the times that a stage is entered; crops counted."""
-
-    def __init__(self) -> None:
-        self.milliseconds: defaultdict[str, float] = defaultdict(float)
-        self.crops_seen = 0
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.milliseconds[stage] += (time.perf_counter() - start) * 1e3

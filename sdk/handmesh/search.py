@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 from .geometry import upright_angle
 from .types import CROP_MARGIN, Box
 
-__all__ = ["Look", "Sighting", "View", "find", "follow", "windows"]
+__all__ = [
+    "Look",
+    "Sighting",
+    "View",
+    "find",
+    "follow",
+    "is_near",
+    "is_same_hand",
+    "log_odds",
+    "next_box",
+    "windows",
+]
 
 # Each size of window is this much smaller than the one before; neighbours are this share of their
 # size apart. Both lie within what the network was trained to tolerate in a crop.
@@ -154,7 +165,7 @@ class _Track:
     def __init__(self, sighting: Sighting, mirrored: bool | None) -> None:
         self.last = sighting
         self.known = mirrored
-        self.log_odds = _log_odds(sighting.looks_right, _SUREST)
+        self.log_odds = log_odds(sighting.looks_right, _SUREST)
         self.compared = False
 
     @property
@@ -174,11 +185,11 @@ class _Track:
     @property
     def settled(self) -> bool:
         """Whether nothing speaks for another look."""
-        near = _is_near(self.last.view.box, _next_box(self.last))
+        near = is_near(self.last.view.box, next_box(self.last))
         return near and not (self.in_doubt or self.contradicted)
 
     def next_views(self) -> list[View]:
-        following = _next_box(self.last)
+        following = next_box(self.last)
         if not self.in_doubt:
             return [View(following, self.side)]
         self.compared = True
@@ -189,7 +200,7 @@ class _Track:
     def add(self, sightings: list[Sighting]) -> None:
         """Take in the looks at `next_views`."""
         # Bounded, so that no single look outweighs all others.
-        self.log_odds += sum(_log_odds(sighting.looks_right, _SUREST) for sighting in sightings)
+        self.log_odds += sum(log_odds(sighting.looks_right, _SUREST) for sighting in sightings)
         if len(sightings) == 1:
             (self.last,) = sightings
         else:
@@ -200,7 +211,7 @@ class _Track:
         return dataclasses.replace(self.last, looks_right=_probability(self.log_odds))
 
 
-def _log_odds(probability: float, surest: float = 1e-7) -> float:
+def log_odds(probability: float, surest: float = 1e-7) -> float:
     """Bounded by those of `surest`, also where a float32 has come to be exactly 0 or 1."""
     bounded = min(max(probability, surest), 1 - surest)
     return math.log(bounded / (1 - bounded))
@@ -242,7 +253,7 @@ def _centres(side: int, size: float, count: int) -> list[float]:
     )
 
 
-def _next_box(sighting: Sighting) -> Box:
+def next_box(sighting: Sighting) -> Box:
     """The box around the joints that were seen, turned so that the hand points up in it."""
     old, points = sighting.view.box, sighting.joints_px()
     angle = upright_angle(points)
@@ -255,7 +266,7 @@ def _next_box(sighting: Sighting) -> Box:
     return Box(float(cx), float(cy), float(size), frame.angle)
 
 
-def _is_near(old: Box, new: Box) -> bool:
+def is_near(old: Box, new: Box) -> bool:
     """Whether two boxes are so alike that the network would see the same in both."""
     if abs(math.remainder(new.angle - old.angle, math.tau)) > _SETTLED_ANGLE:
         return False
@@ -265,7 +276,7 @@ def _is_near(old: Box, new: Box) -> bool:
 
 def _with_prior(sighting: Sighting) -> Sighting:
     return dataclasses.replace(
-        sighting, presence=_probability(_log_odds(sighting.presence) + _PRIOR)
+        sighting, presence=_probability(log_odds(sighting.presence) + _PRIOR)
     )
 
 
@@ -273,15 +284,17 @@ def _surest_first(sightings: list[Sighting]) -> list[Sighting]:
     return sorted(sightings, key=lambda sighting: sighting.presence, reverse=True)
 
 
+def is_same_hand(one: Sighting, other: Sighting, within: float = _SAME_HAND) -> bool:
+    """Whether two sightings in one photo show the same hand: their joints are, on average, no
+    farther apart than a share ``within`` of a box."""
+    apart = np.linalg.norm(one.joints_px() - other.joints_px(), axis=1).mean()
+    return bool(apart <= within * max(one.view.box.size, other.view.box.size))
+
+
 def _distinct(sightings: list[Sighting]) -> list[Sighting]:
     """Without those that show the same hand as an earlier one in the list."""
     kept: list[Sighting] = []
     for sighting in sightings:
-        joints = sighting.joints_px()
-        if all(
-            np.linalg.norm(joints - other.joints_px(), axis=1).mean()
-            > _SAME_HAND * max(sighting.view.box.size, other.view.box.size)
-            for other in kept
-        ):
+        if not any(is_same_hand(sighting, other) for other in kept):
             kept.append(sighting)
     return kept

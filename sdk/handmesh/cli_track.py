@@ -1,0 +1,234 @@
+"""The sub-command `handmesh track`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BackendUnavailable, InputError
+
+if TYPE_CHECKING:
+    from .tracker import TrackedFrame
+    from .video import Frame, Video
+
+__all__ = ["add_track"]
+
+_WINDOW = "handmesh: q ends"
+_QUIT = {ord("q"), 27}  # and Escape
+
+
+def add_track(commands: Any) -> None:
+    """Add `track` to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "track",
+        help="follow hands through a video or before a camera",
+        description="Writes a video with the hands drawn over it. Without --out, --show or --json, "
+        "of a file NAME it is NAME_hand.mp4 in this folder. Ctrl-C ends it: the file then holds "
+        "all that was done.",
+    )
+    parser.add_argument(
+        "source", metavar="VIDEO", help="a video file, or the number of a camera, from 0"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help=".mp4, .mov, .mkv, .avi or .webm")
+    parser.add_argument("--show", action="store_true", help="show it in a window; q ends")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a frame: time, hands with ids"
+    )
+    parser.add_argument("--mesh", action="store_true", help="with the vertices in the JSON")
+    parser.add_argument("--max-hands", type=int, default=2, metavar="N", help="default 2")
+    parser.add_argument("--handedness", choices=("left", "right"), help="of all hands, if known")
+    parser.add_argument("--mirrored", action="store_true", help="the video is mirrored (selfies)")
+    parser.add_argument("--no-smoothing", action="store_true", help="results as they are measured")
+    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser.add_argument(
+        "--backend", default="auto", help="runtime: auto, onnx, tflite, torch (default auto)"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: up to 4)")
+    parser.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="the camera's field of view along the longer side (default: 65, and said so)",
+    )
+    parser.add_argument(
+        "--bone-length",
+        type=float,
+        metavar="METRES",
+        help="middle finger, knuckle to next joint (default: an adult's, and said so)",
+    )
+    parser.set_defaults(run=_track)
+
+
+def _track(args: argparse.Namespace) -> int:
+    from .video import VideoWriter, open_video
+
+    source: int | Path = int(args.source) if args.source.isdecimal() else Path(args.source)
+    out: Path | None = args.out
+    if out is None and not (args.show or args.json):
+        if isinstance(source, int):
+            raise InputError("of a camera, say what is wanted: --show, --out FILE or --json")
+        out = Path(f"{source.stem}_hand.mp4")
+    if out is not None and isinstance(source, Path) and out.resolve() == source.resolve():
+        raise InputError(f"--out {out} would replace the video that is read")
+    with contextlib.ExitStack() as stack:
+        if args.show:
+            stack.enter_context(_window())
+        video = stack.enter_context(open_video(source))
+        writer = stack.enter_context(VideoWriter(out, video.fps)) if out is not None else None
+        report = _Report()
+        stopped: int | None = None
+        try:
+            for frame, tracked in _followed(video, args):
+                report.add(frame, tracked)
+                if args.json:
+                    line = {"frame": frame.index, "dropped": frame.dropped}
+                    print(json.dumps(line | tracked.to_dict(args.mesh)), flush=True)
+                if writer is not None or args.show:
+                    picture = _drawn(frame, tracked)
+                    if writer is not None:
+                        writer.write(picture, frame.time_s)
+                    if args.show and _is_quit(picture):
+                        break
+        except KeyboardInterrupt:
+            stopped = 128 + signal.SIGINT
+        except SystemExit as stop:  # terminated: what was done is kept all the same
+            stopped = stop.code if isinstance(stop.code, int) else 128 + signal.SIGTERM
+        except BrokenPipeError:  # whoever reads the JSON has seen enough
+            _silence_stdout()
+        written = writer.finish() if writer is not None else None
+    channel = sys.stderr if args.json else sys.stdout
+    print(f"{args.source}: {report}", file=channel)
+    if written is not None:
+        print(f"  {written}", file=channel)
+    if stopped is not None:
+        print("handmesh: interrupted", file=sys.stderr)
+        return stopped
+    return 0 if report.frames_of else 1
+
+
+def _silence_stdout() -> None:
+    """Send the rest nowhere: Python writes what is left when it ends, and would fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, TrackedFrame]]:
+    """Frames with their hands, and how far it is."""
+    from .predictor import Predictor
+    from .smoothing import HandSmoother
+    from .tracker import Tracker
+    from .types import Camera
+
+    with Predictor(args.bundle, args.backend, args.threads) as predictor:
+        tracker: Tracker | None = None
+        for frame in _with_progress(video):
+            if tracker is None:
+                height, width = frame.pixels.shape[:2]
+                tracker = Tracker(
+                    predictor,
+                    camera=None if args.fov is None else Camera.from_fov(width, height, args.fov),
+                    handedness=args.handedness,
+                    bone_length_m=args.bone_length,
+                    mirrored=args.mirrored,
+                    max_hands=args.max_hands,
+                    smoother=None if args.no_smoothing else HandSmoother,
+                )
+            yield frame, tracker.update(frame.pixels, frame.time_s)
+
+
+def _with_progress(video: Video) -> Iterable[Frame]:
+    """The frames, with a bar on stderr where somebody looks at it; of a camera, without an end."""
+    from tqdm import tqdm
+
+    bar: Iterable[Frame] = tqdm(
+        video, total=video.frame_count, unit="frame", disable=None, leave=False
+    )
+    return bar
+
+
+class _Report:
+    """What a run has seen, to be told in one line."""
+
+    def __init__(self) -> None:
+        self.frames = self.dropped = self.searches = 0
+        self.frames_of: Counter[int] = Counter()
+        self.side_of: dict[int, str] = {}
+        self.milliseconds: list[float] = []
+
+    def add(self, frame: Frame, tracked: TrackedFrame) -> None:
+        self.frames += 1
+        self.dropped += frame.dropped
+        self.searches += tracked.searched
+        self.milliseconds.append(tracked.timings_ms["total"])
+        for hand in tracked.hands:
+            self.frames_of[hand.id] += 1
+            self.side_of[hand.id] = hand.hand.handedness
+
+    def __str__(self) -> str:
+        if not self.frames:
+            return "no frames"
+        hands = ", ".join(
+            f"hand {number} ({self.side_of[number]}) in {count}"
+            for number, count in sorted(self.frames_of.items())
+        )
+        middle = sorted(self.milliseconds)[len(self.milliseconds) // 2]
+        dropped = f", {self.dropped} left out" if self.dropped else ""
+        return (
+            f"{self.frames} frames{dropped}: {hands or 'no hand found'}; "
+            f"searched {self.searches} times, median {middle:.1f} ms a frame"
+        )
+
+
+def _drawn(frame: Frame, tracked: TrackedFrame) -> Any:
+    """The frame (H, W, 3) uint8 RGB with its hands, each with its number at the wrist."""
+    import cv2
+
+    from .draw import overlay
+
+    picture = overlay(frame.pixels, [hand.hand for hand in tracked.hands])
+    scale = max(picture.shape[:2]) / 900
+    for hand in tracked.hands:
+        x, y = (round(float(c)) for c in hand.hand.joints_px[0])
+        text = f"{hand.id} {hand.hand.handedness}"
+        for color, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+            thickness = max(1, round(width * scale))
+            place = (x, y + round(28 * scale))
+            cv2.putText(
+                picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA
+            )
+    return picture
+
+
+@contextlib.contextmanager
+def _window() -> Iterator[None]:
+    """A window, or why there is none."""
+    import cv2
+
+    try:
+        cv2.namedWindow(_WINDOW)
+    except (cv2.error, AttributeError) as cause:
+        raise BackendUnavailable(
+            "--show needs windows, which this build of OpenCV or this machine has not: replace "
+            "opencv-python-headless by opencv-python, or use --out FILE"
+        ) from cause
+    try:
+        yield
+    finally:
+        cv2.destroyAllWindows()
+
+
+def _is_quit(picture: Any) -> bool:
+    """Show a frame; whether a key or the window's button asks for the end."""
+    import cv2
+
+    cv2.imshow(_WINDOW, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    key = cv2.waitKey(1) & 0xFF
+    return key in _QUIT or cv2.getWindowProperty(_WINDOW, cv2.WND_PROP_VISIBLE) < 1

@@ -1,0 +1,334 @@
+"""Frames of files and cameras, and files of frames, through OpenCV."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .atomic import replacing
+from .errors import InputError
+
+__all__ = ["CODECS", "Frame", "LiveVideo", "Video", "VideoFile", "VideoWriter", "open_video"]
+
+Pixels = NDArray[np.uint8]
+
+# What OpenCV's wheels can write into a file of each suffix without further libraries.
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+# Of files and cameras that do not tell.
+DEFAULT_FPS = 30.0
+# How long a camera may take for one frame before it is given up.
+CAMERA_TIMEOUT_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a video.
+
+    Attributes:
+        index: its number among all frames, from 0; of a camera, those left out count too.
+        time_s: when it is shown or was taken, seconds from the start; later than the one before.
+        pixels: (H, W, 3) uint8 RGB.
+        dropped: frames left out before it, since the one handed over last.
+    """
+
+    index: int
+    time_s: float
+    pixels: Pixels
+    dropped: int = 0
+
+
+class Video:
+    """What frames come from. Close it, or use it as a context manager.
+
+    Attributes:
+        fps: frames a second, as stated by the source, or 30.
+        frame_count: how many there are, as stated; None of a camera, and where nobody knows.
+    """
+
+    fps: float = DEFAULT_FPS
+    frame_count: int | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let the file or the camera go."""
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class VideoFile(Video):
+    """A video file, every frame of it.
+
+    Raises:
+        InputError: the file is missing, or no video that OpenCV can read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        if not self._path.is_file():
+            raise InputError(f"there is no video file {self._path}")
+        self._capture = cv2.VideoCapture(str(self._path))
+        if not self._capture.isOpened():
+            raise InputError(
+                f"{self._path} is not a video that OpenCV can read: convert it to H.264 in .mp4"
+            )
+        self.fps = _stated_fps(self._capture)
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frame_count = count if count > 0 else None
+
+    def __iter__(self) -> Iterator[Frame]:
+        last_s = -1.0 / self.fps
+        index = 0
+        while True:
+            there, pixels = self._capture.read()
+            if not there:
+                break
+            time_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            if not time_s > last_s:  # some files have times for some of their frames only
+                time_s = last_s + 1 / self.fps
+            yield Frame(index, time_s, _rgb(pixels))
+            index, last_s = index + 1, time_s
+        if index == 0:
+            raise InputError(f"{self._path} holds no frame that can be decoded")
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._capture.release()
+
+
+class LiveVideo(Video):
+    """A camera, of which always the newest frame is handed over.
+
+    A thread reads all frames, so that none waits in a queue: what takes longer than a frame misses
+    some (`Frame.dropped`) and is never behind by more than one.
+
+    Args:
+        read: returns the next frame, (H, W, 3) uint8 RGB, or None at the end.
+        close: lets the camera go.
+        fps: as the camera states it.
+        clock: seconds, for the frames' times.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Pixels | None],
+        close: Callable[[], None] | None = None,
+        fps: float = DEFAULT_FPS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fps = fps
+        self._read, self._close, self._clock = read, close, clock
+        self._changed = threading.Condition()
+        self._newest: Frame | None = None
+        self._ended = self._stopping = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._keep_reading, daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def camera(cls, index: int) -> LiveVideo:
+        """The camera of that number, from 0.
+
+        Raises:
+            InputError: there is none, or it is in use.
+        """
+        capture = cv2.VideoCapture(index)
+        if not capture.isOpened():
+            raise InputError(
+                f"no camera {index} can be opened: is it connected, free, and allowed to be used?"
+            )
+
+        def read() -> Pixels | None:
+            there, pixels = capture.read()
+            return _rgb(pixels) if there else None
+
+        return cls(read, capture.release, _stated_fps(capture))
+
+    def _keep_reading(self) -> None:
+        start: float | None = None
+        last_s, index = -1.0, 0
+        try:
+            while not self._stopping:
+                pixels = self._read()
+                if pixels is None:
+                    break
+                now = self._clock()
+                start = now if start is None else start
+                if now - start > last_s:  # else the clock is too coarse to tell them apart
+                    last_s = now - start
+                    with self._changed:
+                        self._newest = Frame(index, last_s, pixels)
+                        self._changed.notify_all()
+                index += 1
+        except BaseException as error:  # whoever iterates is to see it
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Frame]:
+        last = -1
+        while True:
+            with self._changed:
+                there = self._changed.wait_for(
+                    lambda: self._newest is not None or self._ended, CAMERA_TIMEOUT_S
+                )
+                frame, self._newest = self._newest, None
+            if not there:
+                raise InputError(f"the camera gave no frame for {CAMERA_TIMEOUT_S:g} seconds")
+            if frame is None:
+                if self._error is not None:
+                    raise self._error
+                return
+            yield dataclasses.replace(frame, dropped=frame.index - last - 1)
+            last = frame.index
+
+    def close(self) -> None:
+        """Stop reading and let the camera go."""
+        self._stopping = True
+        self._thread.join(CAMERA_TIMEOUT_S)
+        if self._close is not None:
+            self._close()
+
+
+def open_video(source: int | str | os.PathLike[str]) -> Video:
+    """A camera by its number, or a video file by its path.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    if isinstance(source, int):
+        return LiveVideo.camera(source)
+    return VideoFile(source)
+
+
+class VideoWriter:
+    """A video file, written under a temporary name and put into place by `finish`.
+
+    Use it as a context manager: what is not finished is removed. Frames keep their times: one that
+    was left out is made up for by the one after it.
+
+    Args:
+        path: its suffix, one of `CODECS`, decides the format.
+        fps: frames a second of the file.
+
+    Raises:
+        InputError: another suffix, or a folder that does not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
+        self._path, self._fps = Path(path), fps
+        if self._path.suffix.lower() not in CODECS:
+            raise InputError(
+                f"a video is written as one of {', '.join(CODECS)}; {self._path.name!r} ends in "
+                f"{self._path.suffix!r}"
+            )
+        if not self._path.parent.is_dir():
+            raise InputError(f"cannot write {self._path}: its folder does not exist")
+        self._writer: Any = None
+        self._written, self._start_s = 0, 0.0
+        self._finished = False
+        self._files = contextlib.ExitStack()
+        self._size: tuple[int, int] = (0, 0)
+
+    def write(self, pixels: Pixels, time_s: float) -> None:
+        """The next frame, (H, W, 3) uint8 RGB, and its time in seconds.
+
+        Raises:
+            InputError: OpenCV cannot write such a video, or the frame has another size.
+        """
+        size = (pixels.shape[1], pixels.shape[0])
+        if self._writer is None:
+            self._open(size)
+            self._start_s = time_s
+        elif size != self._size:
+            raise InputError(f"all frames have one size: expected {self._size}, got {size}")
+        due = round((time_s - self._start_s) * self._fps) + 1
+        picture = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        for _ in range(due - self._written):
+            self._writer.write(picture)
+        self._written = max(self._written, due)
+
+    def _open(self, size: tuple[int, int]) -> None:
+        suffix = self._path.suffix.lower()
+        try:
+            temporary = self._files.enter_context(self._committing(suffix))
+        except OSError as cause:
+            raise InputError(f"cannot write {self._path}: {cause.strerror}") from cause
+        code = cv2.VideoWriter.fourcc(*CODECS[suffix])
+        self._writer, self._size = cv2.VideoWriter(str(temporary), code, self._fps, size), size
+        if not self._writer.isOpened():
+            raise InputError(
+                f"OpenCV cannot write {self._path} of {size[0]} x {size[1]} pixels as "
+                f"{CODECS[suffix]}: is the folder writable? Otherwise try .avi"
+            )
+
+    @contextlib.contextmanager
+    def _committing(self, suffix: str) -> Iterator[Path]:
+        with contextlib.suppress(_Unfinished), replacing(self._path, suffix) as temporary:
+            yield temporary
+            self._writer.release()
+            if not self._finished:
+                raise _Unfinished
+
+    def finish(self) -> Path | None:
+        """Put the file into place; None if there was no frame.
+
+        Raises:
+            InputError: it cannot be put there.
+        """
+        if self._writer is None:
+            return None
+        self._finished = True
+        try:
+            self._files.close()
+        except OSError as cause:
+            reason = cause.strerror or type(cause).__name__
+            raise InputError(f"cannot write {self._path}: {reason}") from cause
+        return self._path
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._files.close()
+
+
+class _Unfinished(Exception):
+    """The block of a file that is not to be kept ends with this."""
+
+
+def _stated_fps(capture: Any) -> float:
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if 1 <= fps <= 1000 else DEFAULT_FPS
+
+
+def _rgb(pixels: Any) -> Pixels:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)

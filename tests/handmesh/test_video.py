@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handmesh.errors import InputError
+from handmesh.video import CODECS, LiveVideo, VideoFile, VideoWriter, open_video
+
+
+def _gray(level: int) -> np.ndarray:
+    pixels = np.full((64, 96, 3), level, np.uint8)
+    pixels[:, 48:] = (level, 0, 0)  # red on the right
+    return pixels
+
+
+def _write(path: Path, levels: list[int], fps: float = 25.0) -> Path:
+    with VideoWriter(path, fps) as writer:
+        for n, level in enumerate(levels):
+            writer.write(_gray(level), n / fps)
+        assert writer.finish() == path
+    return path
+
+
+@pytest.mark.parametrize("suffix", sorted(CODECS))
+def test_what_is_written_is_read_again(tmp_path: Path, suffix: str) -> None:
+    levels = [40, 80, 120, 160, 200]
+    path = _write(tmp_path / f"clip{suffix}", levels)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with open_video(path) as video:
+        assert video.fps == pytest.approx(25, rel=0.01)
+        frames = list(video)
+    assert [frame.index for frame in frames] == list(range(5))
+    assert [frame.time_s for frame in frames] == pytest.approx([n / 25 for n in range(5)], abs=2e-3)
+    for frame, level in zip(frames, levels, strict=True):
+        assert frame.pixels.shape == (64, 96, 3)
+        assert frame.pixels[:, :40].mean() == pytest.approx(level, abs=6)
+        red, _, blue = frame.pixels[:, 56:].mean(axis=(0, 1))
+        assert red > blue + 20, "RGB, not BGR"
+
+
+def test_frames_that_were_left_out_are_made_up_for(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "live.avi", 10.0) as writer:
+        for time_s, level in ((5.0, 50), (5.1, 100), (5.4, 150), (5.42, 200)):
+            writer.write(_gray(level), time_s)
+        writer.finish()
+    with VideoFile(tmp_path / "live.avi") as video:
+        levels = [int(frame.pixels[:, :40].mean().round(-1)) for frame in video]
+    assert levels == [50, 100, 150, 150, 150]
+
+
+def test_what_is_not_finished_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"old")
+    with VideoWriter(path, 25.0) as writer:
+        writer.write(_gray(9), 0.0)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    with VideoWriter(path, 25.0) as writer:
+        assert writer.finish() is None, "there was no frame"
+    assert path.read_bytes() == b"old"
+
+
+def test_files_that_cannot_be_read_or_written_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no video file"):
+        open_video(tmp_path / "none.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(InputError, match="not a video"):
+        open_video(str(tmp_path / "text.mp4"))
+    with pytest.raises(InputError, match="camera 97"):
+        open_video(97)
+    with pytest.raises(InputError, match=r"\.mp4, .*'clip\.gif' ends in '\.gif'"):
+        VideoWriter(tmp_path / "clip.gif", 25.0)
+    with pytest.raises(InputError, match="folder"):
+        VideoWriter(tmp_path / "none" / "clip.mp4", 25.0)
+    with VideoWriter(tmp_path / "clip.mp4", 25.0) as writer:
+        writer.write(_gray(0), 0.0)
+        with pytest.raises(InputError, match="one size"):
+            writer.write(_gray(0)[:32], 1.0)
+
+
+def test_a_truncated_video_gives_what_is_left_of_it(tmp_path: Path) -> None:
+    path = _write(tmp_path / "clip.avi", list(range(0, 250, 5)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with VideoFile(path) as video:
+        count = len(list(video))
+    assert 0 < count < 50
+
+
+class Sensor:
+    """A camera that gives a frame whenever it is told to."""
+
+    def __init__(self, count: int) -> None:
+        self.frames = iter(range(count))
+        self.go = threading.Semaphore(0)
+        self.given = threading.Semaphore(0)
+        self.now = 0.0
+        self.closed = False
+
+    def read(self) -> np.ndarray | None:
+        self.given.release()  # the frame before is in its place now
+        self.go.acquire()
+        self.now += 0.04
+        level = next(self.frames, None)
+        return None if level is None else _gray(level)
+
+    def let_pass(self, count: int) -> None:
+        for _ in range(count):
+            self.go.release()
+            self.given.acquire()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_slow_reader_of_a_camera_gets_the_newest_frame_and_a_count_of_the_others() -> None:
+    sensor = Sensor(10)
+    video = LiveVideo(sensor.read, sensor.close, clock=lambda: sensor.now)
+    sensor.given.acquire()
+    frames = iter(video)
+    seen = []
+    for passing in (1, 1, 5, 2):
+        sensor.let_pass(passing)
+        frame = next(frames)
+        seen.append((frame.index, frame.dropped, int(frame.pixels[0, 0, 0])))
+    assert seen == [(0, 0, 0), (1, 0, 1), (6, 4, 6), (8, 1, 8)]
+    assert frame.time_s == pytest.approx(8 * 0.04)
+    for _ in range(2):
+        sensor.go.release()
+    assert [frame.index for frame in frames] in ([9], []), "then it ends"
+    video.close()
+    assert sensor.closed
+
+
+def test_an_error_of_the_camera_s_thread_arrives() -> None:
+    def read() -> np.ndarray:
+        raise OSError("unplugged")
+
+    with LiveVideo(read) as video, pytest.raises(OSError, match="unplugged"):
+        list(video)
+
+
+def test_a_camera_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handmesh.video.CAMERA_TIMEOUT_S", 0.05)
+
+    def read() -> None:
+        time.sleep(0.4)
+
+    with LiveVideo(read) as video, pytest.raises(InputError, match="no frame for"):
+        next(iter(video))
