@@ -54,6 +54,8 @@ _CONFIDENT = 0.5
 _DOUBT, _SUREST = math.log(19), 1e-4
 # Two sightings are of one hand when their joints lie closer than this share of a box, on average.
 _SAME_HAND = 0.15
+# A sighting most of whose joints lie within a surer hand is a misreading of that hand's parts.
+_WITHIN = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ def find(
         promising = _distinct(_surest_first(seen))[: _FOLLOWED * max_hands]
         followed = [_with_prior(sighting) for sighting in follow(look, promising, mirrored)]
         found = _distinct(_surest_first(found + followed))
-        found = [sighting for sighting in found if sighting.presence >= min_presence]
+        found = _apart([sighting for sighting in found if sighting.presence >= min_presence])
         if sum(sighting.presence >= _CONFIDENT for sighting in found) >= max_hands:
             break
     return found[:max_hands]
@@ -298,3 +300,19 @@ def _distinct(sightings: list[Sighting]) -> list[Sighting]:
         if not any(is_same_hand(sighting, other) for other in kept):
             kept.append(sighting)
     return kept
+
+
+def _apart(sightings: list[Sighting]) -> list[Sighting]:
+    """Without those that lie within an earlier one in the list."""
+    kept: list[Sighting] = []
+    for sighting in sightings:
+        if not any(_share_within(sighting, other) >= _WITHIN for other in kept):
+            kept.append(sighting)
+    return kept
+
+
+def _share_within(one: Sighting, other: Sighting) -> float:
+    """Share of the joints of ``one`` in the tight box, turned as its crop is, of ``other``."""
+    joints, inner = other.joints[:, :2], other.view.box.to_crop(one.joints_px())
+    inside = (inner >= joints.min(axis=0)) & (inner <= joints.max(axis=0))
+    return float(inside.all(axis=1).mean())

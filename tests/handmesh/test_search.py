@@ -78,6 +78,22 @@ def test_one_hand_is_reported_once() -> None:
     assert len(find(Watcher((200, 150)), 640, 480, max_hands=5)) == 1
 
 
+@pytest.mark.parametrize(("beside", "hands"), [(0.0, 1), (0.9, 2)])
+def test_a_hand_is_not_read_within_another(beside: float, hands: int) -> None:
+    """Small crops of the large hand make the network see a small one, joints in another order."""
+    large, small = Watcher((200, 150)), Watcher((0, 0))
+    large.points = (TRUTH * 2.4) + (150, 100)
+    small.points = TRUTH[::-1] * 0.8 + (210 + 290 * beside, 170)
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        pairs = zip(large(views), small(views), strict=True)
+        return [max(pair, key=lambda sighting: sighting.presence) for pair in pairs]
+
+    found = find(look, 640, 480, max_hands=2)
+    assert len(found) == hands
+    np.testing.assert_allclose(found[0].joints_px(), large.points, atol=1e-3)
+
+
 def test_nothing_is_reported_where_there_is_nothing() -> None:
     watcher = Watcher((5000, 5000))
     assert find(watcher, 640, 480) == []
