@@ -41,7 +41,7 @@ ABLE = Abilities(
             ("fp16", "fp32", "int8"),
             "stores constants of the mesh without their zeros; exact, smaller, not faster",
         ),
-        "palettize": (("int8",), "stores large layers as 256 values each, the closest ones"),
+        "linear": (("int8",), "stores large layers on an even grid by row, not as 256 values each"),
     },
 )
 
@@ -59,10 +59,11 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     reasoning, not by measurement.
 
     With precision "fp16" layers compute in float16, see `mil.exactness`. "int8" is the same with
-    the weights of large layers in 8 bits.
+    the weights of large layers in 8 bits, as palettes: they come out closer than an even grid.
     """
     temporary = path.with_name(f".{path.name}.tmp.mlpackage")
-    if job.precision == "int8" and "palettize" not in job.optimize:
+    linear = "linear" in job.optimize
+    if linear:
         twin = copy.deepcopy(twin)
         # coremltools rounds them once more, to the same values but for a few channels.
         round_to_int8(twin, job.crops, MANY, kinds=(nn.Linear,))
@@ -70,7 +71,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         with _quiet():
             model = _convert(twin, job)
             if job.precision == "int8":
-                model = compress_layers(model, "palettize" in job.optimize)
+                model = compress_layers(model, palettes=not linear)
             if "sparse-constants" in job.optimize:
                 model = compress_zeros(model)
             describe(model, job.metadata)
