@@ -10,7 +10,8 @@ set -eu
 BUNDLE=${1:?usage: tests/arm64/verify.sh BUNDLE [FOLDER]}
 FOLDER=${2:-.arm64}
 PYTHON=${PYTHON:-python3}
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
+# Of Debian packages; by default what debootstrap knows.
+MIRROR=${MIRROR:-}
 SUITE=bookworm
 # Of the interpreter that this suite has.
 PYTHON_VERSION=3.11
@@ -38,7 +39,7 @@ if [ ! -d "$ROOT" ]; then
     fi
     rm -rf "$ROOT.partial"
     debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,libstdc++6,libgomp1 \
-        "$SUITE" "$ROOT.partial" "$MIRROR"
+        "$SUITE" "$ROOT.partial" ${MIRROR:+"$MIRROR"}
     # Unpacked, not configured, which would take a kernel that starts ARM programs.
     for package in "$ROOT.partial"/var/cache/apt/archives/*.deb; do
         dpkg -x "$package" "$ROOT.partial"
