@@ -3,7 +3,7 @@
 #
 #   tests/arm64/verify.sh BUNDLE [FOLDER]
 #
-# FOLDER (default .arm64) keeps a Debian for arm64 and the wheels, 0.6 GB, for the next time. An
+# FOLDER (default .arm64) keeps a Debian for arm64 and the wheels, 0.5 GB, for the next time. An
 # emulator says nothing about speed.
 set -eu
 
