@@ -31,8 +31,8 @@ SHARES = {"gesture": 0.64, "transition": 0.18, "free": 0.18}
 GESTURE, TRANSITION, FREE = range(3)
 # Of the library gestures, by kind. Closed hands are common, and the hardest to see.
 KIND_SHARES = {
-    "fist": 0.15, "near_fist": 0.20, "count": 0.14, "open": 0.15, "pinch": 0.12, "grip": 0.09,
-    "sign": 0.08, "combined": 0.07,
+    "fist": 0.13, "near_fist": 0.17, "thumb_before": 0.10, "count": 0.13, "open": 0.14,
+    "pinch": 0.11, "grip": 0.08, "sign": 0.08, "combined": 0.06,
 }  # fmt: skip
 FREE_GESTURE = -1
 # Names of shape directions, each with a coefficient.

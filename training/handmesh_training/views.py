@@ -80,7 +80,7 @@ def sample_orientations(rng: np.random.Generator, kind: NDArray[np.int64]) -> Ar
     # which is how people hold up a fist.
     around = rng.random(count)
     yaw = np.where(around < 0.2, rng.uniform(-np.pi, np.pi, count), yaw)
-    yaw = np.where(around > 0.8, rng.normal(0.5 * np.pi, 0.45, count), yaw)
+    yaw = np.where(around > 0.7, rng.normal(0.5 * np.pi, 0.45, count), yaw)
     roll = rng.normal(0, 0.7, count)
     held = _turn(2, roll) @ _turn(0, rng.normal(0, 0.5, count)) @ _turn(1, yaw)
     # The own hand: mostly its back or edge, fingers away from the eyes, the arm from below.

@@ -63,8 +63,8 @@ class Spec:
         touches: places brought together, ``T2p=I1d``.
         spread: -1 fingers together, 0 as they fall, 1 spread.
         lean: degrees added to the abduction of each finger.
-        kind: fist, near_fist (one finger or the thumb different), count, point, pinch, grip, open,
-            sign, or combined.
+        kind: fist, near_fist (one finger or the thumb different), thumb_before (either, with the
+            thumb bent before the fingers), count, point, pinch, grip, open, sign, or combined.
     """
 
     name: str
@@ -105,11 +105,6 @@ def _fists() -> list[Spec]:
         ("fist_thumb_across_fingertips", "kkkk", "across", "T2p=M2d"),
         ("fist_thumb_relaxed", "cccc", "natural", ""),
         ("fist_soft_thumb_relaxed", "ssss", "natural", ""),
-        # The thumb bent before the fingers, as a fist is often held up: its tip points up.
-        ("fist_thumb_before", "cccc", "front", "T2p=M1d"),
-        ("fist_thumb_before_apart", "cccc", "post", ""),
-        ("fist_soft_thumb_before", "ssss", "front", "T2p=M1d"),
-        ("fist_flat_thumb_before", "ffff", "post", "T2p=M1d"),
     ]
     return [_spec("fist", *row) for row in rows]
 
@@ -141,11 +136,6 @@ def _near_fists() -> list[Spec]:
         ("gun", "occc", "up", ""),
         ("gun_soft", "esss", "out", ""),
         ("letter_l", "occc", "out", ""),
-        ("point_thumb_before", "occc", "front", "T2p=M1d"),
-        ("point_soft_thumb_before", "esss", "post", "T2p=M1d"),
-        ("hooked_index_thumb_before", "kccc", "front", "T2p=M1d"),
-        ("hooked_index_soft_thumb_before", "bccc", "post", "T2p=M1d"),
-        ("half_index_thumb_before", "hccc", "post", "T2p=M1d"),
         ("middle_finger", "coss", "over", "T2p=R1d"),
         ("middle_finger_thumb_beside", "socs", "side", "T2p=I1r"),
         ("hooked_middle", "cbcc", "over", "T2p=I1d"),
@@ -155,12 +145,28 @@ def _near_fists() -> list[Spec]:
         ("little_finger_soft", "ssse", "over", "T2p=M1d"),
         ("hooked_little", "cccb", "over", "T2p=M1d"),
         ("half_little", "ccch", "over", "T2p=M1d"),
-        ("little_finger_thumb_before", "ccco", "front", "T2p=I1d"),
         ("shaka", "ccco", "out", ""),
         ("shaka_up", "ccco", "up", ""),
         ("shaka_soft", "sssb", "out", ""),
     ]
     return [_spec("near_fist", *row) for row in rows]
+
+
+def _thumbs_before() -> list[Spec]:
+    # The thumb bent before the fingers, its tip up: how a closed hand is held up to a camera.
+    rows: list[tuple[str, str, str, str]] = [
+        ("fist_thumb_before", "cccc", "front", "T2p=M1d"),
+        ("fist_thumb_before_apart", "cccc", "post", ""),
+        ("fist_soft_thumb_before", "ssss", "front", "T2p=M1d"),
+        ("fist_flat_thumb_before", "ffff", "post", "T2p=M1d"),
+        ("point_thumb_before", "occc", "front", "T2p=M1d"),
+        ("point_soft_thumb_before", "esss", "post", "T2p=M1d"),
+        ("hooked_index_thumb_before", "kccc", "front", "T2p=M1d"),
+        ("hooked_index_soft_thumb_before", "bccc", "post", "T2p=M1d"),
+        ("half_index_thumb_before", "hccc", "post", "T2p=M1d"),
+        ("little_finger_thumb_before", "ccco", "front", "T2p=I1d"),
+    ]
+    return [_spec("thumb_before", *row) for row in rows]
 
 
 def _counts() -> list[Spec]:
@@ -407,6 +413,7 @@ def authored() -> list[Spec]:
     return [
         *_fists(),
         *_near_fists(),
+        *_thumbs_before(),
         *_counts(),
         *_opens(),
         *_pinches(),
