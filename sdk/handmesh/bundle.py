@@ -41,6 +41,7 @@ from typing import Any
 from .atomic import write_atomic
 from .errors import BundleError, IntegrityError
 from .graph import Topology
+from .spelling import did_you_mean
 from .types import JOINT_NAMES
 
 __all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "write_manifest"]
@@ -93,7 +94,7 @@ class Bundle:
             names = ", ".join(sorted(shipped)) or "none"
             raise BundleError(
                 f"no bundle at {str(wanted)!r}: expected a folder with a {MANIFEST}, or the name "
-                f"of a shipped bundle ({names})"
+                f"of a shipped bundle ({names}){did_you_mean(str(wanted), shipped)}"
             )
         return cls(folder, read_manifest(folder))
 
@@ -138,6 +139,16 @@ class Bundle:
         for file in self._files_of(name):
             self.file(file)
         return self.folder / entry["path"]
+
+    def precision_of(self, name: str) -> str:
+        """How the artifact in that format stores its large weights, as `handmesh export
+        --precision` names it: "fp32", "fp16" or "int8"; "" where the manifest does not say.
+
+        Raises:
+            BundleError: the bundle has no such artifact.
+        """
+        entry = self._entry(name)
+        return str(entry.get("weights", entry.get("precision", "")))
 
     def size_of(self, name: str) -> int:
         """Bytes of the artifact in that format, all its files together.
