@@ -44,7 +44,7 @@ from .graph import Topology
 from .spelling import did_you_mean
 from .types import JOINT_NAMES
 
-__all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "write_manifest"]
+__all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "shipped", "write_manifest"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -88,13 +88,13 @@ class Bundle:
             IntegrityError: the manifest was changed after it was written.
         """
         wanted = DEFAULT if path_or_name is None else path_or_name
-        shipped = _shipped()
-        folder = shipped.get(str(wanted), Path(wanted))
+        own = shipped()
+        folder = own.get(str(wanted), Path(wanted))
         if not (folder / MANIFEST).is_file():
-            names = ", ".join(sorted(shipped)) or "none"
+            names = ", ".join(sorted(own)) or "none"
             raise BundleError(
                 f"no bundle at {str(wanted)!r}: expected a folder with a {MANIFEST}, or the name "
-                f"of a shipped bundle ({names}){did_you_mean(str(wanted), shipped)}"
+                f"of a shipped bundle ({names}){did_you_mean(str(wanted), own)}"
             )
         return cls(folder, read_manifest(folder))
 
@@ -294,7 +294,7 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) 
     return write_atomic(root / MANIFEST, (text + "\n").encode())
 
 
-def _shipped() -> dict[str, Path]:
+def shipped() -> dict[str, Path]:
     """Folders of the bundles inside this package, by name."""
     return {path.parent.name: path.parent for path in _SHIPPED.glob(f"*/{MANIFEST}")}
 

@@ -42,6 +42,7 @@ __all__ = [
     "check_images",
     "choose",
     "create",
+    "devices",
     "names",
     "raw_output",
     "unavailable",
@@ -142,6 +143,11 @@ def names() -> list[str]:
     """All backends that handmesh knows, in the order in which "auto" tries them."""
     found = [module.name for module in pkgutil.iter_modules(__path__)]
     return sorted(found, key=lambda name: (_module(name).RANK, name))
+
+
+def devices() -> list[str]:
+    """Every kind of device that some backend knows."""
+    return list(dict.fromkeys(kind for name in names() for kind in _module(name).DEVICES))
 
 
 def unavailable(
