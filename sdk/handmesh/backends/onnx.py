@@ -89,7 +89,7 @@ class OnnxBackend:
         device: which provider; its argument is the number of a GPU, or of OpenVINO its device, as
             "openvino:GPU".
         provider_options: passed on to the provider as they are, as ``{"trt_fp16_enable": True}``.
-        engine_cache: keep the engines that TensorRT builds, which takes it a minute or more:
+        engine_cache: keep the engines that TensorRT builds, which takes its time:
             True for the folder `.engines` in the bundle, or a folder. They are of this very GPU
             and version of TensorRT, and must not be shipped.
 
@@ -183,7 +183,7 @@ def _details(
     if device.kind == "openvino" and device.argument:
         details["device_type"] = device.argument.upper()  # its own name: CPU, GPU, NPU, AUTO
     if device.kind == "cuda":
-        # To try every algorithm for every new batch size, the default, takes seconds each time.
+        # The default tries every algorithm again for every new size of batch.
         details["cudnn_conv_algo_search"] = "HEURISTIC"
     if device.kind == "tensorrt":
         crop = f"{bundle.image_size}x{bundle.image_size}x3"
