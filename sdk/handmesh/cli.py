@@ -101,6 +101,7 @@ def _add_verify(commands: Any) -> None:
     parser.add_argument(
         "--device", metavar="NAME", help="where they run, as cuda (default: each one's first)"
     )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: up to 4)")
     parser.set_defaults(run=_verify)
 
 
@@ -125,7 +126,7 @@ def _verify(args: argparse.Namespace) -> int:
     from .verification import verify
 
     bundle = Bundle.load(args.bundle)
-    differences = verify(bundle, args.backend, args.device)
+    differences = verify(bundle, args.backend, args.device, args.threads)
     print(f"{bundle.folder}: {len(bundle.manifest['files'])} files as they were made")
     for difference in differences:
         print(

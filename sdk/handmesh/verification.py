@@ -86,14 +86,17 @@ class Difference:
 
 
 def verify(
-    bundle: Bundle, names: list[str] | None = None, device: str | None = None
+    bundle: Bundle,
+    names: list[str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
 ) -> list[Difference]:
     """Check every file of a bundle, then run backends on its reference crops.
 
     Args:
         bundle: the bundle.
         names: backends; by default all that are installed and in the bundle.
-        device: where they run, as in `handmesh.backends.choose`.
+        device, threads: as in `handmesh.backends.choose`.
 
     Raises:
         BundleError, IntegrityError: a file is missing or damaged, or a tolerance is none.
@@ -106,7 +109,7 @@ def verify(
         names = [n for n in backends.names() if backends.unavailable(n, bundle, device) is None]
     differences = []
     for name in names or ["auto"]:
-        backend = backends.create(name, bundle, device=device)
+        backend = backends.create(name, bundle, threads, device)
         tolerance = _tolerance(bundle, backend.name)
         parts = [backend.run(images[start : start + 8]) for start in range(0, len(images), 8)]
         output = RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

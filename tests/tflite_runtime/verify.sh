@@ -28,4 +28,5 @@ if [ ! -d "$FOLDER/venv" ]; then
     mv "$FOLDER/venv.partial" "$FOLDER/venv"
 fi
 
-PYTHONPATH=$SDK exec "$FOLDER/venv/bin/python" -m handmesh verify "$BUNDLE" --backend tflite
+PYTHONPATH=$SDK exec "$FOLDER/venv/bin/python" -m handmesh verify "$BUNDLE" --backend tflite \
+    --threads 1
