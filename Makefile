@@ -7,16 +7,21 @@ DEMO_OUT ?= demo
 DEMO_PHOTOS ?= $(addprefix examples/photos/,open.jpg pointing.jpg hooked.jpg)
 
 ARM64_BUNDLE ?= light
+TFLITE_BUNDLE ?= light
+
+# What an app may import; the first is the public face.
+DOCUMENTED := handmesh $(addprefix handmesh.,backends backends.onnx backends.tflite bundle draw \
+  errors geometry smoothing verification video)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := setup.py constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev bench arm64 clean
+.PHONY: help demo test check dev docs bench arm64 tflite-runtime clean
 
 help:  ## List the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 demo: $(VENV)/.base  ## Run the shipped model on the example photos
 	$(BIN)/handmesh predict $(DEMO_PHOTOS) --out $(DEMO_OUT)
@@ -33,9 +38,17 @@ check: $(VENV)/.dev  ## Lint, formatting and types
 
 dev: $(VENV)/.dev  ## Install what development needs
 
+docs: $(VENV)/.dev  ## Make pages of the docstrings, in build/docs
+	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/docs $(DOCUMENTED)
+	@echo "Open build/docs/handmesh.html"
+
 bench: $(VENV)/.dev  ## Measure latency on this machine
 	$(BIN)/handmesh bench --out benchmark.json
 	$(BIN)/python -m pytest benchmarks/suites --benchmark-only -q
+
+tflite-runtime: $(VENV)/.dev  ## Prove the TFLite export in tflite-runtime 2.14 with NumPy 1 (Python 3.10 or 3.11)
+	$(BIN)/handmesh export $(TFLITE_BUNDLE) --format tflite --out .tflite-runtime/bundle
+	PYTHON=$(PYTHON) tests/tflite_runtime/verify.sh .tflite-runtime/bundle
 
 arm64: $(VENV)/.dev  ## Prove the exports on emulated ARM64 (Debian, qemu-user-static, debootstrap, root)
 	$(BIN)/handmesh export $(ARM64_BUNDLE) --format onnx,tflite --out .arm64/bundle

@@ -36,6 +36,7 @@ TFLITE = ["ai-edge-litert>=2.1"]
 COREML = ["coremltools>=9.0", "pillow>=10"]
 TORCH = ["torch>=2.6", "safetensors>=0.4"]
 CUDA = ["cupy-cuda12x>=13"]
+COMPLETION = ["shtab>=1.13"]
 ONNX_EXPORT = [*TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
 TFLITE_EXPORT = [*TORCH, *TFLITE, "litert-torch>=0.10", "ai-edge-quantizer>=0.10"]
 CONVERTERS = [*ONNX_EXPORT, *TFLITE_EXPORT, *COREML]
@@ -51,9 +52,11 @@ DEV = [
     *ONNX_EXPORT,
     *COREML,
     *TFLITE_EXPORT,
+    *COMPLETION,
     "jsonschema>=4.20",
     "matplotlib>=3.9",
     "mypy>=1.13",
+    "pdoc>=15",
     "pytest>=8",
     "pytest-benchmark>=5",
     "ruff>=0.9",
@@ -117,6 +120,7 @@ setup(
         "tflite": TFLITE,
         "coreml": COREML,
         "torch": TORCH,
+        "completion": COMPLETION,
         "converters": sorted(set(CONVERTERS)),
         "training": TRAINING,
         "cuda": CUDA,

@@ -35,7 +35,7 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 
 # Inside handmesh a module may import from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors"}),
+    frozenset({"errors", "spelling"}),
     frozenset({"camera"}),
     frozenset({"types"}),
     frozenset(
@@ -63,7 +63,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"backends"}),
     frozenset({"pipeline", "predictor", "verification"}),
     frozenset({"tracker"}),
-    frozenset({"cli", "cli_track"}),
+    frozenset({"cli", "cli_completion", "cli_photos", "cli_predict", "cli_shared", "cli_track"}),
     frozenset({"__main__"}),
     frozenset({"__init__"}),
 )
@@ -89,7 +89,8 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.imaging": COMMON | {"cv2"},
     "handmesh.draw": COMMON | {"cv2"},
     "handmesh.predictor": COMMON | {"cv2"},
-    "handmesh.cli": COMMON | {"cv2"},
+    "handmesh.cli_completion": COMMON | {"shtab"},
+    "handmesh.cli_predict": COMMON | {"cv2", "tqdm"},
     "handmesh.cli_track": COMMON | {"cv2", "tqdm"},
     "handmesh.video": COMMON | {"cv2"},
     "handmesh.backends.onnx": COMMON | {"onnxruntime"},

@@ -6,9 +6,11 @@ import importlib.metadata
 import importlib.resources
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +133,23 @@ def test_short_forms_take_what_the_class_takes(
         return {p.name: (p.default, p.annotation) for p in parameters if p.name != "self"}
 
     assert arguments(short) == arguments(full)
+
+
+def test_pages_can_be_made_of_the_docstrings(tmp_path: Path) -> None:
+    """As `make docs` does."""
+    pytest.importorskip("pdoc", reason="pdoc is not installed")
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    command = re.search(r"-m (pdoc .*) --output-directory", makefile)
+    assert command is not None
+    done = subprocess.run(
+        [sys.executable, "-m", *command[1].split(), "-o", str(tmp_path), "handmesh"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Warn" not in done.stderr
+    page = (tmp_path / "handmesh.html").read_text(encoding="utf-8")
+    missing = [name for name in PUBLIC if f'id="{name}"' not in page and name != "__version__"]
+    assert missing == []
 
 
 def test_errors_form_the_documented_tree() -> None:

@@ -41,9 +41,10 @@ from typing import Any
 from .atomic import write_atomic
 from .errors import BundleError, IntegrityError
 from .graph import Topology
+from .spelling import did_you_mean
 from .types import JOINT_NAMES
 
-__all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "write_manifest"]
+__all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "shipped", "write_manifest"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -87,13 +88,13 @@ class Bundle:
             IntegrityError: the manifest was changed after it was written.
         """
         wanted = DEFAULT if path_or_name is None else path_or_name
-        shipped = _shipped()
-        folder = shipped.get(str(wanted), Path(wanted))
+        own = shipped()
+        folder = own.get(str(wanted), Path(wanted))
         if not (folder / MANIFEST).is_file():
-            names = ", ".join(sorted(shipped)) or "none"
+            names = ", ".join(sorted(own)) or "none"
             raise BundleError(
                 f"no bundle at {str(wanted)!r}: expected a folder with a {MANIFEST}, or the name "
-                f"of a shipped bundle ({names})"
+                f"of a shipped bundle ({names}){did_you_mean(str(wanted), own)}"
             )
         return cls(folder, read_manifest(folder))
 
@@ -138,6 +139,16 @@ class Bundle:
         for file in self._files_of(name):
             self.file(file)
         return self.folder / entry["path"]
+
+    def precision_of(self, name: str) -> str:
+        """How the artifact in that format stores its large weights, as `handmesh export
+        --precision` names it: "fp32", "fp16" or "int8"; "" where the manifest does not say.
+
+        Raises:
+            BundleError: the bundle has no such artifact.
+        """
+        entry = self._entry(name)
+        return str(entry.get("weights", entry.get("precision", "")))
 
     def size_of(self, name: str) -> int:
         """Bytes of the artifact in that format, all its files together.
@@ -283,7 +294,7 @@ def write_manifest(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) 
     return write_atomic(root / MANIFEST, (text + "\n").encode())
 
 
-def _shipped() -> dict[str, Path]:
+def shipped() -> dict[str, Path]:
     """Folders of the bundles inside this package, by name."""
     return {path.parent.name: path.parent for path in _SHIPPED.glob(f"*/{MANIFEST}")}
 

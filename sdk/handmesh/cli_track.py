@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cli_shared import add_network_options, load_network, silence_stdout
 from .errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
@@ -47,11 +47,6 @@ def add_track(commands: Any) -> None:
     parser.add_argument("--handedness", choices=("left", "right"), help="of all hands, if known")
     parser.add_argument("--mirrored", action="store_true", help="the video is mirrored (selfies)")
     parser.add_argument("--no-smoothing", action="store_true", help="results as they are measured")
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
-    parser.add_argument(
-        "--backend", default="auto", help="runtime: auto, onnx, tflite, torch (default auto)"
-    )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: up to 4)")
     parser.add_argument(
         "--fov",
         type=float,
@@ -64,6 +59,7 @@ def add_track(commands: Any) -> None:
         metavar="METRES",
         help="middle finger, knuckle to next joint (default: an adult's, and said so)",
     )
+    add_network_options(parser)
     parser.set_defaults(run=_track)
 
 
@@ -102,34 +98,28 @@ def _track(args: argparse.Namespace) -> int:
         except SystemExit as stop:  # terminated: what was done is kept all the same
             stopped = stop.code if isinstance(stop.code, int) else 128 + signal.SIGTERM
         except BrokenPipeError:  # whoever reads the JSON has seen enough
-            _silence_stdout()
+            silence_stdout()
         written = writer.finish() if writer is not None else None
-    channel = sys.stderr if args.json else sys.stdout
-    print(f"{args.source}: {report}", file=channel)
-    if written is not None:
-        print(f"  {written}", file=channel)
+    if not args.quiet:
+        channel = sys.stderr if args.json else sys.stdout
+        print(f"{args.source}: {report}", file=channel)
+        if written is not None:
+            print(f"  {written}", file=channel)
     if stopped is not None:
         print("handmesh: interrupted", file=sys.stderr)
         return stopped
     return 0 if report.frames_of else 1
 
 
-def _silence_stdout() -> None:
-    """Send the rest nowhere: Python writes what is left when it ends, and would fail again."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, TrackedFrame]]:
     """Frames with their hands, and how far it is."""
-    from .predictor import Predictor
     from .smoothing import HandSmoother
     from .tracker import Tracker
     from .types import Camera
 
-    with Predictor(args.bundle, args.backend, args.threads) as predictor:
+    with load_network(args) as predictor:
         tracker: Tracker | None = None
-        for frame in _with_progress(video):
+        for frame in _with_progress(video, args.quiet):
             if tracker is None:
                 height, width = frame.pixels.shape[:2]
                 tracker = Tracker(
@@ -144,12 +134,12 @@ def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, T
             yield frame, tracker.update(frame.pixels, frame.time_s)
 
 
-def _with_progress(video: Video) -> Iterable[Frame]:
+def _with_progress(video: Video, quiet: bool) -> Iterable[Frame]:
     """The frames, with a bar on stderr where somebody looks at it; of a camera, without an end."""
     from tqdm import tqdm
 
     bar: Iterable[Frame] = tqdm(
-        video, total=video.frame_count, unit="frame", disable=None, leave=False
+        video, total=video.frame_count, unit="frame", disable=quiet or None, leave=False
     )
     return bar
 

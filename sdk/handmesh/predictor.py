@@ -5,8 +5,11 @@ from __future__ import annotations
 import operator
 import os
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from . import backends, search
 from .bundle import Bundle
@@ -14,7 +17,7 @@ from .errors import BackendError, BoxError, CameraError, InputError
 from .geometry import place
 from .imaging import ImageLike
 from .pipeline import Photo
-from .search import View
+from .search import Sighting, View
 from .types import Box, Camera, Hand, Handedness, finite
 
 __all__ = [
@@ -42,10 +45,20 @@ class Predictor:
             default the one that ships as "light".
         backend: "auto", the name of a backend, or a `handmesh.backends.Backend`.
         threads: CPU threads of the backend; by default those available, at most 4.
+        device: where it runs, as "cuda" or "cuda:1"; by default the backend's first, mostly "cpu".
+            docs/backends.md lists them. What is not there is refused; nothing else runs instead.
+        precision: "fp32", "fp16" or "int8": that of the artifact's large weights; by default
+            whatever the bundle has.
+
+    Attributes:
+        bundle: the trained model.
+        chosen: why this backend runs, a line for each candidate.
 
     Raises:
         BundleError, IntegrityError: the bundle is missing or damaged.
-        BackendUnavailable, BackendError: the runtime is missing, or refuses the network.
+        InputError: there is no such backend, device, precision or number of threads.
+        BackendUnavailable, BackendError: the runtime, the artifact or the device is missing, or the
+            runtime refuses the network.
     """
 
     def __init__(
@@ -53,12 +66,22 @@ class Predictor:
         bundle: Bundle | str | os.PathLike[str] | None = None,
         backend: str | backends.Backend = "auto",
         threads: int | None = None,
+        device: str | None = None,
+        precision: str | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         _ = self.bundle.topology  # what is wrong with it is told now, not at the first photo
         if isinstance(backend, str):
-            backend = backends.create(backend, self.bundle, threads)
-        self._backend: backends.Backend | None = backend
+            choice = backends.choose(backend, self.bundle, threads, device, precision)
+        elif (threads, device, precision) == (None, None, None):
+            choice = backends.Choice(backend, (f"{backend.name}: handed over",))
+        else:
+            raise InputError(
+                "a backend that is handed over has its threads, device and precision already: "
+                "give it these when it is made"
+            )
+        self._backend: backends.Backend | None = choice.backend
+        self.chosen = choice.reasons
 
     @property
     def backend(self) -> backends.Backend:
@@ -74,16 +97,16 @@ class Predictor:
     def predict(
         self,
         image: ImageLike,
-        box: BoxLike | None = None,
+        box: BoxLike | Sequence[BoxLike] | None = None,
         camera: Camera | None = None,
-        handedness: Handedness | None = None,
+        handedness: Handedness | Sequence[Handedness | None] | None = None,
         bone_length_m: float | None = None,
         root_depth_m: float | None = None,
         mirrored: bool = False,
         max_hands: int = 1,
         min_presence: float = 0.5,
     ) -> list[Hand]:
-        """The hands in a photo, the surest first.
+        """The hands in a photo, the surest first; with boxes, one for each box, in their order.
 
         Args:
             image: a path, an image file's bytes, or an (H, W, 3) uint8 RGB array; see
@@ -91,9 +114,12 @@ class Predictor:
             box: where the hand is: a `Box` (1.5 times as large as the tight square around its
                 joints), or (x0, y0, x1, y1) in pixels around the visible hand, of which
                 `Box.from_xyxy` makes one. With it, that one hand is returned whatever its presence;
-                without it, hands are searched for.
+                without it, hands are searched for. Or a list of such boxes, or an (N, 4) array, as
+                a detector of one's own gives: all their crops go to the network together. An empty
+                list is no hand.
             camera: intrinsics of this photo; by default `Camera.default` of its size.
-            handedness: the person's own hand, when known; by default the network decides.
+            handedness: the person's own hand, when known; by default the network decides. With
+                several boxes one for all of them, or a list with one for each.
             bone_length_m: length of the middle finger from knuckle (MCP) to next joint (PIP), in
                 metres. With a camera it makes the result metric.
             root_depth_m: depth of the wrist in metres, when known. With a camera it makes the
@@ -106,14 +132,16 @@ class Predictor:
                 the most likely place is returned even when there is no hand.
 
         Returns:
-            Up to ``max_hands`` hands. Empty when there is none.
+            Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.
+            `Hand.timings_ms` and `Hand.crops_seen` are of the whole photo.
 
         Raises:
             ImageError: the photo cannot be read or used.
             BoxError, CameraError, InputError: another argument cannot be used.
             BackendError: the runtime failed.
         """
-        looks_left = wanted_side(handedness, mirrored)
+        boxes = None if box is None else _listed(box)
+        sides = _sides(handedness, mirrored, boxes)
         max_hands = checked_count(max_hands)
         checked_presence(min_presence)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
@@ -121,14 +149,14 @@ class Predictor:
         known = camera is not None and (bone_length_m is not None or root_depth_m is not None)
         camera = checked_camera(camera, photo.width, photo.height)
 
-        if box is None:
+        if boxes is None:
             found = search.find(
-                photo.look, photo.width, photo.height, looks_left, max_hands, min_presence
+                photo.look, photo.width, photo.height, sides[0], max_hands, min_presence
             )
         else:
-            start = View(_checked_box(box, photo.width, photo.height), bool(looks_left))
-            # One run of the network where that is clear and the box fits, two at most.
-            found = search.follow(photo.look, photo.look([start]), looks_left, rounds=1)
+            found = _look_in(
+                photo, [_checked_box(each, photo.width, photo.height) for each in boxes], sides
+            )
 
         return photo.hands(
             [
@@ -144,6 +172,20 @@ class Predictor:
             root_depth_m,
             known,
         )
+
+    def warm_up(self, crops: int = 1) -> None:
+        """Run the network once on black crops: what a runtime does at its first run, it does now.
+
+        Args:
+            crops: how many at once. GPUs may prepare for each number anew: `predict` with one box
+                takes 1, with N boxes N, a search up to 16.
+
+        Raises:
+            InputError: the number is not from 1.
+            BackendError: the runtime failed.
+        """
+        size, count = self.bundle.image_size, checked_count(crops, "crops")
+        self.backend.run(np.zeros((count, size, size, 3), dtype=np.uint8))
 
     def open(self, image: ImageLike) -> Photo:
         """A photo that the network can be shown crops of: for searches of one's own.
@@ -173,16 +215,18 @@ def load(
     bundle: Bundle | str | os.PathLike[str] | None = None,
     backend: str | backends.Backend = "auto",
     threads: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> Predictor:
     """A `Predictor`, for those who run more than one photo or choose the runtime."""
-    return Predictor(bundle, backend, threads)
+    return Predictor(bundle, backend, threads, device, precision)
 
 
 def predict(
     image: ImageLike,
-    box: BoxLike | None = None,
+    box: BoxLike | Sequence[BoxLike] | None = None,
     camera: Camera | None = None,
-    handedness: Handedness | None = None,
+    handedness: Handedness | Sequence[Handedness | None] | None = None,
     bone_length_m: float | None = None,
     root_depth_m: float | None = None,
     mirrored: bool = False,
@@ -238,18 +282,18 @@ def checked_presence(min_presence: float) -> float:
     return float(min_presence)
 
 
-def checked_count(max_hands: int) -> int:
-    """A caller's number of hands.
+def checked_count(number: int, name: str = "max_hands") -> int:
+    """A caller's number of hands, or of what the name says.
 
     Raises:
         InputError: it is not a whole number from 1.
     """
     try:
-        count = operator.index(max_hands)
+        count = operator.index(number)
     except TypeError as cause:
-        raise InputError(f"max_hands must be a whole number, not {max_hands!r}") from cause
+        raise InputError(f"{name} must be a whole number, not {number!r}") from cause
     if count < 1:
-        raise InputError(f"max_hands must be at least 1, not {count}")
+        raise InputError(f"{name} must be at least 1, not {count}")
     return count
 
 
@@ -272,6 +316,52 @@ def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
             f"{width} x {height} pixels: focal lengths scale with the image"
         )
     return camera
+
+
+def _listed(box: BoxLike | Sequence[BoxLike]) -> list[BoxLike]:
+    """One box or several as a list; whether they are boxes is for `_checked_box` to say."""
+    if isinstance(box, (Box, str, bytes)):
+        return [box]
+    try:
+        parts = list(box)
+    except TypeError:
+        return [box]
+    several = any(isinstance(p, (Box, list, tuple)) or getattr(p, "ndim", 0) > 0 for p in parts)
+    return parts if several or not parts else [box]
+
+
+def _sides(
+    handedness: Handedness | Sequence[Handedness | None] | None,
+    mirrored: bool,
+    boxes: list[BoxLike] | None,
+) -> list[bool | None]:
+    """`wanted_side` for each box, or one for a whole photo.
+
+    Raises:
+        InputError: a handedness is none, or there are not as many as boxes.
+    """
+    count = 1 if boxes is None else len(boxes)
+    if handedness is None or isinstance(handedness, str):
+        return [wanted_side(handedness, mirrored)] * count
+    if not isinstance(handedness, Sequence) or boxes is None or len(handedness) != count:
+        raise InputError(
+            "handedness must be 'left', 'right' or None, or with several boxes a list with one for "
+            f"each; not {handedness!r}" + ("" if boxes is None else f" for {count} boxes")
+        )
+    every: Sequence[Any] = handedness
+    return [wanted_side(each, mirrored) for each in every]
+
+
+def _look_in(photo: Photo, boxes: Sequence[Box], sides: Sequence[bool | None]) -> list[Sighting]:
+    """What the network sees in each box: one run where that is clear and the box fits, two at
+    most, those of all boxes together."""
+    first = photo.look([View(box, bool(side)) for box, side in zip(boxes, sides, strict=True)])
+    found: dict[int, Sighting] = {}
+    for known in set(sides):
+        members = [n for n, side in enumerate(sides) if side is known]
+        last = search.follow(photo.look, [first[n] for n in members], known, rounds=1)
+        found |= zip(members, last, strict=True)
+    return [found[n] for n in range(len(boxes))]
 
 
 def _checked_box(box: BoxLike, width: int, height: int) -> Box:

@@ -85,12 +85,18 @@ class Difference:
         return all(found[unit] <= allowed for unit, allowed in self.tolerance.items())
 
 
-def verify(bundle: Bundle, names: list[str] | None = None) -> list[Difference]:
+def verify(
+    bundle: Bundle,
+    names: list[str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> list[Difference]:
     """Check every file of a bundle, then run backends on its reference crops.
 
     Args:
         bundle: the bundle.
         names: backends; by default all that are installed and in the bundle.
+        device, threads: as in `handmesh.backends.choose`.
 
     Raises:
         BundleError, IntegrityError: a file is missing or damaged, or a tolerance is none.
@@ -100,10 +106,10 @@ def verify(bundle: Bundle, names: list[str] | None = None) -> list[Difference]:
     bundle.check()
     images, reference = read_reference(bundle)
     if names is None:
-        names = [n for n in backends.names() if backends.unavailable(n, bundle) is None]
+        names = [n for n in backends.names() if backends.unavailable(n, bundle, device) is None]
     differences = []
     for name in names or ["auto"]:
-        backend = backends.create(name, bundle)
+        backend = backends.create(name, bundle, threads, device)
         tolerance = _tolerance(bundle, backend.name)
         parts = [backend.run(images[start : start + 8]) for start in range(0, len(images), 8)]
         output = RawOutput(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

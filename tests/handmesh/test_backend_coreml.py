@@ -122,11 +122,11 @@ def test_one_prediction_at_a_time(
 
 
 def test_compute_units_are_chosen(on_macos: type[Model], with_coreml: Bundle) -> None:
-    backend = coreml.CoreMLBackend(with_coreml, 1, "CPU_ONLY")
+    backend = backends.create("coreml", with_coreml, device="cpu")
     assert on_macos.made[0].units == "the CPU"
     assert backend.description.endswith("CPU_ONLY")
     with pytest.raises(BackendError, match="cannot load"):
-        coreml.CoreMLBackend(with_coreml, 1, "NPU")
+        backends.create("coreml", with_coreml, device="gpu")  # none of the stand-in
 
 
 def test_outputs_of_another_shape_are_refused(on_macos: type[Model], with_coreml: Bundle) -> None:

@@ -47,7 +47,7 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     """The command with a network that reads painted joints; (exit code, stdout, stderr)."""
 
-    def make(*arguments: Any) -> Predictor:
+    def make(*arguments: Any, **options: Any) -> Predictor:
         return Predictor(bundle, reading_backend(make_hand()))
 
     monkeypatch.setattr(handmesh.predictor, "Predictor", make)
@@ -153,7 +153,6 @@ def test_one_bad_photo_does_not_stop_the_others(
     "arguments",
     [
         (),
-        ("predict",),
         ("no-such-command",),
         ("predict", "photo.jpg", "--box", "1,2,3"),
         ("predict", "photo.jpg", "--box", "a,b,c,d"),
@@ -188,7 +187,7 @@ def test_photos_of_one_name_do_not_overwrite_each_other(
 def test_missing_backend_is_exit_code_three(
     run: Make, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: Any) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
         raise BackendUnavailable("backend 'onnx' needs the package 'onnxruntime'")
 
     monkeypatch.setattr(handmesh.predictor, "Predictor", refuse)

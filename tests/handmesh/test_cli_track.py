@@ -51,7 +51,7 @@ def run(
     """The command with a network that reads painted joints, in a folder of its own; (exit code,
     stdout, stderr)."""
 
-    def make(*arguments: Any) -> Predictor:
+    def make(*arguments: Any, **options: Any) -> Predictor:
         return Predictor(bundle, reading_backend(make_hand()))
 
     monkeypatch.setattr(handmesh.predictor, "Predictor", make)

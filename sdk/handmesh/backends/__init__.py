@@ -1,12 +1,15 @@
 """The runtimes behind one small protocol. A backend is a module of this package, and its name is
-the module's: adding one is adding a file with `REQUIRES`, `EXTRA`, `RANK` and `create`.
+the module's: adding one is adding a file with these members.
 
     REQUIRES    import name of the package that it needs, as "onnxruntime", or a tuple of names any
                 one of which will do, the preferred one first
     EXTRA       the extra of handmesh that installs it
     RANK        its place in "auto", the lowest first
-    create      (bundle, threads) -> Backend; imports the package, and only here
+    DEVICES     kinds of `Device` that it knows, its default first
+    create      (bundle, threads, device) -> Backend; imports the package
     unavailable () -> None, or why it cannot run on this system; only where that can be
+    refuses     (device) -> None, or why it cannot run on that device here; called where the package
+                is installed, which it may import; only where there is more than one device
 
 A backend opens the bundle's artifact of its own name. Nothing falls back silently: what was asked
 for runs, or an error says why not; `Backend.description` says what runs.
@@ -18,19 +21,34 @@ import importlib
 import importlib.util
 import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
+from ..spelling import did_you_mean
 from ..types import JOINT_NAMES
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
-__all__ = ["Backend", "RawOutput", "check_images", "create", "names", "raw_output", "unavailable"]
+__all__ = [
+    "Backend",
+    "Choice",
+    "Device",
+    "RawOutput",
+    "check_images",
+    "choose",
+    "create",
+    "devices",
+    "names",
+    "raw_output",
+    "unavailable",
+]
+
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class RawOutput(NamedTuple):
@@ -75,20 +93,85 @@ class Backend(Protocol):
         """
 
 
+class Device(NamedTuple):
+    """Where a backend is to run: "cuda:1" is kind "cuda" and argument "1".
+
+    Attributes:
+        kind: one of the backend's DEVICES.
+        argument: what stands behind the colon, "" if nothing: the number of a GPU, from 0, or what
+            the kind says.
+    """
+
+    kind: str
+    argument: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Device:
+        kind, _, argument = text.partition(":")
+        return cls(kind, argument)
+
+    @property
+    def number(self) -> int:
+        """The argument as the number of a GPU, 0 if there is none.
+
+        Raises:
+            InputError: it is no number.
+        """
+        if not (self.argument or "0").isdecimal():
+            raise InputError(
+                f"a device {self.kind!r} has a number, as {self.kind}:0, not {self.argument!r}"
+            )
+        return int(self.argument or 0)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.argument}" if self.argument else self.kind
+
+
+class Choice(NamedTuple):
+    """A backend, and why it was chosen.
+
+    Attributes:
+        backend: loaded.
+        reasons: a line for each candidate, in the order in which they were looked at.
+    """
+
+    backend: Backend
+    reasons: tuple[str, ...]
+
+
 def names() -> list[str]:
     """All backends that handmesh knows, in the order in which "auto" tries them."""
     found = [module.name for module in pkgutil.iter_modules(__path__)]
     return sorted(found, key=lambda name: (_module(name).RANK, name))
 
 
-def unavailable(name: str, bundle: Bundle) -> str | None:
+def devices() -> list[str]:
+    """Every kind of device that some backend knows."""
+    return list(dict.fromkeys(kind for name in names() for kind in _module(name).DEVICES))
+
+
+def unavailable(
+    name: str, bundle: Bundle, device: str | None = None, precision: str | None = None
+) -> str | None:
     """Why a backend cannot run a bundle here, and what to do; None if it can.
 
+    Args:
+        name: of the backend. bundle: the trained model.
+        device, precision: as in `choose`. Without a device no package is imported.
+
     Raises:
-        InputError: there is no backend of that name.
+        InputError: there is no backend of that name, or no precision.
     """
     if name not in names():
-        raise InputError(f"backend must be one of auto, {', '.join(names())}; not {name!r}")
+        raise InputError(
+            f"backend must be one of auto, {', '.join(names())}; not {name!r}"
+            f"{did_you_mean(name, names())}"
+        )
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(
+            f"precision must be one of {', '.join(PRECISIONS)}; not {precision!r}"
+            f"{did_you_mean(precision, PRECISIONS)}"
+        )
     module = _module(name)
     reason: str | None = module.unavailable() if hasattr(module, "unavailable") else None
     if reason is not None:
@@ -105,21 +188,46 @@ def unavailable(name: str, bundle: Bundle) -> str | None:
             f"{', '.join(sorted(bundle.artifacts)) or 'no artifacts'}: "
             f"add it with `handmesh export --format {name}`"
         )
-    return None
+    stored = bundle.precision_of(name)
+    if precision not in (None, stored):
+        return (
+            f"backend {name!r} has no {precision} artifact in bundle {bundle.name!r}, but "
+            f"{stored or 'one of a precision that nothing states'}: make another bundle with "
+            f"`handmesh export {bundle.name} --format {name} --precision {precision} --out DIR`"
+        )
+    if device is None:
+        return None
+    wanted = Device.parse(device)
+    if wanted.kind not in module.DEVICES:
+        return f"backend {name!r} knows no device {device!r}, but {', '.join(module.DEVICES)}"
+    reason = module.refuses(wanted) if hasattr(module, "refuses") else None
+    return reason
 
 
-def create(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
-    """Load a bundle's network into a runtime.
+def choose(
+    name: str,
+    bundle: Bundle,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Choice:
+    """Load a bundle's network into a runtime, and say why into that one.
 
     Args:
-        name: a backend, or "auto": the first of `names` that is installed and in the bundle.
+        name: a backend, or "auto": the first of `names` that is installed, in the bundle, and can
+            do what else is asked for.
         bundle: the trained model.
         threads: CPU threads, at least 1; by default those this process may use, at most 4, beyond
             which networks this small gain little.
+        device: a kind of the backend's ``DEVICES``, perhaps with an argument, as "cuda:1"; by
+            default its first one.
+        precision: "fp32", "fp16" or "int8": that of the artifact's large weights, as `handmesh
+            export --precision` names it; by default whatever the bundle has.
 
     Raises:
-        InputError: an unknown backend, or a number of threads below 1.
-        BackendUnavailable: its package is not installed, or the bundle has no artifact for it.
+        InputError: an unknown backend, device or precision, or a number of threads below 1.
+        BackendUnavailable: its package is not installed, the bundle has no such artifact, or the
+            device is not there. Nothing else is run instead.
         BackendError: the runtime refuses the artifact.
         BundleError, IntegrityError: the artifact is missing or was changed.
     """
@@ -127,14 +235,39 @@ def create(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
         threads = min(4, _usable_cpus())
     if threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
-    reasons = {}
-    for candidate in names() if name == "auto" else [name]:
-        reason = unavailable(candidate, bundle)
+    candidates = names() if name == "auto" else [name]
+    _check_device(device, candidates)
+    reasons: dict[str, str] = {}
+    for place, candidate in enumerate(candidates, start=1):
+        reason = unavailable(candidate, bundle, device, precision)
         if reason is None:
-            backend: Backend = _module(candidate).create(bundle, threads)
-            return backend
+            module = _module(candidate)
+            wanted = Device.parse(device or module.DEVICES[0])
+            try:
+                backend: Backend = module.create(bundle, threads, wanted)
+            except BackendUnavailable as cause:  # what only the runtime itself could tell
+                if name != "auto":
+                    raise
+                reason = str(cause)
+            else:
+                why = "asked for" if name != "auto" else "chosen, the first that can run"
+                lines = [f"{other}: passed over: {text}" for other, text in reasons.items()]
+                lines.append(f"{candidate}: {why}: {backend.description}")
+                lines += [f"{rest}: not tried, as it comes later" for rest in candidates[place:]]
+                return Choice(backend, tuple(lines))
         reasons[candidate] = reason
     raise BackendUnavailable("; ".join(reasons.values()))
+
+
+def create(
+    name: str,
+    bundle: Bundle,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Backend:
+    """The backend of `choose`, which tells the arguments and errors."""
+    return choose(name, bundle, threads, device, precision).backend
 
 
 def check_images(images: NDArray[Any], size: int) -> None:
@@ -173,6 +306,18 @@ def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: 
                 "compute the network: choose another backend, or see what `handmesh verify` says"
             )
     return output
+
+
+def _check_device(device: str | None, candidates: Iterable[str]) -> None:
+    """Raise `InputError` where none of the backends knows such a device, whatever is installed."""
+    if device is None:
+        return
+    known = {kind: None for name in candidates if name in names() for kind in _module(name).DEVICES}
+    kind = Device.parse(device).kind
+    if known and kind not in known:
+        raise InputError(
+            f"device must be one of {', '.join(known)}; not {device!r}{did_you_mean(kind, known)}"
+        )
 
 
 def _module(name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable
-from . import RawOutput, check_images, raw_output
+from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -20,6 +20,10 @@ REQUIRES = "coremltools"
 EXTRA = "coreml"
 # After all others: it compiles the model each time that it is loaded, which takes seconds.
 RANK = 200
+
+# Members of coremltools.ComputeUnit.
+_UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
+DEVICES = tuple(_UNITS)
 
 
 def unavailable() -> str | None:
@@ -32,8 +36,8 @@ def unavailable() -> str | None:
     )
 
 
-def create(bundle: Bundle, threads: int) -> CoreMLBackend:
-    return CoreMLBackend(bundle, threads)
+def create(bundle: Bundle, threads: int, device: Device) -> CoreMLBackend:
+    return CoreMLBackend(bundle, threads, device)
 
 
 class CoreMLBackend:
@@ -42,13 +46,18 @@ class CoreMLBackend:
     Core ML has no setting for threads: ``threads`` is what was asked for, and does nothing.
 
     Args:
-        compute_units: name of a member of ``coremltools.ComputeUnit``: "ALL", "CPU_AND_NE",
-            "CPU_AND_GPU" or "CPU_ONLY".
+        device: the units that Core ML may use: "all", "cpu", "gpu" (and CPU) or "ane" (the Neural
+            Engine, and CPU). Which of them it does use, operator by operator, it does not tell.
     """
 
     name = "coreml"
 
-    def __init__(self, bundle: Bundle, threads: int, compute_units: str = "ALL") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        device: Device = Device("all"),  # noqa: B008  (immutable)
+    ) -> None:
         import coremltools
 
         try:
@@ -60,14 +69,16 @@ class CoreMLBackend:
             ) from cause
         self._picture = Image.fromarray
         self.threads = threads
-        self.description = f"Core ML, macOS {platform.mac_ver()[0]}, compute units {compute_units}"
+        units = _UNITS[device.kind]
+        self.description = f"Core ML, macOS {platform.mac_ver()[0]}, compute units {units}"
         self._size = bundle.image_size
         self._vertex_count = bundle.topology.vertex_count
         self._one_run = threading.Lock()
         path = bundle.artifact(self.name)
         try:
-            units = coremltools.ComputeUnit[compute_units]
-            self._model = coremltools.models.MLModel(str(path), compute_units=units)
+            self._model = coremltools.models.MLModel(
+                str(path), compute_units=coremltools.ComputeUnit[units]
+            )
         except Exception as cause:  # Core ML's errors arrive as RuntimeError and others
             raise BackendError(f"Core ML cannot load {path}: {cause}") from cause
 

@@ -1,14 +1,23 @@
-"""ONNX Runtime on the CPU: what `pip install handmesh` brings."""
+"""ONNX Runtime: on the CPU, what `pip install handmesh` brings, or through an execution provider.
+
+ONNX Runtime runs on the CPU where a provider that was asked for is missing or fails. Here that is
+an error: what the session really got is compared with what was asked for.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-from . import RawOutput, check_images, raw_output
+from ..errors import BackendError, BackendUnavailable, InputError
+from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -17,28 +26,100 @@ REQUIRES = "onnxruntime"
 EXTRA = "onnx"
 RANK = 0
 
-_PROVIDER = "CPUExecutionProvider"
+
+class _Provider(NamedTuple):
+    """An execution provider: ONNX Runtime's name of it, ours, and the package that has it."""
+
+    name: str
+    says: str
+    package: str
 
 
-def create(bundle: Bundle, threads: int) -> OnnxBackend:
-    return OnnxBackend(bundle, threads)
+_CPU = "CPUExecutionProvider"
+_PROVIDERS = {
+    "cpu": _Provider(_CPU, "CPU", "onnxruntime"),
+    "cuda": _Provider("CUDAExecutionProvider", "CUDA", "onnxruntime-gpu"),
+    "tensorrt": _Provider(
+        "TensorrtExecutionProvider", "TensorRT", "onnxruntime-gpu, beside TensorRT itself"
+    ),
+    "coreml": _Provider("CoreMLExecutionProvider", "Core ML", "onnxruntime for macOS"),
+    "nnapi": _Provider("NnapiExecutionProvider", "NNAPI", "an onnxruntime built for Android"),
+    "xnnpack": _Provider(
+        "XnnpackExecutionProvider", "XNNPACK", "an onnxruntime built with --use_xnnpack"
+    ),
+    "openvino": _Provider("OpenVINOExecutionProvider", "OpenVINO", "onnxruntime-openvino"),
+    "directml": _Provider("DmlExecutionProvider", "DirectML", "onnxruntime-directml"),
+    "qnn": _Provider("QNNExecutionProvider", "QNN", "onnxruntime-qnn"),
+}
+DEVICES = tuple(_PROVIDERS)
+
+# Providers that take a graph only if they know all its shapes: a batch is run crop by crop.
+_ONE_BY_ONE = {"coreml", "nnapi", "xnnpack", "qnn"}
+# What a provider calls the number of a GPU.
+_NUMBERED = {"cuda": "device_id", "tensorrt": "device_id", "directml": "device_id"}
+# TensorRT builds an engine for a range of batches, and builds again where a larger one comes.
+_LARGEST_BATCH = 16
+
+
+def refuses(device: Device) -> str | None:
+    """Why this onnxruntime has no such provider; None if it has."""
+    import onnxruntime
+
+    provider, available = _PROVIDERS[device.kind], onnxruntime.get_available_providers()
+    if provider.name in available:
+        return None
+    has = [kind for kind, other in _PROVIDERS.items() if other.name in available]
+    return (
+        f"device {device.kind!r} is none of this onnxruntime {onnxruntime.__version__}, which has "
+        f"{', '.join(has) or 'none that is known'}: it comes with {provider.package}, in place of "
+        "the onnxruntime that is installed"
+    )
+
+
+def create(bundle: Bundle, threads: int, device: Device) -> OnnxBackend:
+    return OnnxBackend(bundle, threads, device)
 
 
 class OnnxBackend:
-    """The bundle's `onnx` artifact in ONNX Runtime. See `handmesh.backends.Backend`."""
+    """The bundle's `onnx` artifact in ONNX Runtime. See `handmesh.backends.Backend`.
+
+    Args:
+        bundle: the trained model.
+        threads: CPU threads, also of what a provider leaves to the CPU.
+        device: which provider; its argument is the number of a GPU, or of OpenVINO its device, as
+            "openvino:GPU".
+        provider_options: passed on to the provider as they are, as ``{"trt_fp16_enable": True}``.
+        engine_cache: keep the engines that TensorRT builds, which takes its time:
+            True for the folder `.engines` in the bundle, or a folder. They are of this very GPU
+            and version of TensorRT, and must not be shipped.
+
+    Raises:
+        InputError: a cache for another device than "tensorrt".
+        BackendUnavailable: the session did not get the provider, or the provider takes no operator.
+        BackendError: ONNX Runtime refuses the artifact.
+    """
 
     name = "onnx"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        device: Device = Device("cpu"),  # noqa: B008  (immutable)
+        provider_options: Mapping[str, Any] | None = None,
+        engine_cache: bool | str | os.PathLike[str] = False,
+    ) -> None:
         import onnxruntime
 
+        reason = refuses(device)
+        if reason is not None:
+            raise BackendUnavailable(reason)
         self.threads = threads
-        self.description = (
-            f"onnxruntime {onnxruntime.__version__}, CPU, "
-            f"{threads} thread{'s' if threads > 1 else ''}"
-        )
         self._size = bundle.image_size
         self._vertex_count = bundle.topology.vertex_count
+        self._one_by_one = device.kind in _ONE_BY_ONE
+        # The CPU runs for several threads at once; of the other providers none promises to.
+        self._turn = contextlib.nullcontext() if device.kind == "cpu" else threading.Lock()
         path = bundle.artifact(self.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -46,19 +127,102 @@ class OnnxBackend:
         # Threads that wait for the next operator by spinning take CPU time from whatever else the
         # device does.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if self._one_by_one:
+            options.add_free_dimension_override_by_name("N", 1)
+        if device.kind == "directml":  # it demands that
+            options.enable_mem_pattern = False
+        if device.kind in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
+        provider = _PROVIDERS[device.kind]
+        details = _details(bundle, device, engine_cache) | dict(provider_options or {})
+        wanted: list[Any] = [(provider.name, details)]
+        if device.kind != "cpu":
+            wanted.append(_CPU)  # for the operators that the provider does not know
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, [_PROVIDER])
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, wanted, enable_fallback=0
+            )
         except Exception as cause:  # ONNX Runtime's own errors share no base class
-            raise BackendError(f"ONNX Runtime cannot load {path}: {cause}") from cause
+            raise BackendError(f"ONNX Runtime cannot load {path} for {device}: {cause}") from cause
+        took = _check_got(self._session, provider, device)
+        which = str(device.number) if device.kind in _NUMBERED else device.argument.upper()
+        where = f"{provider.says} {which}".strip()
+        self.description = (
+            f"onnxruntime {onnxruntime.__version__}, {where}{took}, "
+            f"{threads} thread{'s' if threads > 1 else ''}"
+        )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
         check_images(images, self._size)
+        batches = [image[None] for image in images] if self._one_by_one else [images]
         try:
-            values = self._session.run(self._outputs, {"image": images})
+            with self._turn:
+                runs = [self._session.run(self._outputs, {"image": batch}) for batch in batches]
         except Exception as cause:
             raise BackendError(
                 f"{self.description} failed on {images.shape[0]} crops: {cause}"
             ) from cause
+        values = runs[0] if len(runs) == 1 else [np.concatenate(v) for v in zip(*runs, strict=True)]
         named = dict(zip(self._outputs, values, strict=True))
         return raw_output(named, len(images), self._vertex_count, self.description)
+
+
+def _details(
+    bundle: Bundle, device: Device, engine_cache: bool | str | os.PathLike[str]
+) -> dict[str, Any]:
+    """Options for the provider."""
+    if engine_cache and device.kind != "tensorrt":
+        raise InputError(f"an engine cache is for device 'tensorrt', not {device.kind!r}")
+    if device.argument and device.kind not in {*_NUMBERED, "openvino"}:
+        raise InputError(f"device {device.kind!r} takes no argument, {device.argument!r} was given")
+    details: dict[str, Any] = {}
+    if device.kind in _NUMBERED:
+        details[_NUMBERED[device.kind]] = device.number
+    if device.kind == "openvino" and device.argument:
+        details["device_type"] = device.argument.upper()  # its own name: CPU, GPU, NPU, AUTO
+    if device.kind == "cuda":
+        # The default tries every algorithm again for every new size of batch.
+        details["cudnn_conv_algo_search"] = "HEURISTIC"
+    if device.kind == "tensorrt":
+        crop = f"{bundle.image_size}x{bundle.image_size}x3"
+        details |= {
+            "trt_profile_min_shapes": f"image:1x{crop}",
+            "trt_profile_opt_shapes": f"image:1x{crop}",
+            "trt_profile_max_shapes": f"image:{_LARGEST_BATCH}x{crop}",
+        }
+        if engine_cache:
+            # Files that begin with a dot are none of the bundle's.
+            folder = bundle.folder / ".engines" if engine_cache is True else Path(engine_cache)
+            folder.mkdir(parents=True, exist_ok=True)
+            details |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+    return details
+
+
+def _check_got(session: Any, provider: _Provider, device: Device) -> str:
+    """Raise `BackendUnavailable` unless a session runs on the provider.
+
+    Returns:
+        " for 12 of 34 operators" where the CPU has the others, "" where that is all or not known.
+    """
+    got = session.get_providers()
+    if provider.name not in got:
+        raise BackendUnavailable(
+            f"ONNX Runtime did not start {provider.says}, though this build has it: the session "
+            f"got {', '.join(got)} instead; see that the libraries and the driver that {device} "
+            "needs are installed and match this onnxruntime"
+        )
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    if device.kind == "cpu" or tell is None:  # since onnxruntime 1.24
+        return ""
+    counts: dict[str, int] = {}
+    for part in tell():
+        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+    taken, total = counts.get(provider.name, 0), sum(counts.values())
+    if not taken:
+        raise BackendUnavailable(
+            f"{provider.says} takes none of the network's {total} operators, so that the CPU would "
+            "run all of them: choose another device"
+        )
+    return "" if taken == total else f" for {taken} of {total} operators"

@@ -1,4 +1,4 @@
-"""LiteRT, the runtime of .tflite files on phones and boards, on the CPU.
+"""LiteRT, the runtime of .tflite files on phones and boards: on the CPU, or through a delegate.
 
 `tflite_runtime`, its predecessor, has the same interpreter and serves where it is what a device
 has. It is no longer made, and was built against NumPy 1.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import threading
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-from . import RawOutput, check_images, raw_output
+from ..errors import BackendError, BackendUnavailable, InputError
+from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
 REQUIRES = ("ai_edge_litert", "tflite_runtime")
 EXTRA = "tflite"
 RANK = 10
+# "delegate:FILE" is a library that takes operators over, as the maker of an accelerator gives it.
+DEVICES = ("cpu", "delegate")
 
 
-def create(bundle: Bundle, threads: int) -> TfliteBackend:
-    return TfliteBackend(bundle, threads)
+def create(bundle: Bundle, threads: int, device: Device) -> TfliteBackend:
+    return TfliteBackend(bundle, threads, device)
 
 
 class TfliteBackend:
@@ -34,11 +38,28 @@ class TfliteBackend:
 
     The file takes one crop, so a batch runs crop by crop. An interpreter runs for one thread at a
     time: others wait.
+
+    Args:
+        bundle: the trained model.
+        threads: CPU threads.
+        device: "cpu", or "delegate" with the path of a delegate's library as argument.
+        delegate_options: passed on to the delegate as they are.
+
+    Raises:
+        InputError: a delegate without a path, or a path without a delegate.
+        BackendUnavailable: the delegate cannot be loaded, or takes no operator.
+        BackendError: the runtime refuses the artifact.
     """
 
     name = "tflite"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        device: Device = Device("cpu"),  # noqa: B008  (immutable)
+        delegate_options: Mapping[str, Any] | None = None,
+    ) -> None:
         package = next(name for name in REQUIRES if importlib.util.find_spec(name) is not None)
         runtime = importlib.import_module(package)
         interpreters = importlib.import_module(f"{package}.interpreter")
@@ -47,16 +68,29 @@ class TfliteBackend:
         self._vertex_count = bundle.topology.vertex_count
         self._one_run = threading.Lock()
         path = bundle.artifact(self.name)
+        chosen = _delegate(interpreters, device, delegate_options or {})
         try:
-            interpreter = interpreters.Interpreter(model_path=str(path), num_threads=threads)
+            interpreter = interpreters.Interpreter(
+                model_path=str(path), num_threads=threads, **chosen
+            )
             # Delegates take their operators when tensors are allocated.
             interpreter.allocate_tensors()
-            delegate = _delegate(interpreter)
+            taken = _delegated(interpreter)
             self._run = interpreter.get_signature_runner()
         except Exception as cause:  # ValueError or RuntimeError, as each step likes
-            raise BackendError(f"{package} cannot load {path}: {cause}") from cause
+            raise BackendError(f"{package} cannot load {path} for {device}: {cause}") from cause
+        if chosen and taken is False:
+            raise BackendUnavailable(
+                f"the delegate {device.argument} takes none of the network's operators, so that "
+                "the CPU would run all of them: choose another device, or another artifact"
+            )
+        if chosen:
+            where = f"delegate {Path(device.argument).name}"
+        else:
+            # XNNPACK is the only delegate that an interpreter applies unasked.
+            where = "CPU, XNNPACK" if taken else "CPU"
         self.description = (
-            f"{package} {runtime.__version__}, CPU{delegate}, "
+            f"{package} {runtime.__version__}, {where}, "
             f"{threads} thread{'s' if threads > 1 else ''}"
         )
 
@@ -76,13 +110,31 @@ class TfliteBackend:
         return raw_output(named, len(images), self._vertex_count, self.description)
 
 
-def _delegate(interpreter: Any) -> str:
-    """ ", XNNPACK" where it took a part of the graph, "" where it did not or that is not known.
+def _delegate(interpreters: Any, device: Device, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that make an interpreter use the delegate, and no other one; none for the CPU."""
+    if (device.kind == "delegate") != bool(device.argument):
+        raise InputError(
+            f"a delegate is named by its library, as delegate:/usr/lib/libvx_delegate.so, and the "
+            f"CPU by 'cpu' alone; not {str(device)!r}"
+        )
+    if device.kind == "cpu":
+        return {}
+    try:
+        delegate = interpreters.load_delegate(device.argument, dict(options))
+    except (OSError, ValueError) as cause:
+        raise BackendUnavailable(
+            f"the delegate {device.argument} cannot be loaded: {cause}; is that the library's "
+            "path, and are what it needs and its hardware there?"
+        ) from cause
+    # Without the default one, so that what is taken over was taken by this delegate.
+    resolver = interpreters.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return {"experimental_delegates": [delegate], "experimental_op_resolver_type": resolver}
 
-    It is the only delegate that an interpreter applies unasked, and nothing public tells.
-    """
+
+def _delegated(interpreter: Any) -> bool | None:
+    """Whether a delegate took a part of the graph; None where that is not known: nothing public
+    tells."""
     details = getattr(interpreter, "_get_ops_details", None)
     if details is None:
-        return ""
-    taken = any(operator["op_name"] == "DELEGATE" for operator in details())
-    return ", XNNPACK" if taken else ""
+        return None
+    return any(operator["op_name"] == "DELEGATE" for operator in details())

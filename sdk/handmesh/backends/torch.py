@@ -1,4 +1,4 @@
-"""The network itself, in torch on the CPU: the reference that every other backend is judged by."""
+"""The network itself, in torch: on the CPU the reference that every other backend is judged by."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-from . import RawOutput, check_images, raw_output
+from ..errors import BackendError, BackendUnavailable
+from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -19,27 +19,55 @@ if TYPE_CHECKING:
 REQUIRES = "torch"
 EXTRA = "torch"
 RANK = 100
+DEVICES = ("cpu", "cuda", "mps")
 
 _one_run = threading.Lock()
 
 
-def create(bundle: Bundle, threads: int) -> TorchBackend:
-    return TorchBackend(bundle, threads)
+def refuses(device: Device) -> str | None:
+    """Why this torch cannot run there; None if it can."""
+    import torch
+
+    here = f"this torch {torch.__version__}"
+    if device.kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if device.number >= count:
+            return (
+                f"device {str(device)!r} is not there: {here} sees {count} CUDA GPUs; a torch "
+                "built for CUDA and a driver that fits it are needed"
+            )
+    if device.kind == "mps" and not torch.backends.mps.is_available():
+        return f"device 'mps' is not there: {here} sees no Metal, which macOS on Apple silicon has"
+    return None
+
+
+def create(bundle: Bundle, threads: int, device: Device) -> TorchBackend:
+    return TorchBackend(bundle, threads, device)
 
 
 class TorchBackend:
-    """The bundle's weights in `handmesh.nn`. See `handmesh.backends.Backend`."""
+    """The bundle's weights in `handmesh.nn`, in float32. See `handmesh.backends.Backend`."""
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        device: Device = Device("cpu"),  # noqa: B008  (immutable)
+    ) -> None:
         import torch
 
         from ..nn import build, load_weights, read_config
 
+        reason = refuses(device)
+        if reason is not None:
+            raise BackendUnavailable(reason)
         self.threads = threads
+        self._device = torch.device(str(device))
+        where = device.kind.upper() + (f" {device.number}" if device.kind == "cuda" else "")
         self.description = (
-            f"torch {torch.__version__}, CPU, {threads} thread{'s' if threads > 1 else ''}"
+            f"torch {torch.__version__}, {where}, {threads} thread{'s' if threads > 1 else ''}"
         )
         self._size = bundle.image_size
         self._vertex_count = bundle.topology.vertex_count
@@ -49,7 +77,10 @@ class TorchBackend:
         load_weights(network, path, config, bundle.topology)
         # Crops come with their channels last: convolutions that expect it need no copy.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = network.eval()
+        try:
+            self._network = network.to(self._device).eval()
+        except RuntimeError as cause:
+            raise BackendError(f"{self.description} cannot load {path}: {cause}") from cause
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
         import torch
@@ -57,22 +88,24 @@ class TorchBackend:
         check_images(images, self._size)
         try:
             with torch.inference_mode(), _threads(self.threads):
-                batch = torch.from_numpy(np.ascontiguousarray(images))
+                batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
                 batch = batch.permute(0, 3, 1, 2).float() / 255 - 0.5  # (N, 3, S, S)
                 output = self._network(batch)
+                right = output.handedness_logit
+                named = {
+                    "vertices": output.vertices.cpu().numpy(),
+                    "joints": output.joints.cpu().numpy(),
+                    "confidence": output.confidence_logits.sigmoid().cpu().numpy(),
+                    "presence": output.presence_logit.sigmoid().cpu().numpy(),
+                    # A network without that head takes every hand for a right one.
+                    "handedness": np.ones(len(images))
+                    if right is None
+                    else right.sigmoid().cpu().numpy(),
+                }
         except RuntimeError as cause:
             raise BackendError(
                 f"{self.description} failed on {images.shape[0]} crops: {cause}"
             ) from cause
-        right = output.handedness_logit
-        named = {
-            "vertices": output.vertices.numpy(),
-            "joints": output.joints.numpy(),
-            "confidence": output.confidence_logits.sigmoid().numpy(),
-            "presence": output.presence_logit.sigmoid().numpy(),
-            # A network without that head takes every hand for a right one.
-            "handedness": np.ones(len(images)) if right is None else right.sigmoid().numpy(),
-        }
         return raw_output(named, len(images), self._vertex_count, self.description)
 
 

@@ -1,0 +1,120 @@
+"""Which photos a command line means: files, folders, patterns, lists, standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+__all__ = ["SUFFIXES", "Source", "find_photos"]
+
+# Of files in a folder that are taken for photos; a file that is named itself may have any.
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
+)
+STDIN = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A photo to be read.
+
+    Attributes:
+        path: where it lies; None for standard input.
+        stem: what results are called and where they go below the output folder: the name without
+            suffix, behind its sub-folders in the folder that was given.
+    """
+
+    path: Path | None
+    stem: Path
+
+    def __str__(self) -> str:
+        return STDIN if self.path is None else str(self.path)
+
+    def photo(self) -> Path | bytes:
+        """The path, or the bytes, of an image file. Standard input is read to its end."""
+        return sys.stdin.buffer.read() if self.path is None else self.path
+
+
+def find_photos(
+    arguments: Sequence[str], files_from: str | None = None, recursive: bool = False
+) -> list[Source]:
+    """Every photo that is meant, once, in the order of the arguments; those of a folder by name.
+
+    Args:
+        arguments: files; folders; patterns with ``*``, ``?``, ``[...]`` and ``**``, for shells
+            that leave them as they are; "-" for one photo on standard input. Pictures that
+            `predict` made itself are in no folder and match no pattern.
+        files_from: a file with one path a line, taken as it is; "-" for standard input.
+        recursive: folders with their sub-folders.
+
+    Raises:
+        InputError: nothing is meant, a folder or a pattern holds nothing, or a list cannot be read.
+    """
+    if files_from == STDIN and STDIN in arguments:
+        raise InputError("standard input is either one photo (-) or a list (--files-from -)")
+    found = [source for argument in arguments for source in _meant(argument, recursive)]
+    if files_from is not None:
+        found += [_file(Path(line)) for line in _lines(files_from)]
+    if not found:
+        raise InputError("no photo is named: give files, folders, patterns, - or --files-from")
+    return list({os.path.abspath(s.path) if s.path else STDIN: s for s in found}.values())
+
+
+def _meant(argument: str, recursive: bool) -> Iterator[Source]:
+    path = Path(argument)
+    if argument == STDIN:
+        yield Source(None, Path("stdin"))
+    elif path.is_dir():
+        yield from _folder(path, recursive)
+    elif glob.has_magic(argument) and not path.exists():
+        matches = sorted(glob.glob(argument, recursive=True))
+        if not matches:
+            raise InputError(f"no file matches {argument!r}")
+        for match in map(Path, matches):
+            if not (match.is_dir() or _is_result(match)):
+                yield _file(match)
+    else:
+        yield _file(path)  # if it is missing, the reader says so, and others are read all the same
+
+
+def _file(path: Path) -> Source:
+    return Source(path, Path(path.stem))
+
+
+def _folder(folder: Path, recursive: bool) -> Iterator[Source]:
+    inside = folder.rglob("*") if recursive else folder.iterdir()
+    photos = sorted(
+        path
+        for path in inside
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and not _is_result(path)
+        and path.is_file()
+    )
+    if not photos:
+        deeper = "" if recursive else "; --recursive looks into its sub-folders"
+        raise InputError(f"no photo in the folder {folder}{deeper}")
+    for path in photos:
+        yield Source(path, path.relative_to(folder).with_suffix(""))
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an earlier run made that picture, so that a folder can hold photos and results."""
+    made = re.fullmatch(r"(.+)_(hand|side\d*)\.png", path.name)
+    return made is not None and path.with_name(f"{made[1]}_hand.json").exists()
+
+
+def _lines(name: str) -> Iterable[str]:
+    try:
+        text = sys.stdin.read() if name == STDIN else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = getattr(cause, "strerror", None) or "it is not text in UTF-8"
+        raise InputError(f"cannot read the list {name}: {reason}") from cause
+    return [line for line in text.splitlines() if line.strip()]

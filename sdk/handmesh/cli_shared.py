@@ -1,0 +1,94 @@
+"""What the sub-commands share: exit codes, how errors are told, and the choice of a network."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from .errors import BackendUnavailable, HandMeshError, MissingExtra
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
+__all__ = [
+    "BAD_INPUT",
+    "BROKEN_PIPE",
+    "INTERRUPTED",
+    "MISSING",
+    "NEGATIVE",
+    "OK",
+    "TERMINATED",
+    "add_network_options",
+    "load_network",
+    "report",
+    "silence_stdout",
+]
+
+OK, NEGATIVE, BAD_INPUT, MISSING = 0, 1, 2, 3
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+BROKEN_PIPE = 128 + 13  # SIGPIPE, a name that Windows does not know
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Which network runs, in what, where, and how much is said about it."""
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--bundle", metavar="PATH", help="trained model (default: the shipped one)"
+    )
+    network.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="runtime: auto, onnx, tflite, torch, coreml (default auto)",
+    )
+    network.add_argument(
+        "--device",
+        metavar="NAME",
+        help="where it runs: cpu, cuda, cuda:1, tensorrt, coreml, openvino, ... as the backend "
+        "knows (default: its first, mostly cpu); refused where it is not there",
+    )
+    network.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), help="of the model's large weights"
+    )
+    network.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: up to 4)")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument(
+        "-q", "--quiet", action="store_true", help="print errors alone, and with --json the JSON"
+    )
+    said.add_argument(
+        "-v", "--verbose", action="store_true", help="say what runs, and why that was chosen"
+    )
+
+
+def load_network(args: argparse.Namespace) -> Predictor:
+    """The network that the options of `add_network_options` ask for.
+
+    Raises:
+        BundleError, InputError, BackendUnavailable, BackendError: as `Predictor`.
+    """
+    from .predictor import Predictor
+
+    predictor = Predictor(
+        args.bundle, args.backend, args.threads, device=args.device, precision=args.precision
+    )
+    if args.verbose:
+        print(f"bundle {predictor.bundle.name}: {predictor.bundle.folder}", file=sys.stderr)
+        for line in predictor.chosen:
+            print(f"backend {line}", file=sys.stderr)
+    return predictor
+
+
+def report(error: HandMeshError) -> int:
+    """Tell an error in one line; returns the exit code for it."""
+    print(f"handmesh: {' '.join(str(error).split())}", file=sys.stderr)
+    return MISSING if isinstance(error, (BackendUnavailable, MissingExtra)) else BAD_INPUT
+
+
+def silence_stdout() -> None:
+    """Send the rest nowhere: Python writes what is left when it ends, and would fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
