@@ -11,6 +11,7 @@ from typing import Any
 from . import backends, search
 from .bundle import Bundle
 from .errors import BackendError, BoxError, CameraError, InputError
+from .finding import Finder, default_finder
 from .geometry import place
 from .imaging import ImageLike
 from .pipeline import Photo
@@ -42,6 +43,8 @@ class Predictor:
             default the one that ships as "light".
         backend: "auto", the name of a backend, or a `handmesh.backends.Backend`.
         threads: CPU threads of the backend; by default those available, at most 4.
+        find: what searches photos for hands: a `handmesh.finding.Finder`, as `DetectedHands` of a
+            detector of your own; by default the shipped detector, loaded when first needed.
 
     Raises:
         BundleError, IntegrityError: the bundle is missing or damaged.
@@ -53,12 +56,27 @@ class Predictor:
         bundle: Bundle | str | os.PathLike[str] | None = None,
         backend: str | backends.Backend = "auto",
         threads: int | None = None,
+        find: Finder | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         _ = self.bundle.topology  # what is wrong with it is told now, not at the first photo
         if isinstance(backend, str):
             backend = backends.create(backend, self.bundle, threads)
         self._backend: backends.Backend | None = backend
+        self._threads, self._find, self._find_lock = threads, find, threading.Lock()
+
+    @property
+    def find(self) -> Finder:
+        """What searches photos for hands.
+
+        Raises:
+            BundleError, IntegrityError, BackendUnavailable, BackendError: the shipped detector
+                cannot be used.
+        """
+        with self._find_lock:
+            if self._find is None:
+                self._find = default_finder(self._threads)
+            return self._find
 
     @property
     def backend(self) -> backends.Backend:
@@ -100,10 +118,8 @@ class Predictor:
                 result metric too: the size of the hand follows.
             mirrored: the photo is left-right mirrored, as selfie video is. It decides what
                 `Hand.handedness` says; the geometry stays that of the photo as given.
-            max_hands: how many hands to search for. A photo without a second hand takes longer to
-                search for two.
-            min_presence: hands that the network is less sure of are left out of a search; with 0
-                the most likely place is returned even when there is no hand.
+            max_hands: how many hands to search for.
+            min_presence: hands that the networks are less sure of are left out of a search.
 
         Returns:
             Up to ``max_hands`` hands. Empty when there is none.
@@ -122,9 +138,7 @@ class Predictor:
         camera = checked_camera(camera, photo.width, photo.height)
 
         if box is None:
-            found = search.find(
-                photo.look, photo.width, photo.height, looks_left, max_hands, min_presence
-            )
+            found = self.find(photo, looks_left, max_hands, min_presence)
         else:
             start = View(_checked_box(box, photo.width, photo.height), bool(looks_left))
             # One run of the network where that is clear and the box fits, two at most.
@@ -173,9 +187,10 @@ def load(
     bundle: Bundle | str | os.PathLike[str] | None = None,
     backend: str | backends.Backend = "auto",
     threads: int | None = None,
+    find: Finder | None = None,
 ) -> Predictor:
     """A `Predictor`, for those who run more than one photo or choose the runtime."""
-    return Predictor(bundle, backend, threads)
+    return Predictor(bundle, backend, threads, find)
 
 
 def predict(

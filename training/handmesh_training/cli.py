@@ -35,6 +35,11 @@ def _add_reference(commands: Any) -> None:
         "--photos", type=Path, required=True, metavar="DIR", help="photos with a boxes.json"
     )
     parser.add_argument("--side", type=int, default=128, metavar="PX")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="whole photos and scenes, as a detector sees them (with --side 192)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
     parser.set_defaults(run=needing_the_extra(_reference))
 
@@ -44,9 +49,12 @@ def _reference(options: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from .reference import reference_crops
+    from .reference import reference_crops, reference_pictures
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **reference_crops(options.photos, options.side)._asdict())
+    if options.whole:
+        np.savez_compressed(buffer, images=reference_pictures(options.photos, options.side))
+    else:
+        np.savez_compressed(buffer, **reference_crops(options.photos, options.side)._asdict())
     write_atomic(options.out, buffer.getvalue())
     return 0

@@ -30,7 +30,16 @@ from ..types import JOINT_NAMES
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
-__all__ = ["Backend", "RawOutput", "check_images", "create", "names", "raw_output", "unavailable"]
+__all__ = [
+    "Backend",
+    "NamedBackend",
+    "RawOutput",
+    "check_images",
+    "create",
+    "names",
+    "raw_output",
+    "unavailable",
+]
 
 
 class RawOutput(NamedTuple):
@@ -71,8 +80,15 @@ class Backend(Protocol):
 
         Raises:
             InputError: the crops have another shape or type.
-            BackendError: the runtime failed.
+            BackendError: the runtime failed, or the bundle's network is a detector.
         """
+
+
+class NamedBackend(Backend, Protocol):
+    """A backend that runs networks of any outputs, detectors too: all of ours are."""
+
+    def outputs(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
+        """As `run`, the outputs by name as the artifact gives them."""
 
 
 def names() -> list[str]:
@@ -108,7 +124,7 @@ def unavailable(name: str, bundle: Bundle) -> str | None:
     return None
 
 
-def create(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
+def create(name: str, bundle: Bundle, threads: int | None = None) -> NamedBackend:
     """Load a bundle's network into a runtime.
 
     Args:
@@ -131,7 +147,7 @@ def create(name: str, bundle: Bundle, threads: int | None = None) -> Backend:
     for candidate in names() if name == "auto" else [name]:
         reason = unavailable(candidate, bundle)
         if reason is None:
-            backend: Backend = _module(candidate).create(bundle, threads)
+            backend: NamedBackend = _module(candidate).create(bundle, threads)
             return backend
         reasons[candidate] = reason
     raise BackendUnavailable("; ".join(reasons.values()))

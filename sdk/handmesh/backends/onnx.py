@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class OnnxBackend:
             f"{threads} thread{'s' if threads > 1 else ''}"
         )
         self._size = bundle.image_size
-        self._vertex_count = bundle.topology.vertex_count
+        self._bundle = bundle
         path = bundle.artifact(self.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -53,6 +53,10 @@ class OnnxBackend:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        named = self.outputs(images)
+        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         check_images(images, self._size)
         try:
             values = self._session.run(self._outputs, {"image": images})
@@ -60,5 +64,4 @@ class OnnxBackend:
             raise BackendError(
                 f"{self.description} failed on {images.shape[0]} crops: {cause}"
             ) from cause
-        named = dict(zip(self._outputs, values, strict=True))
-        return raw_output(named, len(images), self._vertex_count, self.description)
+        return dict(zip(self._outputs, values, strict=True))

@@ -102,7 +102,9 @@ class Grounds:
             panorama, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_WRAP,
         )  # fmt: skip
-        light = seen * (0.5 / max(float(np.median(seen[::8, ::8])) + 0.2, 1e-3) * np.exp(rng.normal(-0.4, 0.5)))
+        light = seen * (
+            0.5 / max(float(np.median(seen[::8, ::8])) + 0.2, 1e-3) * np.exp(rng.normal(-0.4, 0.5))
+        )
         steps = np.minimum(light * ((_STEPS - 1) / _HIGHEST), _STEPS - 1).astype(np.int32)
         return np.asarray(self._response[steps], dtype=np.uint8)
 

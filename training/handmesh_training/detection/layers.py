@@ -72,9 +72,7 @@ def cut_out_settings(look: RenderSettings) -> RenderSettings:
 def picture_settings(look: RenderSettings) -> RenderSettings:
     """What whole pictures are rendered with: everything but second hands, which have no label."""
     things = frozenset(SHARES) - {"second_hand"}
-    return replace(
-        look, crop_px=PICTURE_PX, margin=PICTURE_MARGIN, empty=EMPTY, things=things
-    )
+    return replace(look, crop_px=PICTURE_PX, margin=PICTURE_MARGIN, empty=EMPTY, things=things)
 
 
 def render_cut_outs(renderer: HandRenderer, indices: range) -> Layers:
@@ -180,7 +178,9 @@ def load(folder: Path, name: str) -> Layers:
         raise InputError(f"{folder} holds no {name}: render them first, with detection.prepare")
     images = _Mapped([np.load(file, mmap_mode="r") for file in files])
     labels = [np.load(file.with_suffix(".npz")) for file in files]
-    joints, has_hand = (np.concatenate([part[k] for part in labels]) for k in ("joints", "has_hand"))
+    joints, has_hand = (
+        np.concatenate([part[k] for part in labels]) for k in ("joints", "has_hand")
+    )
     return Layers(images, joints, has_hand)  # type: ignore[arg-type]
 
 

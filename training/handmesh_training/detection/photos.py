@@ -131,7 +131,9 @@ def cut_out(photo: Photo) -> Photo | None:
         return None
     if not leaves_in_one_place(solid * np.uint8(255), must=True):  # a hand without its arm
         return None
-    soft = cv2.GaussianBlur(cv2.erode(solid, np.ones((3, 3), np.uint8)).astype(np.float32), (3, 3), 0)
+    soft = cv2.GaussianBlur(
+        cv2.erode(solid, np.ones((3, 3), np.uint8)).astype(np.float32), (3, 3), 0
+    )
     rgb = _without_spill(photo.image, lab, plane) * soft[..., None]
     image = np.concatenate([rgb, 255 * soft[..., None]], axis=-1) + 0.5
     return Photo(image.astype(np.uint8), photo.joints_px, photo.is_right)

@@ -127,7 +127,10 @@ def _noise(side: int) -> NDArray[np.float32]:
 
 
 def labels(
-    joints: Sequence[NDArray[np.float64]], is_right: Sequence[bool], seen: Sequence[float], side: int
+    joints: Sequence[NDArray[np.float64]],
+    is_right: Sequence[bool],
+    seen: Sequence[float],
+    side: int,
 ) -> NDArray[np.float32]:
     """Labels (`MOST`, 8) of a scene of that side in pixels.
 
@@ -160,9 +163,7 @@ def _frame(rng: np.random.Generator, side: int) -> Frame:
     return x, y, x + width, y + height
 
 
-def _halves(
-    rng: np.random.Generator, frame: Frame
-) -> list[Frame]:
+def _halves(rng: np.random.Generator, frame: Frame) -> list[Frame]:
     x0, y0, x1, y1 = frame
     if x1 - x0 >= y1 - y0:
         middle = round(x0 + (x1 - x0) * rng.uniform(0.35, 0.65))
@@ -184,9 +185,7 @@ def _seen(canvas: _Canvas) -> list[float]:
     return shares
 
 
-def _composed(
-    rng: np.random.Generator, supplies: Supplies, side: int, frame: Frame
-) -> _Canvas:
+def _composed(rng: np.random.Generator, supplies: Supplies, side: int, frame: Frame) -> _Canvas:
     canvas = _Canvas(supplies.grounds.draw(rng, side), np.full((side, side), _NOBODY, np.int8))
     for _ in range(rng.choice(4, p=(0.4, 0.3, 0.2, 0.1))):
         distractors.draw_any(rng, canvas.image)
@@ -349,9 +348,7 @@ def _place_picture(
         canvas.add(points @ matrix[:, :2].T + matrix[:, 2], bool(right) != flip, frame)
 
 
-def _pulled_in(
-    image: Image, matrix: NDArray[np.float64], frame: Frame
-) -> NDArray[np.float64]:
+def _pulled_in(image: Image, matrix: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
     """(2,) shift after which the picture fills its frame, as far as it can."""
     height, width = image.shape[:2]
     corners = np.array([[0.0, 0], [width, 0], [0, height], [width, height]]) - 0.5

@@ -30,7 +30,9 @@ def batch_of(
     supplies: Supplies, side: int, count: int, seed: int, lane: int, number: int
 ) -> Scenes:
     """Batch ``number`` of a lane: always the same scenes."""
-    made = Scenes(np.empty((count, side, side, 3), np.uint8), np.empty((count, MOST, 8), np.float32))
+    made = Scenes(
+        np.empty((count, side, side, 3), np.uint8), np.empty((count, MOST, 8), np.float32)
+    )
     for place in range(count):
         rng = generator(seed, Purpose.COMPOSED, lane, number, place)
         made.pictures[place], made.labels[place] = compose(rng, supplies, side)
