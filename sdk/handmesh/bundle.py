@@ -21,9 +21,9 @@ A bundle's `manifest.json`:
     files       path -> {sha256, bytes} for every file in the folder but the manifest
     sha256      of the manifest itself, without this entry
 
-Beside it lie `topology.npz` (the mesh graph; a detector has none), `weights.safetensors`, `reference.npz` (crops with
-the outputs that the torch network gave for them) and the artifacts. Paths have forward slashes and
-lead to nothing outside the folder.
+Beside it lie `topology.npz` (the mesh graph; a detector has none), `weights.safetensors`,
+`reference.npz` (crops with the outputs that the torch network gave for them) and the artifacts.
+Paths have forward slashes and lead to nothing outside the folder.
 A file is hashed when first asked for, and never again.
 """
 

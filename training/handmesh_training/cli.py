@@ -1,4 +1,5 @@
-"""The sub-commands `handmesh train`, `evaluate`, `reference`, `render` and `experiment`."""
+"""The sub-commands `handmesh train`, `evaluate`, `evaluate-finding`, `reference`, `render` and
+`experiment`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from handmesh.atomic import write_atomic
 
 from .cli_evaluate import add_evaluate
 from .cli_experiment import add_experiment
+from .cli_finding import add_evaluate_finding
 from .cli_options import needing_the_extra
 from .cli_render import add_render
 from .cli_train import add_train
@@ -19,6 +21,7 @@ def add_commands(commands: Any) -> None:
     """Add them to argparse's sub-parsers."""
     add_train(commands)
     add_evaluate(commands)
+    add_evaluate_finding(commands)
     _add_reference(commands)
     add_render(commands)
     add_experiment(commands)

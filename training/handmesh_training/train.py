@@ -120,7 +120,8 @@ class Trainer:
             config: of the network. settings: of the run. folder: for checkpoints and the log; a
                 checkpoint that is there is gone on from. task: what is trained.
             validation: named sets of what the task's errors are measured on, now and then: crops
-                of hands at the network's input size. device: where torch computes. head: what the network ends in.
+                of hands at the network's input size.
+            device: where torch computes. head: what the network ends in.
             prepare: loads weights into a fresh network; not called when a run goes on.
 
         Raises:

@@ -51,7 +51,7 @@ class Grounds:
         self._views = [self.look_around(rng, _VIEW_PX) for _ in range(views)]
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Grounds:
+    def from_folder(cls, folder: Path, views: int = 1200) -> Grounds:
         """Of the Radiance .hdr panoramas of a folder.
 
         Raises:
@@ -65,7 +65,7 @@ class Grounds:
             size = 2 * _PANORAMA_PX, _PANORAMA_PX
             sized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
             read.append(np.maximum(sized[..., ::-1], 0))
-        return cls(read)
+        return cls(read, views)
 
     def draw(self, rng: np.random.Generator, side: int) -> Image:
         """(S, S, 3) uint8 RGB."""

@@ -10,14 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from handmesh.atomic import write_atomic
 from handmesh.nn import DetectorConfig
 
 from .. import parallel
 from ..lanes import batches
+from ..opencv import cv2
 from ..render_settings import RenderSettings
 from ..sources import Batch, to_input
 from ..train import Loss, Task, Trainer, TrainSettings
-from .stream import SceneStream, batch_of
+from .sheet import contact_sheet
+from .stream import Scenes, SceneStream, batch_of
 from .supplies import SupplySettings, prepared
 from .targets import DetectionWeights, detection_loss
 from .validate import detection_errors
@@ -25,6 +28,8 @@ from .validate import detection_errors
 STAGE = "detector"
 # Scenes that are watched come from another seed.
 _WATCHED_SEED = 987_654
+# Of them, so many are drawn on a sheet in the run's folder.
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,14 @@ def train_detector(run: DetectorRun) -> Trainer:
     """
     folder, seed, side = run.folder / STAGE, run.settings.seed, run.config.input_size
     if parallel.rank() == 0:
-        _prepared(run, folder)
+        _prepared(run)
     parallel.wait_for_all()
-    supplies = _prepared(run, folder)
+    supplies = _prepared(run)
     watched = batch_of(supplies.open(), side, run.watched, _WATCHED_SEED, 0, 0)
+    if parallel.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = contact_sheet(Scenes(watched.pictures[:_SHOWN], watched.labels[:_SHOWN]))
+        write_atomic(folder / "scenes.png", cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
     trainer = Trainer(
         run.config, run.settings, folder, detector_task(run.weights), {"scenes": watched},
         run.device,
@@ -99,7 +108,6 @@ def train_detector(run: DetectorRun) -> Trainer:
     return trainer
 
 
-def _prepared(run: DetectorRun, folder: Path) -> SupplySettings:
-    layers = folder.parent / "layers"
-    seed = run.settings.seed
+def _prepared(run: DetectorRun) -> SupplySettings:
+    layers, seed = run.folder / "layers", run.settings.seed
     return prepared(layers, run.look, run.photos, seed, run.cut_outs, run.pictures)

@@ -302,7 +302,7 @@ def _of_pictures(
 def _place_picture(
     rng: np.random.Generator, canvas: _Canvas, supplies: Supplies, frame: Frame
 ) -> None:
-    """A photo or rendered picture into a frame of the scene: its hand at any size and place there."""
+    """A photo or rendered picture into a frame of the scene, its hand at any size and place."""
     side = len(canvas.image)
     if supplies.photos and rng.random() < PHOTOS:
         photo = supplies.photos[int(rng.integers(len(supplies.photos)))]
