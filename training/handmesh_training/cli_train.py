@@ -13,7 +13,7 @@ from handmesh.errors import CheckpointError, InputError
 from .cli_options import EVALUATION_SEED, add_data, needing_the_extra
 
 if TYPE_CHECKING:
-    from handmesh.nn import NetworkConfig
+    from handmesh.nn import MeshConfig
 
     from .cropped_stream import CroppedSettings
     from .recipe import Recipe
@@ -306,7 +306,7 @@ def _weights(text: str) -> Path:
     return path if path.suffix == ".pt" else Path(Bundle.load(text).artifact("torch"))
 
 
-def _config(options: argparse.Namespace) -> NetworkConfig:
+def _config(options: argparse.Namespace) -> MeshConfig:
     from handmesh.nn import LightConfig, PaperConfig, StageConfig
 
     if not options.smoke:
@@ -342,7 +342,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _stream(options: argparse.Namespace, config: NetworkConfig, adapting: bool) -> StreamSettings:
+def _stream(options: argparse.Namespace, config: MeshConfig, adapting: bool) -> StreamSettings:
     from .augment import Augmentation
     from .datasets import parse_dataset
     from .rendered import RenderSettings
@@ -370,9 +370,7 @@ def _stream(options: argparse.Namespace, config: NetworkConfig, adapting: bool) 
     return replace(settings, batch=8, pool=64, chunk=32) if options.smoke else settings
 
 
-def _real(
-    options: argparse.Namespace, config: NetworkConfig, look: RenderSettings
-) -> CroppedSettings:
+def _real(options: argparse.Namespace, config: MeshConfig, look: RenderSettings) -> CroppedSettings:
     """The sets to adapt to, cut to hands; for a smoke run without sets, rendered hands."""
     from handmesh.graph import Topology
 

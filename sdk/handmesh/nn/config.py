@@ -217,7 +217,8 @@ class DetectorConfig:
         return self.input_size // 8
 
 
-NetworkConfig = LightConfig | PaperConfig | DetectorConfig
+MeshConfig = LightConfig | PaperConfig
+NetworkConfig = MeshConfig | DetectorConfig
 
 _NETWORKS: dict[str, type[LightConfig] | type[PaperConfig] | type[DetectorConfig]] = {
     "light": LightConfig,

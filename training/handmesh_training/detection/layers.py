@@ -160,9 +160,8 @@ def prepare(folder: Path, look: RenderSettings, seed: int, count: int, pictures:
         for first in tqdm(missing, desc=f"rendering {name}", unit="part"):
             made = draw(renderer, range(first, min(first + CHUNK, wanted)))
             path = _part(folder, name, first)
-            labels = {"joints": made.joints, "has_hand": made.has_hand}
             with replacing(path.with_suffix(".npz"), ".npz") as temporary:
-                np.savez(temporary, **labels)
+                np.savez(temporary, joints=made.joints, has_hand=made.has_hand)
             with replacing(path, ".npy") as temporary:  # last: it says that the part is whole
                 np.save(temporary, made.images)
 
