@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     CAMERAS = 15  # fields of view of a report's cameras
     COMPOSED = 16  # scenes to find hands in: lane, batch, place in the batch
     GROUNDS = 17  # views that they stand before
+    GRAIN = 18  # that scenes are given parts of
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:

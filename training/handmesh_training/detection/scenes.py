@@ -15,6 +15,7 @@ from handmesh.types import CROP_MARGIN, Box
 
 from ..augment import develop
 from ..opencv import cv2
+from ..seeds import Purpose, generator
 from . import distractors
 from .grounds import Grounds
 from .layers import Layers
@@ -123,7 +124,7 @@ def compose(
 def _noise(side: int) -> NDArray[np.float32]:
     """Grain to cut from: the same in every process."""
     size = (side + 64, side + 64, 3)
-    return np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+    return generator(0, Purpose.GRAIN).standard_normal(size, dtype=np.float32)
 
 
 def labels(
