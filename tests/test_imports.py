@@ -61,7 +61,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"backends"}),
-    frozenset({"pipeline", "predictor", "verification"}),
+    frozenset({"pipeline", "detector", "finding", "predictor", "verification"}),
     frozenset({"tracker"}),
     frozenset({"cli", "cli_completion", "cli_photos", "cli_predict", "cli_shared", "cli_track"}),
     frozenset({"__main__"}),

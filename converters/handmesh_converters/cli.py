@@ -85,6 +85,11 @@ def _export(args: argparse.Namespace) -> int:
     if args.explain:
         return _explain(args, _request(args, chosen), chosen)
     try:
+        if args.checkpoint is not None:
+            from .detector import is_detector
+
+            if is_detector(args.checkpoint):
+                return _detector(args, chosen)
         written = _from_bundle(args, chosen) if args.bundle else _from_checkpoint(args, chosen)
     except ParityError as error:
         print(f"handmesh: {error}", file=sys.stderr)
@@ -142,6 +147,35 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
         request=request,
         weights=args.weights or "fp16",
     )
+
+
+def _detector(args: argparse.Namespace, chosen: list[str]) -> int:
+    from .detector import load_detector, write_detector
+    from .export import LICENCES
+    from .reading import read_card, read_crops
+
+    for option in ("reference", "out"):
+        if getattr(args, option) is None:
+            raise InputError(f"--checkpoint needs --{option}")
+    request = _request(args, chosen)
+    card = read_card(args.card) if args.card else {}
+    pictures, _ = read_crops(args.reference)
+    network, run = load_detector(args.checkpoint)
+    bundle, parity = write_detector(
+        network,
+        args.out,
+        pictures,
+        provenance={**run, **card.get("provenance", {})},
+        licences={**LICENCES, **card.get("licences", {})},
+        export=chosen,
+        request=request,
+        weights=args.weights or "fp16",
+    )
+    for name in chosen:
+        path = bundle.folder / bundle.artifacts[name]["path"]
+        print(f"{path}: {bundle.size_of(name) / 1e6:.2f} MB")
+        print(f"  {parity[name].render()}")
+    return 0
 
 
 def _request(args: argparse.Namespace, chosen: list[str]) -> Request:

@@ -135,6 +135,8 @@ class ExportTwin(nn.Module):
         form: of its graph convolutions.
     """
 
+    outputs = OUTPUTS
+
     def __init__(self, network: Network, form: GraphForm) -> None:
         super().__init__()
         self.network = network
@@ -197,11 +199,11 @@ def fold(network: Network, form: GraphForm | None = None) -> ExportTwin:
     anchored = isinstance(network, LightNetwork) and network.config.anchor_to_heatmaps
     head = FoldedHead(twin.head, form, anchored)
     twin.head = cast(GraphHead, head)  # the same signature
-    _fold_norms(twin)
+    fold_norms(twin)
     return ExportTwin(twin, form).eval().requires_grad_(False)
 
 
-def _fold_norms(network: nn.Module) -> None:
+def fold_norms(network: nn.Module) -> None:
     """Fold each batch norm that directly follows a convolution into it, in float64."""
     for module in network.modules():
         if not isinstance(module, nn.Sequential):

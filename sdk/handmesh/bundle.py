@@ -4,10 +4,10 @@ A bundle's `manifest.json`:
 
     schema      2 when a reader of schema 1 could go wrong; now 1
     name        what `Bundle.load` calls it, as "light"
-    network     the kind of network, as "light" or "paper"
+    network     the kind of network, as "light" or "paper"; "detector" finds hands for those
     config      every hyper-parameter of the network, as `handmesh.nn.from_dict` takes them
     input       {name, dtype, shape, layout, color, range}; "N" in a shape is any batch size
-    outputs     the same by output, with its unit; see `io_specs`
+    outputs     the same by output, with its unit; see `io_specs` and `detector_specs`
     artifacts   format -> {path, precision, tools, parity, tolerance, ...}: what a runtime opens.
                 `path` is a file or folder of the bundle. The formats are the names of
                 `handmesh.backends`; "torch" is the weights. `tools` are versions by name; `parity`
@@ -21,9 +21,9 @@ A bundle's `manifest.json`:
     files       path -> {sha256, bytes} for every file in the folder but the manifest
     sha256      of the manifest itself, without this entry
 
-Beside it lie `topology.npz` (the mesh graph), `weights.safetensors`, `reference.npz` (crops with
-the outputs that the torch network gave for them) and the artifacts. Paths have forward slashes and
-lead to nothing outside the folder.
+Beside it lie `topology.npz` (the mesh graph; a detector has none), `weights.safetensors`,
+`reference.npz` (crops with the outputs that the torch network gave for them) and the artifacts.
+Paths have forward slashes and lead to nothing outside the folder.
 A file is hashed when first asked for, and never again.
 """
 
@@ -44,11 +44,23 @@ from .graph import Topology
 from .spelling import did_you_mean
 from .types import JOINT_NAMES
 
-__all__ = ["MANIFEST", "SCHEMA", "Bundle", "io_specs", "read_manifest", "shipped", "write_manifest"]
+__all__ = [
+    "DETECTOR",
+    "MANIFEST",
+    "SCHEMA",
+    "Bundle",
+    "detector_specs",
+    "io_specs",
+    "read_manifest",
+    "shipped",
+    "write_manifest",
+]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 DEFAULT = "light"
+# The kind of network that finds hands, and the name of the bundle that ships with one.
+DETECTOR = "detector"
 
 _SHIPPED = Path(__file__).parent / "bundles"
 _REQUIRED: dict[str, type] = {
@@ -98,10 +110,20 @@ class Bundle:
             )
         return cls(folder, read_manifest(folder))
 
+    @staticmethod
+    def ships(name: str) -> bool:
+        """Whether a bundle of that name is inside this package."""
+        return name in shipped()
+
     @property
     def name(self) -> str:
         """What the manifest calls it, as "light"."""
         return str(self.manifest["name"])
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether its network finds hands, and gives no meshes."""
+        return bool(self.manifest["network"] == DETECTOR)
 
     @property
     def image_size(self) -> int:
@@ -122,6 +144,11 @@ class Bundle:
             BundleError, IntegrityError: its file is missing or was changed.
             GraphMismatchError: it is another than the manifest names.
         """
+        if self.is_detector:
+            raise BundleError(
+                f"bundle {self.name!r} finds hands and gives no meshes: open it with "
+                "handmesh.detector.Detector, or give another bundle"
+            )
         topology = Topology.load(self.file("topology.npz"))
         named = self.manifest.get("graph_sha256")
         if named is not None:
@@ -231,6 +258,29 @@ def io_specs(image_size: int, vertex_count: int) -> dict[str, dict[str, Any]]:
             "confidence": output(["N", joints], "0..1"),
             "presence": output(["N"], "probability of a hand"),
             "handedness": output(["N"], "probability of a right hand in the crop as given"),
+        },
+    }
+
+
+def detector_specs(image_size: int, candidates: int) -> dict[str, dict[str, Any]]:
+    """The same of a detector: a photo, shrunk and centred in a black square, to rows of hands."""
+    return {
+        "input": {
+            "name": "image",
+            "dtype": "uint8",
+            "shape": ["N", image_size, image_size, 3],
+            "layout": "NHWC",
+            "color": "RGB",
+            "range": [0, 255],
+        },
+        "outputs": {
+            "hands": {
+                "dtype": "float32",
+                "shape": ["N", candidates, 7],
+                "unit": "the surest first: score 0..1; centre x, y and side of the box around a "
+                "hand, fractions of the square from its outer corner; cosine and sine of the "
+                "angle, clockwise, in which the hand points up; probability of a right hand",
+            }
         },
     }
 

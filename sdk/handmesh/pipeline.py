@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import backends
 from .bundle import Bundle
@@ -16,7 +17,7 @@ from .geometry import lift, place, solve_root_depth
 from .imaging import ImageLike, Pyramid, decode
 from .search import Sighting, View
 from .smoothing import HandPoints
-from .types import Camera, Hand, Handedness
+from .types import Box, Camera, Hand, Handedness
 
 __all__ = ["Photo", "Stopwatch"]
 
@@ -58,6 +59,10 @@ class Photo:
             self._pyramid = Pyramid(decode(image))
         self.width, self.height = self._pyramid.width, self._pyramid.height
         self._size, self._topology, self._backend = bundle.image_size, bundle.topology, backend
+
+    def crop(self, box: Box, size: int) -> NDArray[np.uint8]:
+        """The region ``box`` of the photo as (size, size, 3) uint8 RGB; black beyond the photo."""
+        return self._pyramid.crop(box, size)
 
     def look(self, views: Sequence[View]) -> list[Sighting]:
         """Show crops to the network, in batches: a sighting for each.

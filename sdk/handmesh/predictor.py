@@ -14,6 +14,7 @@ import numpy as np
 from . import backends, search
 from .bundle import Bundle
 from .errors import BackendError, BoxError, CameraError, InputError
+from .finding import Finder, default_finder
 from .geometry import place
 from .imaging import ImageLike
 from .pipeline import Photo
@@ -49,6 +50,8 @@ class Predictor:
             docs/backends.md lists them. What is not there is refused; nothing else runs instead.
         precision: "fp32", "fp16" or "int8": that of the artifact's large weights; by default
             whatever the bundle has.
+        find: what searches photos for hands: a `handmesh.finding.Finder`, as `DetectedHands` of a
+            detector of your own; by default the shipped detector, loaded when first needed.
 
     Attributes:
         bundle: the trained model.
@@ -68,20 +71,35 @@ class Predictor:
         threads: int | None = None,
         device: str | None = None,
         precision: str | None = None,
+        find: Finder | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         _ = self.bundle.topology  # what is wrong with it is told now, not at the first photo
         if isinstance(backend, str):
             choice = backends.choose(backend, self.bundle, threads, device, precision)
+            self._backend: backends.Backend | None = choice.backend
+            self.chosen = choice.reasons
         elif (threads, device, precision) == (None, None, None):
-            choice = backends.Choice(backend, (f"{backend.name}: handed over",))
+            self._backend, self.chosen = backend, (f"{backend.name}: handed over",)
         else:
             raise InputError(
                 "a backend that is handed over has its threads, device and precision already: "
                 "give it these when it is made"
             )
-        self._backend: backends.Backend | None = choice.backend
-        self.chosen = choice.reasons
+        self._threads, self._find, self._find_lock = threads, find, threading.Lock()
+
+    @property
+    def find(self) -> Finder:
+        """What searches photos for hands.
+
+        Raises:
+            BundleError, IntegrityError, BackendUnavailable, BackendError: the shipped detector
+                cannot be used.
+        """
+        with self._find_lock:
+            if self._find is None:
+                self._find = default_finder(self._threads)
+            return self._find
 
     @property
     def backend(self) -> backends.Backend:
@@ -126,10 +144,8 @@ class Predictor:
                 result metric too: the size of the hand follows.
             mirrored: the photo is left-right mirrored, as selfie video is. It decides what
                 `Hand.handedness` says; the geometry stays that of the photo as given.
-            max_hands: how many hands to search for. A photo without a second hand takes longer to
-                search for two.
-            min_presence: hands that the network is less sure of are left out of a search; with 0
-                the most likely place is returned even when there is no hand.
+            max_hands: how many hands to search for.
+            min_presence: hands that the networks are less sure of are left out of a search.
 
         Returns:
             Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.
@@ -150,9 +166,7 @@ class Predictor:
         camera = checked_camera(camera, photo.width, photo.height)
 
         if boxes is None:
-            found = search.find(
-                photo.look, photo.width, photo.height, sides[0], max_hands, min_presence
-            )
+            found = self.find(photo, sides[0], max_hands, min_presence)
         else:
             found = _look_in(
                 photo, [_checked_box(each, photo.width, photo.height) for each in boxes], sides
@@ -217,9 +231,10 @@ def load(
     threads: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    find: Finder | None = None,
 ) -> Predictor:
     """A `Predictor`, for those who run more than one photo or choose the runtime."""
-    return Predictor(bundle, backend, threads, device, precision)
+    return Predictor(bundle, backend, threads, device, precision, find)
 
 
 def predict(

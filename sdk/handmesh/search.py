@@ -28,6 +28,7 @@ __all__ = [
     "is_same_hand",
     "log_odds",
     "next_box",
+    "separate",
     "windows",
 ]
 
@@ -120,8 +121,8 @@ def find(
         seen = look([View(box, bool(mirrored)) for box in boxes])
         promising = _distinct(_surest_first(seen))[: _FOLLOWED * max_hands]
         followed = [_with_prior(sighting) for sighting in follow(look, promising, mirrored)]
-        found = _distinct(_surest_first(found + followed))
-        found = _apart([sighting for sighting in found if sighting.presence >= min_presence])
+        found = found + followed
+        found = separate([sighting for sighting in found if sighting.presence >= min_presence])
         if sum(sighting.presence >= _CONFIDENT for sighting in found) >= max_hands:
             break
     return found[:max_hands]
@@ -274,6 +275,12 @@ def is_near(old: Box, new: Box) -> bool:
         return False
     moved = math.hypot(new.cx - old.cx, new.cy - old.cy)
     return max(moved, abs(new.size - old.size)) < _SETTLED * old.size
+
+
+def separate(sightings: list[Sighting]) -> list[Sighting]:
+    """One sighting of each hand, the surest first: without doubles, and without those that lie
+    within a surer one."""
+    return _apart(_distinct(_surest_first(sightings)))
 
 
 def _with_prior(sighting: Sighting) -> Sighting:

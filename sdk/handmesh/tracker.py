@@ -9,22 +9,17 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from . import search
 from .errors import InputError
+from .finding import Finder, search_windows
 from .geometry import place
 from .imaging import ImageLike
 from .pipeline import Photo
 from .predictor import Predictor, checked_camera, checked_count, checked_presence, wanted_side
-from .search import Sighting
 from .smoothing import HandSmoother
 from .tracks import Track, Tracks
 from .types import Camera, Hand, Handedness, finite
 
 __all__ = ["Finder", "TrackedFrame", "TrackedHand", "Tracker", "search_windows"]
-
-# Finds hands in a whole photo, the surest first: (photo, side, max_hands, min_presence) to
-# sightings, where side is True for left hands only, False for right ones, None for both.
-Finder = Callable[[Photo, bool | None, int, float], list[Sighting]]
 
 # While some hand is followed, each search in vain doubles the time to the next, up to this factor.
 _LONGEST_WAIT = 8
@@ -88,13 +83,6 @@ class TrackedFrame:
         }
 
 
-def search_windows(
-    photo: Photo, side: bool | None, max_hands: int, min_presence: float
-) -> list[Sighting]:
-    """The default `Finder`: windows over the photo, by the mesh network itself."""
-    return search.find(photo.look, photo.width, photo.height, side, max_hands, min_presence)
-
-
 class Tracker:
     """Follows hands through a video. Close it, or use it as a context manager.
 
@@ -118,7 +106,7 @@ class Tracker:
         remember_s: seconds after which a hand that is not seen gets a new id when it returns.
         smoother: makes the filter of each hand, `handmesh.smoothing.HandSmoother` or a function
             that returns one with other parameters; None for results as they are measured.
-        find: what searches a whole picture, by default windows shown to the mesh network.
+        find: what searches a whole picture, by default what the predictor searches with.
 
     Raises:
         InputError, BundleError, BackendUnavailable, BackendError: as in `Predictor`.
@@ -136,7 +124,7 @@ class Tracker:
         search_every_s: float = 0.5,
         remember_s: float = 3.0,
         smoother: Callable[[], HandSmoother] | None = HandSmoother,
-        find: Finder = search_windows,
+        find: Finder | None = None,
     ) -> None:
         self._side = wanted_side(handedness, mirrored)
         self._max_hands = checked_count(max_hands)
@@ -147,9 +135,10 @@ class Tracker:
                 raise InputError(f"{name} must be 0 or more seconds, not {seconds}")
         self._search_every_s, self._remember_s = float(search_every_s), float(remember_s)
         self._camera, self._bone_length_m, self._mirrored = camera, bone_length_m, mirrored
-        self._smoother, self._find = smoother, find
+        self._smoother = smoother
         self._owned = predictor is None
         self._predictor = Predictor() if predictor is None else predictor
+        self._find = find
         self.reset()
 
     def reset(self) -> None:
@@ -205,7 +194,8 @@ class Tracker:
 
     def _search(self, photo: Photo, now: float) -> None:
         before = len(self._tracks.visible)
-        found = self._find(photo, self._side, self._max_hands, self._min_presence)
+        find = self._predictor.find if self._find is None else self._find
+        found = find(photo, self._side, self._max_hands, self._min_presence)
         self._tracks.admit(found, now)
         in_vain = len(self._tracks.visible) == before
         self._wait = min(2 * self._wait, _LONGEST_WAIT) if in_vain else 1

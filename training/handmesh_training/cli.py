@@ -1,4 +1,5 @@
-"""The sub-commands `handmesh train`, `evaluate`, `reference`, `render` and `experiment`."""
+"""The sub-commands `handmesh train`, `evaluate`, `evaluate-finding`, `reference`, `render` and
+`experiment`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from handmesh.atomic import write_atomic
 
 from .cli_evaluate import add_evaluate
 from .cli_experiment import add_experiment
+from .cli_finding import add_evaluate_finding
 from .cli_options import needing_the_extra
 from .cli_render import add_render
 from .cli_train import add_train
@@ -19,6 +21,7 @@ def add_commands(commands: Any) -> None:
     """Add them to argparse's sub-parsers."""
     add_train(commands)
     add_evaluate(commands)
+    add_evaluate_finding(commands)
     _add_reference(commands)
     add_render(commands)
     add_experiment(commands)
@@ -35,6 +38,11 @@ def _add_reference(commands: Any) -> None:
         "--photos", type=Path, required=True, metavar="DIR", help="photos with a boxes.json"
     )
     parser.add_argument("--side", type=int, default=128, metavar="PX")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="whole photos and scenes, as a detector sees them (with --side 192)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
     parser.set_defaults(run=needing_the_extra(_reference))
 
@@ -44,9 +52,12 @@ def _reference(options: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from .reference import reference_crops
+    from .reference import reference_crops, reference_pictures
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **reference_crops(options.photos, options.side)._asdict())
+    if options.whole:
+        np.savez_compressed(buffer, images=reference_pictures(options.photos, options.side))
+    else:
+        np.savez_compressed(buffer, **reference_crops(options.photos, options.side)._asdict())
     write_atomic(options.out, buffer.getvalue())
     return 0

@@ -13,7 +13,7 @@ from handmesh.errors import CheckpointError, InputError
 from .cli_options import EVALUATION_SEED, add_data, needing_the_extra
 
 if TYPE_CHECKING:
-    from handmesh.nn import NetworkConfig
+    from handmesh.nn import MeshConfig
 
     from .cropped_stream import CroppedSettings
     from .recipe import Recipe
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STAGES = ("heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak")
 HEADS = ("mesh", "joints", "transfer", "lbs", "parametric")
 FINE_TUNING = STAGES[3:]
+DETECTOR = "detector"
 REAL_MARGIN, REAL_DEPTH_PX = 1.9, 64
 # Of sets that are adapted to, the last twentieth, but no more hands, is watched, not trained on.
 HELD_OUT = 256
@@ -42,11 +43,11 @@ def add_train(commands: Any) -> None:
     )
     parser.add_argument(
         "stage",
-        choices=(*STAGES, "all"),
+        choices=(*STAGES, "all", DETECTOR),
         metavar="STAGE",
         nargs="?",
         default="full",
-        help=f"{', '.join(STAGES)}, all (default: full)",
+        help=f"{', '.join(STAGES)}, all (default: full); or detector, which finds hands in photos",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -163,6 +164,11 @@ def _add_fine_tuning(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     # Heavy imports belong to the command, not to `handmesh --help`.
+    if options.stage == DETECTOR:
+        from .cli_detector import train
+
+        _check_folder(options, (DETECTOR,))
+        return train(options, _recipe(options))
     from . import stages
     from .parallel import process_group
 
@@ -214,7 +220,7 @@ def _check_folder(options: argparse.Namespace, wanted: tuple[str, ...]) -> None:
             f"{options.out} holds a run of {', '.join(file.parent.name for file in there)} "
             "already: --resume goes on with it; for a new one use another folder"
         )
-    if options.resume and not _results(options, STAGES):
+    if options.resume and not _results(options, (*STAGES, DETECTOR)):
         raise CheckpointError(f"there is no run in {options.out} to go on with")
 
 
@@ -300,7 +306,7 @@ def _weights(text: str) -> Path:
     return path if path.suffix == ".pt" else Path(Bundle.load(text).artifact("torch"))
 
 
-def _config(options: argparse.Namespace) -> NetworkConfig:
+def _config(options: argparse.Namespace) -> MeshConfig:
     from handmesh.nn import LightConfig, PaperConfig, StageConfig
 
     if not options.smoke:
@@ -336,7 +342,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def _stream(options: argparse.Namespace, config: NetworkConfig, adapting: bool) -> StreamSettings:
+def _stream(options: argparse.Namespace, config: MeshConfig, adapting: bool) -> StreamSettings:
     from .augment import Augmentation
     from .datasets import parse_dataset
     from .rendered import RenderSettings
@@ -364,9 +370,7 @@ def _stream(options: argparse.Namespace, config: NetworkConfig, adapting: bool) 
     return replace(settings, batch=8, pool=64, chunk=32) if options.smoke else settings
 
 
-def _real(
-    options: argparse.Namespace, config: NetworkConfig, look: RenderSettings
-) -> CroppedSettings:
+def _real(options: argparse.Namespace, config: MeshConfig, look: RenderSettings) -> CroppedSettings:
     """The sets to adapt to, cut to hands; for a smoke run without sets, rendered hands."""
     from handmesh.graph import Topology
 

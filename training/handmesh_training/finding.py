@@ -125,7 +125,7 @@ def evaluate_finding(
     if not files:
         raise InputError(f"{negatives} holds no picture ({', '.join(SUFFIXES)})")
     empty = [
-        predictor.predict(file, min_presence=0.0)[0].presence
+        max((hand.presence for hand in predictor.predict(file, min_presence=0.0)), default=0.0)
         for file in tqdm(_spread(files, limit), desc="negatives", unit="picture")
     ]
     hands = {}
@@ -133,9 +133,11 @@ def evaluate_finding(
         labels = _spread(list(read_labels(folder)), limit)
         seen = []
         for label in tqdm(labels, desc=Path(folder).name, unit="photo"):
-            hand = predictor.predict(label.path, min_presence=0.0)[0]
-            miss = metrics.box_normalised_error(hand.joints_px[None], label.joints_px[None])[0]
-            seen.append(hand.presence if miss < FOUND_WITHIN else -1.0)
+            presence = -1.0
+            for hand in predictor.predict(label.path, min_presence=0.0):  # one at most
+                miss = metrics.box_normalised_error(hand.joints_px[None], label.joints_px[None])[0]
+                presence = hand.presence if miss < FOUND_WITHIN else -1.0
+            seen.append(presence)
         hands[Path(folder).name] = np.array(seen)
     return FindingReport(np.sort(empty), hands)
 

@@ -78,14 +78,19 @@ def read_labels(folder: Path | str) -> Iterator[LabelledHand]:
         try:
             hands = entry["hands"]
             if len(hands) == 1 and hands[0].get("ok", True):
-                yield _labelled_hand(folder / name, hands[0])
+                yield labelled_hand(folder / name, hands[0])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{folder / LABELS}: the entry of {name!r} is not a labelled photo ({error!r})"
             ) from error
 
 
-def _labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
+def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
+    """One hand of an entry of a label file, of the photo ``path``.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not as above.
+    """
     joints_px = np.asarray(hand["uv"], dtype=np.float64)  # (21, 2)
     joints_m = np.asarray(hand["world_m"], dtype=np.float64)  # (21, 3)
     reported = hand["handedness_as_reported"]

@@ -7,6 +7,7 @@ scales and turns around the hand and mirrored, as the network meets them in a se
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh import Box
+from handmesh.detector import letterbox
 from handmesh.errors import InputError
-from handmesh.imaging import crop, decode
+from handmesh.imaging import Pyramid, crop, decode
 from handmesh.types import JOINT_NAMES
 
 from .rendered import HandRenderer, RenderSettings
@@ -74,3 +76,30 @@ def reference_crops(
     return ReferenceCrops(
         np.ascontiguousarray(np.concatenate(crops)), np.concatenate(labels).astype(np.float32)
     )
+
+
+def reference_pictures(
+    photos: Path | str, side: int, rendered: int = 24, seed: int = 2026
+) -> NDArray[np.uint8]:
+    """Whole pictures for a detector, (N, S, S, 3) uint8 RGB: each photo of the folder as it is,
+    mirrored, smaller and turned, and ``rendered`` scenes with a hand, or without.
+
+    Args:
+        photos, side, seed: as in `reference_crops`.
+
+    Raises:
+        InputError: no photo in the folder. ImageError: an unreadable one.
+    """
+    files = sorted(Path(photos).glob("*.jpg"))
+    if not files:
+        raise InputError(f"{photos} holds no .jpg photo")
+    made = []
+    for file in files:
+        pyramid = Pyramid(decode(file))
+        square = letterbox(pyramid.width, pyramid.height)
+        whole = pyramid.crop(square, side)
+        made += [whole, whole[:, ::-1], pyramid.crop(square.scaled(2.0), side)]
+        made.append(pyramid.crop(replace(square, angle=np.pi / 2), side))
+    look = RenderSettings(crop_px=side, margin=4.2, empty=0.25)
+    scenes = HandRenderer(look, seed).chunk(0, rendered).images
+    return np.ascontiguousarray(np.concatenate([np.stack(made), scenes]))

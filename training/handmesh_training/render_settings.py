@@ -23,6 +23,8 @@ class RenderSettings:
         empty: share of crops without a hand.
         shape_shift: coefficients of `HandModel.shape_names` that all hands have on top of their
             own: other people than usual.
+        things: what may be placed around hands, names of `rendering.scene.SHARES`; None for all of
+            them. It is not in the representation, as below.
         other_hand: folder with another model's hand, see `other_hand.OtherHand`: all hands have its
             surface, shaped as ours otherwise are, and its skins. It is not in the representation,
             by which sets on disk made without one go.
@@ -38,6 +40,7 @@ class RenderSettings:
     margin: float = 1.9
     empty: float = 0.05
     shape_shift: ShapeShift = ()
+    things: frozenset[str] | None = field(default=None, repr=False)
     other_hand: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from .rendering.environments import BackgroundSet, EnvironmentSet
 from .rendering.hands import Hands
 from .rendering.mesh import RenderMesh
 from .rendering.renderer import Rendered, Renderer
+from .rendering.scene import SHARES
 from .rendering.skins import SkinSet
 from .samples import Crops
 from .sampling import HandViews, sample_views
@@ -189,9 +190,11 @@ class HandRenderer:
             views.vertices_m, views.joints_m, views.intrinsics, self.settings.crop_px,
             self.model.asset.vertices_m[:, 1], ~empty,
         )  # fmt: skip
+        things = self.settings.things
         look = sample_appearance(
-            rng, BLOCK, self.skins, self.environments, self.backgrounds, hands=hands
-        )
+            rng, BLOCK, self.skins, self.environments, self.backgrounds, hands=hands,
+            things=SHARES if things is None else things,
+        )  # fmt: skip
         self._blocks[number] = replace(views, in_view=~empty), look
         if len(self._blocks) > BLOCKS_KEPT:
             self._blocks.popitem(last=False)

@@ -36,6 +36,9 @@ class Purpose(IntEnum):
     CROPPED_BATCH = 13  # augmentation of a batch of them: lane, batch
     SENSOR = 14  # what a depth camera makes of a rendered hand: sample
     CAMERAS = 15  # fields of view of a report's cameras
+    COMPOSED = 16  # scenes to find hands in: lane, batch, place in the batch
+    GROUNDS = 17  # views that they stand before
+    GRAIN = 18  # that scenes are given parts of
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:

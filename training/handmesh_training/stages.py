@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
-from handmesh.nn import NetworkConfig, build, load_weights
+from handmesh.nn import MeshConfig, build, load_weights
 
 from . import parallel
 from .checkpoint import FILE, load_network, read_checkpoint
@@ -76,7 +76,7 @@ class Run:
     """
 
     folder: Path
-    config: NetworkConfig
+    config: MeshConfig
     head: HeadName = "mesh"
     settings: TrainSettings = field(default_factory=TrainSettings)
     pose_steps: int = 1200

@@ -33,7 +33,6 @@ from .heads import HeadName, build_network
 from .lanes import own_lanes
 from .monitor import Monitor
 from .recipe import PROLONGABLE, Recipe
-from .samples import Crops
 from .sources import Batch, to_input
 from .validate import network_errors
 
@@ -56,7 +55,7 @@ class Task:
         name: of the stage.
         part: from the network to what is run and trained of it.
         loss: made for a device.
-        errors: of the part on a set of crops.
+        errors: of the part on a set of crops, or of what else it is watched on.
         inputs: what the part is given of a batch.
         terms: weights of the loss, and what else of it a run does not change midway.
         fine_tuning: whether the recipe's lower rate holds.
@@ -67,7 +66,7 @@ class Task:
     name: str
     part: Callable[[nn.Module], nn.Module]
     loss: Callable[[torch.device], Loss]
-    errors: Callable[[nn.Module, Crops, torch.device], dict[str, float]] = network_errors
+    errors: Callable[[nn.Module, Any, torch.device], dict[str, float]] = network_errors
     inputs: Callable[[Batch], Tensor] = lambda batch: to_input(batch["images"])
     terms: Mapping[str, float | str | None] = field(default_factory=dict)
     fine_tuning: bool = False
@@ -111,7 +110,7 @@ class Trainer:
         settings: TrainSettings,
         folder: Path,
         task: Task,
-        validation: dict[str, Crops] | None = None,
+        validation: Mapping[str, Any] | None = None,
         device: str = "cpu",
         head: HeadName = "mesh",
         prepare: Callable[[nn.Module], None] | None = None,
@@ -120,8 +119,9 @@ class Trainer:
         Args:
             config: of the network. settings: of the run. folder: for checkpoints and the log; a
                 checkpoint that is there is gone on from. task: what is trained.
-            validation: named sets of crops at the network's input size, all of hands, evaluated
-                now and then. device: where torch computes. head: what the network ends in.
+            validation: named sets of what the task's errors are measured on, now and then: crops
+                of hands at the network's input size.
+            device: where torch computes. head: what the network ends in.
             prepare: loads weights into a fresh network; not called when a run goes on.
 
         Raises:

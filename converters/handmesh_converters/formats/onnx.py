@@ -18,7 +18,7 @@ from handmesh.backends import Backend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
-from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..fold import INPUT, ExportTwin
 from ..request import Abilities, Job
 from ..rounding import HALVED_FROM
 
@@ -51,7 +51,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
                 twin,
                 (example,),
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
+                output_names=list(twin.outputs),
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
                 dynamo=True,

@@ -33,7 +33,7 @@ from handmesh.backends import Backend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError, InputError
 
-from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..fold import INPUT, ExportTwin
 from ..quantizer import quantize_convolutions
 from ..request import Abilities, Job
 from ..rounding import round_to_int8
@@ -121,7 +121,7 @@ class _Named(nn.Module):
         self.twin = twin
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        return dict(zip(OUTPUTS, self.twin(image), strict=True))
+        return dict(zip(self.twin.outputs, self.twin(image), strict=True))
 
 
 def _rounded(twin: ExportTwin, crops: NDArray[np.uint8]) -> dict[bytes, NDArray[np.float32]]:

@@ -38,6 +38,7 @@ __all__ = [
     "Backend",
     "Choice",
     "Device",
+    "NamedBackend",
     "RawOutput",
     "check_images",
     "choose",
@@ -89,8 +90,15 @@ class Backend(Protocol):
 
         Raises:
             InputError: the crops have another shape or type.
-            BackendError: the runtime failed.
+            BackendError: the runtime failed, or the bundle's network is a detector.
         """
+
+
+class NamedBackend(Backend, Protocol):
+    """A backend that runs networks of any outputs, detectors too: all of ours are."""
+
+    def outputs(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
+        """As `run`, the outputs by name as the artifact gives them."""
 
 
 class Device(NamedTuple):
@@ -135,7 +143,7 @@ class Choice(NamedTuple):
         reasons: a line for each candidate, in the order in which they were looked at.
     """
 
-    backend: Backend
+    backend: NamedBackend
     reasons: tuple[str, ...]
 
 
@@ -244,7 +252,7 @@ def choose(
             module = _module(candidate)
             wanted = Device.parse(device or module.DEVICES[0])
             try:
-                backend: Backend = module.create(bundle, threads, wanted)
+                backend: NamedBackend = module.create(bundle, threads, wanted)
             except BackendUnavailable as cause:  # what only the runtime itself could tell
                 if name != "auto":
                     raise
@@ -265,7 +273,7 @@ def create(
     threads: int | None = None,
     device: str | None = None,
     precision: str | None = None,
-) -> Backend:
+) -> NamedBackend:
     """The backend of `choose`, which tells the arguments and errors."""
     return choose(name, bundle, threads, device, precision).backend
 

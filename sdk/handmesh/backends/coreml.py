@@ -72,7 +72,7 @@ class CoreMLBackend:
         units = _UNITS[device.kind]
         self.description = f"Core ML, macOS {platform.mac_ver()[0]}, compute units {units}"
         self._size = bundle.image_size
-        self._vertex_count = bundle.topology.vertex_count
+        self._bundle = bundle
         self._one_run = threading.Lock()
         path = bundle.artifact(self.name)
         try:
@@ -83,6 +83,10 @@ class CoreMLBackend:
             raise BackendError(f"Core ML cannot load {path}: {cause}") from cause
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        named = self.outputs(images)
+        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         check_images(images, self._size)
         try:
             # Apple promises nothing about one model in several threads.
@@ -92,8 +96,7 @@ class CoreMLBackend:
             raise BackendError(
                 f"{self.description} failed on {images.shape[0]} crops: {cause}"
             ) from cause
-        named = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
-        return raw_output(named, len(images), self._vertex_count, self.description)
+        return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
     def _predict(self, image: NDArray[np.uint8]) -> dict[str, Any]:
         """One crop (S, S, 3): a model that takes a picture takes one at a time."""

@@ -116,7 +116,7 @@ class OnnxBackend:
             raise BackendUnavailable(reason)
         self.threads = threads
         self._size = bundle.image_size
-        self._vertex_count = bundle.topology.vertex_count
+        self._bundle = bundle
         self._one_by_one = device.kind in _ONE_BY_ONE
         # The CPU runs for several threads at once; of the other providers none promises to.
         self._turn = contextlib.nullcontext() if device.kind == "cpu" else threading.Lock()
@@ -155,6 +155,10 @@ class OnnxBackend:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        named = self.outputs(images)
+        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         check_images(images, self._size)
         batches = [image[None] for image in images] if self._one_by_one else [images]
         try:
@@ -165,8 +169,7 @@ class OnnxBackend:
                 f"{self.description} failed on {images.shape[0]} crops: {cause}"
             ) from cause
         values = runs[0] if len(runs) == 1 else [np.concatenate(v) for v in zip(*runs, strict=True)]
-        named = dict(zip(self._outputs, values, strict=True))
-        return raw_output(named, len(images), self._vertex_count, self.description)
+        return dict(zip(self._outputs, values, strict=True))
 
 
 def _details(

@@ -65,7 +65,7 @@ class TfliteBackend:
         interpreters = importlib.import_module(f"{package}.interpreter")
         self.threads = threads
         self._size = bundle.image_size
-        self._vertex_count = bundle.topology.vertex_count
+        self._bundle = bundle
         self._one_run = threading.Lock()
         path = bundle.artifact(self.name)
         chosen = _delegate(interpreters, device, delegate_options or {})
@@ -95,11 +95,15 @@ class TfliteBackend:
         )
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        named = self.outputs(images)
+        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         check_images(images, self._size)
         with self._one_run:
             try:
                 outputs = [self._run(image=image[None]) for image in np.ascontiguousarray(images)]
-                named = {
+                return {
                     name: np.concatenate([output[name] for output in outputs])
                     for name in outputs[0]
                 }
@@ -107,7 +111,6 @@ class TfliteBackend:
                 raise BackendError(
                     f"{self.description} failed on {images.shape[0]} crops: {cause}"
                 ) from cause
-        return raw_output(named, len(images), self._vertex_count, self.description)
 
 
 def _delegate(interpreters: Any, device: Device, options: Mapping[str, Any]) -> dict[str, Any]:

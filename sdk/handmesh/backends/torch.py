@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class TorchBackend:
     ) -> None:
         import torch
 
-        from ..nn import build, load_weights, read_config
+        from ..nn import DetectorConfig, DetectorNetwork, build, load_weights, read_config
 
         reason = refuses(device)
         if reason is not None:
@@ -70,20 +70,32 @@ class TorchBackend:
             f"torch {torch.__version__}, {where}, {threads} thread{'s' if threads > 1 else ''}"
         )
         self._size = bundle.image_size
-        self._vertex_count = bundle.topology.vertex_count
+        self._bundle = bundle
         path = bundle.artifact(self.name)
         config = read_config(path)
-        network = build(config, bundle.topology)
-        load_weights(network, path, config, bundle.topology)
+        self._detects = isinstance(config, DetectorConfig)
+        topology = None if self._detects else bundle.topology
+        network: Any = (
+            DetectorNetwork(config)
+            if isinstance(config, DetectorConfig)
+            else build(config, bundle.topology)
+        )
+        load_weights(network, path, config, topology)
         # Crops come with their channels last: convolutions that expect it need no copy.
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
         try:
             self._network = network.to(self._device).eval()
         except RuntimeError as cause:
             raise BackendError(f"{self.description} cannot load {path}: {cause}") from cause
 
     def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        named = self.outputs(images)
+        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         import torch
+
+        from ..nn.detector import decode
 
         check_images(images, self._size)
         try:
@@ -91,8 +103,11 @@ class TorchBackend:
                 batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
                 batch = batch.permute(0, 3, 1, 2).float() / 255 - 0.5  # (N, 3, S, S)
                 output = self._network(batch)
+                if self._detects:
+                    hands = decode(output, self._network.config.candidates)
+                    return {"hands": hands.cpu().numpy()}
                 right = output.handedness_logit
-                named = {
+                return {
                     "vertices": output.vertices.cpu().numpy(),
                     "joints": output.joints.cpu().numpy(),
                     "confidence": output.confidence_logits.sigmoid().cpu().numpy(),
@@ -106,7 +121,6 @@ class TorchBackend:
             raise BackendError(
                 f"{self.description} failed on {images.shape[0]} crops: {cause}"
             ) from cause
-        return raw_output(named, len(images), self._vertex_count, self.description)
 
 
 @contextlib.contextmanager

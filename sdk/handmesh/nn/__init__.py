@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from handmesh.errors import InputError
 from handmesh.nn.blocks import Latent, NetworkOutput
 from handmesh.nn.config import (
     DecoderConfig,
+    DetectorConfig,
     LightConfig,
+    MeshConfig,
     NetworkConfig,
     PaperConfig,
     StageConfig,
     from_dict,
     to_dict,
 )
+from handmesh.nn.detector import DetectorNetwork
 from handmesh.nn.light import LightNetwork
 from handmesh.nn.network import HandNetwork
 from handmesh.nn.paper import PaperNetwork
@@ -25,11 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DecoderConfig",
+    "DetectorConfig",
+    "DetectorNetwork",
     "HandNetwork",
     "Latent",
     "LayerRow",
     "LightConfig",
     "LightNetwork",
+    "MeshConfig",
     "NetworkConfig",
     "NetworkOutput",
     "PaperConfig",
@@ -47,7 +54,13 @@ __all__ = [
 
 
 def build(config: NetworkConfig, topology: Topology) -> LightNetwork | PaperNetwork:
-    """A freshly initialised network; its forward takes (B, 3, S, S) and gives `NetworkOutput`."""
+    """A freshly initialised network; its forward takes (B, 3, S, S) and gives `NetworkOutput`.
+
+    Raises:
+        InputError: a detector's configuration: that is no network of meshes.
+    """
+    if isinstance(config, DetectorConfig):
+        raise InputError("a detector has no mesh: make it with DetectorNetwork(config)")
     if isinstance(config, LightConfig):
         return LightNetwork(config, topology)
     return PaperNetwork(config, topology)

@@ -1,7 +1,8 @@
-"""Every hyper-parameter of the two networks, as frozen dataclasses that travel as JSON.
+"""Every hyper-parameter of the networks, as frozen dataclasses that travel as JSON.
 
 `LightConfig` describes the default network (a mobile backbone), `PaperConfig` the network of
 Ge et al., CVPR 2019. Both share `DecoderConfig`, the graph CNN of the paper's Fig. 4.
+`DetectorConfig` describes what finds hands for either.
 """
 
 from __future__ import annotations
@@ -170,18 +171,66 @@ class PaperConfig:
         return self.input_size // 4
 
 
-NetworkConfig = LightConfig | PaperConfig
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The `detector` network: where hands are in a photo, from the photo as a small square.
 
-_NETWORKS: dict[str, type[LightConfig] | type[PaperConfig]] = {
+    Attributes:
+        input_size: side of the square picture, pixels; a multiple of 32.
+        stem_channels: of the first convolution, stride 2.
+        stages: four stages, with outputs at strides 4, 8, 16 and 32.
+        pyramid_channels: width of the decoder at strides 8 and 16, finest first.
+        pyramid_kernel: depthwise kernel of the decoder's convolutions.
+        pyramid_depth: decoder blocks at each stride, finest first.
+        candidates: how many places the exported graph gives, the surest first.
+    """
+
+    input_size: int = 192
+    stem_channels: int = 12
+    stages: tuple[StageConfig, ...] = (
+        StageConfig("fused", 16, 1, 1.5),
+        StageConfig("separable", 32, 2, 3.0),
+        StageConfig("separable", 64, 3, 3.0),
+        StageConfig("separable", 104, 3, 3.0),
+    )
+    pyramid_channels: tuple[int, int] = (48, 72)
+    pyramid_kernel: int = 5
+    pyramid_depth: tuple[int, int] = (2, 1)
+    candidates: int = 16
+
+    name = "detector"
+
+    def __post_init__(self) -> None:
+        if self.input_size < 32 or self.input_size % 32:
+            raise InputError(f"input_size must be a multiple of 32, got {self.input_size}")
+        if len(self.stages) != 4:
+            raise InputError(f"expected four stages, got {self.stages}")
+        if not 1 <= self.candidates <= self.grid**2:
+            raise InputError(
+                f"candidates must be 1 to {self.grid**2}, the cells of the grid, "
+                f"got {self.candidates}"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of the output: one for every 8 pixels."""
+        return self.input_size // 8
+
+
+MeshConfig = LightConfig | PaperConfig
+NetworkConfig = MeshConfig | DetectorConfig
+
+_NETWORKS: dict[str, type[LightConfig] | type[PaperConfig] | type[DetectorConfig]] = {
     "light": LightConfig,
     "paper": PaperConfig,
+    "detector": DetectorConfig,
 }
 
 
 def to_dict(config: NetworkConfig) -> dict[str, Any]:
     """Plain JSON-compatible dictionary with the network's name under `network`."""
     values = {"network": config.name, **asdict(config)}
-    for place in (values, values["decoder"]):
+    for place in (values, values.get("decoder", {})):
         for name, default in _YOUNGER.items():
             if place.get(name) == default:
                 del place[name]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handmesh.nn.blocks import Latent, conv_norm, maps_to_read, soft_argmax
-from handmesh.nn.config import JOINT_COUNT, LightConfig, StageConfig
+from handmesh.nn.config import JOINT_COUNT, DetectorConfig, LightConfig, StageConfig
 from handmesh.nn.graph_head import GraphHead
 from handmesh.nn.network import HandNetwork
 
@@ -69,7 +69,7 @@ class PyramidBlock(nn.Module):
 class Backbone(nn.Module):
     """Strides 4, 8, 16, 32 from an image (B, 3, S, S)."""
 
-    def __init__(self, config: LightConfig) -> None:
+    def __init__(self, config: LightConfig | DetectorConfig) -> None:
         super().__init__()
         self.stem = conv_norm(3, config.stem_channels, 3, stride=2)
         channels = config.stem_channels
@@ -92,19 +92,21 @@ class Backbone(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Back from stride 32 to stride 4: add an upsampled coarser map to each backbone map."""
+    """Back from stride 32: add an upsampled coarser map to each backbone map, down to stride 4, or
+    8 with two widths."""
 
-    def __init__(self, config: LightConfig) -> None:
+    def __init__(self, config: LightConfig | DetectorConfig) -> None:
         super().__init__()
         widths = config.pyramid_channels  # finest first
-        backbone = [stage.channels for stage in config.stages]
-        coarser = [*widths[1:], backbone[3]]
+        levels = len(widths)
+        backbone = [stage.channels for stage in config.stages][-1 - levels :]
+        coarser = [*widths[1:], backbone[-1]]
         self.lateral = nn.ModuleList(
-            conv_norm(backbone[i], widths[i], 1, relu=False) for i in range(3)
+            conv_norm(backbone[i], widths[i], 1, relu=False) for i in range(levels)
         )
         # The width changes before upsampling, on a quarter of the positions.
         self.narrow = nn.ModuleList(
-            conv_norm(coarser[i], widths[i], 1, relu=False) for i in range(3)
+            conv_norm(coarser[i], widths[i], 1, relu=False) for i in range(levels)
         )
         self.refine = nn.ModuleList(
             nn.Sequential(
@@ -113,13 +115,14 @@ class Pyramid(nn.Module):
                     for _ in range(config.pyramid_depth[i])
                 )
             )
-            for i in range(3)
+            for i in range(levels)
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Backbone maps, finest first, to features (B, C, S/4, S/4)."""
-        x = maps[3]
-        for i in (2, 1, 0):
+        """Backbone maps, finest first, to features (B, C, S/4, S/4); S/8 with two widths."""
+        x = maps[-1]
+        maps = maps[-1 - len(self.lateral) :]
+        for i in reversed(range(len(self.lateral))):
             up = F.interpolate(self.narrow[i](x), scale_factor=2.0, mode="nearest")
             x = self.refine[i](F.relu(self.lateral[i](maps[i]) + up))
         return x

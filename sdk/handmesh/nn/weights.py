@@ -29,14 +29,14 @@ def save_weights(
     network: nn.Module,
     path: str | os.PathLike[str],
     config: NetworkConfig,
-    topology: Topology,
+    topology: Topology | None,
     state: dict[str, Tensor] | None = None,
     precision: Precision = "fp32",
 ) -> None:
     """Write a network's weights, atomically. Equal weights give equal bytes.
 
     Args:
-        network: made by `build(config, topology)`.
+        network: made by `build(config, topology)`, or a `DetectorNetwork`, which has no topology.
         path: target; replaced if it exists.
         config: hyper-parameters, stored as metadata.
         topology: its hash is stored as metadata.
@@ -48,9 +48,10 @@ def save_weights(
     metadata = {
         "format": FORMAT,
         "network": config.name,
-        "graph_sha256": topology.sha256,
         "config": json.dumps(to_dict(config), sort_keys=True),
     }
+    if topology is not None:
+        metadata["graph_sha256"] = topology.sha256
     # Contiguous: training leaves convolutions in channels-last memory.
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     if precision == "fp16":
@@ -69,16 +70,20 @@ def read_config(path: str | os.PathLike[str]) -> NetworkConfig:
 
 
 def load_weights(
-    network: nn.Module, path: str | os.PathLike[str], config: NetworkConfig, topology: Topology
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    config: NetworkConfig,
+    topology: Topology | None,
 ) -> None:
-    """Load weights into a network made by `build(config, topology)`.
+    """Load weights into a network made by `build(config, topology)`, or a `DetectorNetwork`.
 
     Raises:
         GraphMismatchError: the weights were trained on another graph.
         BundleError: missing, truncated, not a weights file, or of another network.
     """
     metadata = _metadata(path)
-    topology.check_sha256(metadata["graph_sha256"], str(path))
+    if topology is not None:
+        topology.check_sha256(metadata.get("graph_sha256", "of no graph"), str(path))
     stored = _config(metadata, path)
     if to_dict(stored) != to_dict(config):
         raise BundleError(
@@ -122,7 +127,8 @@ def _metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise BundleError(
             f"{path} is not a readable safetensors file ({error}); restore the original"
         ) from error
-    missing = {"graph_sha256", "config"} - set(metadata)
+    wanted = {"config"} if metadata.get("network") == "detector" else {"graph_sha256", "config"}
+    missing = wanted - set(metadata)
     if metadata.get("format") != FORMAT or missing:
         raise BundleError(
             f"expected a file of format {FORMAT!r} at {path}, got {metadata.get('format')!r}"

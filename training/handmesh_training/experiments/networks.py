@@ -6,7 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from handmesh import Bundle
-from handmesh.nn import LightConfig, NetworkConfig, PaperConfig, StageConfig, from_dict
+from handmesh.errors import InputError
+from handmesh.nn import (
+    DetectorConfig,
+    LightConfig,
+    MeshConfig,
+    NetworkConfig,
+    PaperConfig,
+    StageConfig,
+    from_dict,
+)
 
 from ..checkpoint import load_network
 from ..recipe import Recipe
@@ -25,20 +34,28 @@ SMALL_LIGHT = LightConfig(
     latent=128,
 )
 SMALL_PAPER = PaperConfig(input_size=64, features=48, residuals_per_position=1, latent=128)
-CONFIGS: dict[str, NetworkConfig] = {"light": SMALL_LIGHT, "paper": SMALL_PAPER}
+CONFIGS: dict[str, MeshConfig] = {"light": SMALL_LIGHT, "paper": SMALL_PAPER}
 RECIPE = Recipe(batch=32, warmup=100, schedule="cosine", average=0.99)
 # Of a trunk that is trained already, under a head that is not.
 STARTED = replace(RECIPE, learning_rate=1e-3)
 
 
-def trained_network(name: str) -> tuple[NetworkConfig, Path]:
+def trained_network(name: str) -> tuple[MeshConfig, Path]:
     """What a network is, and its weights: a checkpoint's (.pt) or a bundle's.
 
     Raises:
         BundleError, CheckpointError: there is none, or it cannot be read.
+        InputError: it is a detector.
     """
     path = Path(name)
     if path.suffix == ".pt":
-        return load_network(path).config, path
+        return _of_meshes(load_network(path).config, name), path
     bundle = Bundle.load(name)
-    return from_dict(bundle.manifest["config"]), Path(bundle.artifact("torch"))
+    config = _of_meshes(from_dict(bundle.manifest["config"]), name)
+    return config, Path(bundle.artifact("torch"))
+
+
+def _of_meshes(config: NetworkConfig, name: str) -> MeshConfig:
+    if isinstance(config, DetectorConfig):
+        raise InputError(f"{name} is a detector, which has no meshes: name another network")
+    return config

@@ -17,7 +17,7 @@ from torch import nn
 
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import HandNetwork, NetworkConfig, build
+from handmesh.nn import DetectorConfig, DetectorNetwork, HandNetwork, NetworkConfig, build
 
 from .inverse_kinematics import fit_pose, skin_joints
 from .joints import JointsHead
@@ -48,17 +48,19 @@ _HEADS: dict[str, type[nn.Module]] = {
 
 def build_network(
     config: NetworkConfig, topology: Topology, head: HeadName
-) -> HandNetwork | HeadNetwork:
+) -> HandNetwork | HeadNetwork | DetectorNetwork:
     """A freshly initialised network with the head of that name.
 
     Seeded alike, all have the same trunk. ``forward(image, heatmaps=None)`` gives a
     `NetworkOutput`, whose vertices are (B, 0, 3) where the head makes joints alone. All have the
     attributes `config`, `head_name` and `pose_regressor` (None but for "mesh"), and iterators
-    `trunk_parameters()` and `head_parameters()`.
+    `trunk_parameters()` and `head_parameters()`. A detector has none of this, and no head.
 
     Raises:
         InputError: another head.
     """
+    if isinstance(config, DetectorConfig):
+        return DetectorNetwork(config)
     if head == "mesh":
         return build(config, topology)
     if head not in _HEADS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,7 +13,7 @@ from handmesh_training.rendering import harmonics
 from handmesh_training.rendering.colours import cloth
 from handmesh_training.rendering.environments import BackgroundSet, EnvironmentSet
 from handmesh_training.rendering.hands import Hands
-from handmesh_training.rendering.scene import Scene, sample_scene
+from handmesh_training.rendering.scene import SHARES, Scene, sample_scene
 from handmesh_training.rendering.skins import SkinSet, skin_tones
 from handmesh_training.rendering.textures import LUMINANCE
 
@@ -88,6 +89,7 @@ def sample_appearance(
     *,
     hands: Hands | None = None,
     photo_share: float = 0.35,
+    things: Collection[str] = frozenset(SHARES),
 ) -> Appearance:
     """Draws the look of `count` pictures.
 
@@ -97,6 +99,7 @@ def sample_appearance(
         skins, environments, backgrounds: what the renderer was made with.
         hands: where the B hands are; without, nothing is placed around them.
         photo_share: share of pictures on a photo instead of the panorama that lights them.
+        things: which of `scene.SHARES` are placed around hands.
 
     Returns:
         Appearance of B pictures; background indices count panoramas first, then photos.
@@ -119,7 +122,7 @@ def sample_appearance(
     skin, gain, contrast, tone = _skin(rng, count, skins)
     sleeve = _sleeves(rng, count)
     pictures = [environments.panoramas] + ([backgrounds] if backgrounds is not None else [])
-    scene = sample_scene(rng, count, hands, tone, sleeve[:, 0], pictures)
+    scene = sample_scene(rng, count, hands, tone, sleeve[:, 0], pictures, things)
     direction = _before(direction, scene.ground)
     albedo = tone @ LUMINANCE
     panorama = rng.random(count) >= (photo_share if backgrounds is not None else 0.0)

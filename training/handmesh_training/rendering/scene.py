@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ def sample_scene(
     tone: Array,
     sleeve: Array,
     pictures: Sequence[BackgroundSet],
+    things: Collection[str] = frozenset(SHARES),
 ) -> Scene:
     """Things around B hands.
 
@@ -60,6 +61,7 @@ def sample_scene(
         sleeve: (B,) metres up the arm where sleeves start.
         pictures: the sets of backgrounds, in the renderer's order: a ground's texture is cut
             from the last.
+        things: which of `SHARES` there are at all.
     """
     scene = Scene(
         np.zeros((count, SOLIDS, SOLID_FLOATS)),
@@ -68,11 +70,12 @@ def sample_scene(
     )
     if hands is None:
         return scene
+    # Drawn for all, so that what there is of the others does not depend on which are left out.
     wanted = {name: rng.random(count) < share for name, share in SHARES.items()}
     # Each its own generator: what fits one hand does not change what is drawn for the next.
     for i, own in enumerate(rng.spawn(count)):
         hand = hands.frame(i)
-        wants = {name for name, chosen in wanted.items() if chosen[i]}
+        wants = {name for name, chosen in wanted.items() if chosen[i] and name in things}
         rows = _around(own, hand, tone[i], float(sleeve[i]), wants)[:SOLIDS]
         if rows:
             scene.solids[i, : len(rows)] = rows

@@ -1,0 +1,58 @@
+"""`handmesh train detector`."""
+
+from __future__ import annotations
+
+import argparse
+
+from handmesh.errors import InputError
+
+from .detection.run import DetectorRun, train_detector
+from .parallel import process_group
+from .recipe import Recipe
+from .render_settings import RenderSettings
+from .train import TrainSettings
+
+# Options of `handmesh train` that mean nothing here, with their names in argparse.
+_MEANINGLESS = ("shards", "reuse", "backgrounds", "start_from", "losses", "limit")
+
+
+def train(options: argparse.Namespace, recipe: Recipe) -> int:
+    """What `handmesh train detector` does with the options of `handmesh train`.
+
+    Raises:
+        InputError: an option that is of the other stages, or panoramas are missing.
+    """
+    given = [name for name in _MEANINGLESS if getattr(options, name) is not None]
+    if given or options.data:
+        names = ", ".join("--" + name.replace("_", "-") for name in given or ["data"])
+        raise InputError(f"the detector is not trained with {names}: leave it out")
+    if options.environments is None:
+        raise InputError("the detector's scenes take panoramas: give --environments DIR")
+    smoke = options.smoke
+    with process_group(options.device) as device:
+        run = DetectorRun(
+            folder=options.out,
+            look=RenderSettings(options.skins, options.environments),
+            photos=tuple(options.photos),
+            settings=TrainSettings(
+                steps=8 if smoke else options.steps,
+                recipe=recipe,
+                seed=options.seed,
+                lanes=options.lanes,
+                report=4 if smoke else 100,
+                evaluate=8 if smoke else 1000,
+            ),
+            device=device,
+            workers=options.workers,
+            minutes=options.minutes,
+        )
+        if smoke:
+            run = _small(run)
+        train_detector(run)
+    return 0
+
+
+def _small(run: DetectorRun) -> DetectorRun:
+    from dataclasses import replace
+
+    return replace(run, cut_outs=64, pictures=32, watched=16)
