@@ -122,7 +122,7 @@ def find(
     def cost(index: int) -> float:
         """The square of the error, which adds up, for each multiply-accumulate."""
         work = sum(each.macs for each in groups[index][1])
-        return alone[index].mm.p99**2 / max(work, 1)
+        return alone[index].mm.p99 ** 2 / max(work, 1)
 
     chosen: list[int] = []
     together = before
