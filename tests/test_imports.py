@@ -103,7 +103,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"},
     "handmesh_converters.formats.coreml": COMMON | {"coremltools", "torch"},
     "handmesh_converters.mil": COMMON | {"coremltools", "torch"},
-    "handmesh_converters.formats.tflite": COMMON | {"litert_torch", "torch"},
+    "handmesh_converters.formats.tflite": COMMON | {"ai_edge_litert", "litert_torch", "torch"},
     "handmesh_converters.flatbuffer": COMMON | {"ai_edge_litert", "flatbuffers"},
     "handmesh_converters.quantizer": COMMON | {"ai_edge_quantizer"},
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},

@@ -13,6 +13,7 @@ from torch import nn
 
 from handmesh import Bundle
 from handmesh.errors import ExportError
+from handmesh_converters.explain import graph_constants
 from handmesh_converters.export import load_bundle
 from handmesh_converters.fold import FoldedHead, fold
 from handmesh_converters.forms import Dense, GraphForm, Polynomials, Recurrence
@@ -37,8 +38,8 @@ class Decoder:
     """One form of the decoder.
 
     Attributes:
-        form: in words. constant_bytes: of all T_k or L together, and of indices into them, in
-            float32 and int64; equal ones count once, as in an artifact.
+        form: in words.
+        weight_bytes, index_bytes: see `handmesh_converters.explain.graph_constants`.
         latency: milliseconds of one latent vector to vertices and joints, one thread.
     """
 
@@ -72,17 +73,6 @@ def compare_decoders(bundle: Bundle, protocol: Protocol) -> list[Decoder]:
         Decoder(form.describe(), *graph_constants(head), found.total)
         for form, head, found in zip(FORMS, heads, measured, strict=True)
     ]
-
-
-def graph_constants(head: FoldedHead) -> tuple[int, int]:
-    """Bytes of weights and of indices, see `Decoder`."""
-    different = {
-        (tuple(buffer.shape), buffer.numpy().tobytes()): buffer
-        for convolution in head.convolutions
-        for buffer in convolution.buffers()
-    }
-    weights = sum(b.nbytes for b in different.values() if b.is_floating_point())
-    return weights, sum(b.nbytes for b in different.values()) - weights
 
 
 def _loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:

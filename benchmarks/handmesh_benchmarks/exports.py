@@ -70,9 +70,8 @@ def requests(able: Abilities, everything: bool = True) -> list[Request]:
 
 
 def _graph_for(optimization: str, able: Abilities) -> str:
-    """The default; but what stores constants sparsely is of use to dense ones alone."""
-    wants_dense = optimization.startswith("sparse") and "dense" in able.graphs
-    return "dense" if wants_dense else able.graphs[0]
+    """The format's default, unless the optimisation is for another graph."""
+    return able.optimized_graphs.get(optimization, able.graphs[0])
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""The sub-commands `handmesh export` and `handmesh import`."""
+"""The sub-commands `handmesh export`, `handmesh sensitivity` and `handmesh import`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from handmesh.errors import InputError, MissingExtra, ParityError
 
 from .cli_import import add_import
+from .cli_sensitivity import add_sensitivity
 
 if TYPE_CHECKING:
     from .export import Written
@@ -20,8 +21,9 @@ CHECK_FAILED = 1
 
 
 def add_commands(commands: Any) -> None:
-    """Add `export` and `import` to argparse's sub-parsers."""
+    """Add `export`, `sensitivity` and `import` to argparse's sub-parsers."""
     add_import(commands)
+    add_sensitivity(commands)
     parser = commands.add_parser(
         "export",
         help="make artifacts for other runtimes, each proven against the network",
@@ -100,6 +102,9 @@ def _export(args: argparse.Namespace) -> int:
         nodes = f", {entry['nodes']} nodes" if "nodes" in entry else ""
         print(f"{written.bundle.folder / entry['path']}: {size:.2f} MB{nodes}")
         print(f"  {written.parity[name].render()}")
+        if "int8_products" in entry:
+            share = entry["int8_products"]["share_of_convolutions"]
+            print(f"  8-bit products: {share:.1%} of the convolutions' multiply-accumulates")
     return 0
 
 

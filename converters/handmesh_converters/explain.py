@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
-from .fold import ExportTwin
+from .fold import ExportTwin, FoldedHead
 
-__all__ = ["Explanation", "PartCost", "explain"]
+__all__ = ["Explanation", "PartCost", "explain", "graph_constants"]
 
 _HEAD = "network.head"
 
@@ -48,12 +48,16 @@ class Explanation:
         image_size: side of its crops in pixels.
         form: of the graph convolutions, in words.
         parts: in order of execution.
+        polynomial_bytes: of the constants of all T_k(L) or of the L that they are made from, in
+            float32; index_bytes: of the indices into them, int64. Both are in ``parts``, too.
     """
 
     network: str
     image_size: int
     form: str
     parts: tuple[PartCost, ...]
+    polynomial_bytes: int
+    index_bytes: int
 
     @property
     def macs(self) -> int:
@@ -79,7 +83,11 @@ class Explanation:
             for part in (*self.parts, total)
         ]
         title = f"{self.network}, {self.image_size} x {self.image_size} crops; graph: {self.form}"
-        return "\n".join([title, *lines])
+        constants = (
+            f"constants of all T_k: {self.polynomial_bytes / 1024:.1f} KB fp32, "
+            f"and {self.index_bytes / 1024:.1f} KB of indices"
+        )
+        return "\n".join([title, *lines, constants])
 
 
 def explain(twin: ExportTwin) -> Explanation:
@@ -123,7 +131,22 @@ def explain(twin: ExportTwin) -> Explanation:
     before = operators.inside(twin) - operators.inside(head)
     trunk = PartCost("trunk", whole - macs(_HEAD), constants(twin.network), before)
     form = twin.form.describe()
-    return Explanation(twin.network.config.name, size, form, (trunk, *parts))
+    name = twin.network.config.name
+    return Explanation(name, size, form, (trunk, *parts), *graph_constants(head))
+
+
+def graph_constants(head: FoldedHead) -> tuple[int, int]:
+    """Bytes of all T_k(L) or of L, float32, and of indices into them, int64, in a decoder.
+
+    Equal constants count once, as in an artifact.
+    """
+    different = {
+        _content(buffer): buffer
+        for convolution in head.convolutions
+        for buffer in convolution.buffers()
+    }
+    weights = sum(b.nbytes for b in different.values() if b.is_floating_point())
+    return weights, sum(b.nbytes for b in different.values()) - weights
 
 
 class _Operators(TorchDispatchMode):

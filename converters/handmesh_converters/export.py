@@ -48,6 +48,8 @@ __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bu
 TOPOLOGY, WEIGHTS, REFERENCE = "topology.npz", "weights.safetensors", "reference.npz"
 # Crops kept in a bundle, evenly chosen out of those that it was proven on.
 REFERENCE_CROPS = 48
+# Of the crops that an artifact is proven on, those that int8 is calibrated on instead.
+CALIBRATION = slice(None, None, 2)
 LABELS = "labels"  # beside the crops, if there are any
 LICENCES = {"code": "Apache-2.0", "weights": "not stated", "data": "not stated"}
 
@@ -264,7 +266,7 @@ class _Proof:
 
     def calibration(self) -> NDArray[np.uint8]:
         """Crops for an artifact to be calibrated on."""
-        return self.images[::2]
+        return self.images[CALIBRATION]
 
     def without_calibration(self) -> _Proof:
         """The proof on the other crops; a single one has to serve for both."""
@@ -326,7 +328,13 @@ def _add(
         graph, precision = request.resolve(name, format_.ABLE)
         twin = fold(network, form_named(graph))
         _remove(folder / format_.FILE)
-        job = Job(inside, precision, frozenset(request.optimize), proof.calibration())
+        job = Job(
+            inside,
+            precision,
+            frozenset(request.optimize),
+            proof.calibration(),
+            proof.topology.bone_ratios,
+        )
         facts = format_.export(twin, folder / format_.FILE, job)
         allowed = proof.tolerance or TOLERANCES[precision]
         entry = {

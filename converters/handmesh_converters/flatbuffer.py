@@ -6,6 +6,7 @@ The schema comes with ai-edge-litert; the file format is TensorFlow Lite's own, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
@@ -18,7 +19,17 @@ from handmesh.errors import ExportError
 
 from .rounding import HALVED_FROM
 
-__all__ = ["METADATA", "describe", "halve_weights", "operators", "pack", "round_weights", "unpack"]
+__all__ = [
+    "METADATA",
+    "ConvolutionOperator",
+    "convolutions",
+    "describe",
+    "halve_weights",
+    "operators",
+    "pack",
+    "round_weights",
+    "unpack",
+]
 
 IDENTIFIER = b"TFL3"
 # What the names of metadata entries begin with: other tools add their own.
@@ -30,6 +41,25 @@ _ALIGNMENT = 16
 _Builtin = schema.BuiltinOperator
 # Operators with learned weights as their second input -> the axis of the output's channels.
 _CHANNELS = {_Builtin.CONV_2D: 0, _Builtin.DEPTHWISE_CONV_2D: 3, _Builtin.FULLY_CONNECTED: 0}
+
+
+# Operators that slide over a picture, by the quantizer's names.
+_CONVOLUTIONS = {_Builtin.CONV_2D: "CONV_2D", _Builtin.DEPTHWISE_CONV_2D: "DEPTHWISE_CONV_2D"}
+
+
+@dataclass(frozen=True)
+class ConvolutionOperator:
+    """A convolution with constant weights.
+
+    Attributes:
+        kind: "CONV_2D" or "DEPTHWISE_CONV_2D". output: name of its output's tensor.
+        weights: bytes, float32. macs: multiply-accumulates.
+    """
+
+    kind: str
+    output: str
+    weights: bytes
+    macs: int
 
 
 class _Builder(flatbuffers.Builder):
@@ -60,6 +90,26 @@ def pack(model: Any) -> bytes:
 def operators(model: Any) -> int:
     """The number of operators."""
     return sum(len(graph.operators) for graph in model.subgraphs)
+
+
+def convolutions(model: Any) -> list[ConvolutionOperator]:
+    """Of a float32 model, in order of execution."""
+    found = []
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            kind = _kind(model, operator)
+            if kind not in _CONVOLUTIONS:
+                continue
+            weight, output = graph.tensors[operator.inputs[1]], graph.tensors[operator.outputs[0]]
+            data = model.buffers[weight.buffer].data
+            if data is None:
+                continue
+            channels = int(weight.shape[_CHANNELS[kind]])
+            macs = int(np.prod(output.shape)) * (int(np.prod(weight.shape)) // channels)
+            found.append(
+                ConvolutionOperator(_CONVOLUTIONS[kind], output.name.decode(), data.tobytes(), macs)
+            )
+    return found
 
 
 def describe(model: Any, metadata: Mapping[str, str]) -> None:
@@ -118,8 +168,7 @@ def _weights(model: Any) -> Iterator[tuple[Any, int, int]]:
     for graph in model.subgraphs:
         seen = set()
         for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            kind = _kind(model, operator)
             if kind not in _CHANNELS:
                 continue
             index = int(operator.inputs[1])
@@ -129,6 +178,12 @@ def _weights(model: Any) -> Iterator[tuple[Any, int, int]]:
                 continue
             seen.add(index)
             yield graph, index, _CHANNELS[kind]
+
+
+def _kind(model: Any, operator: Any) -> int:
+    """Which builtin operator it is; large numbers are in a field that came later."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _floats(model: Any, tensor: Any) -> NDArray[np.float32]:

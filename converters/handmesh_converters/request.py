@@ -27,11 +27,14 @@ class Abilities:
     Attributes:
         graphs: names of `forms.FORMS`. precisions: what a precision means is the format's to say.
         optimizations: name -> (precisions it goes with, what it does).
+        optimized_graphs: name of an optimization -> graph that it is for, where that is not the
+            default: it goes with the others, and does little for them.
     """
 
     graphs: Sequence[str]
     precisions: Sequence[Precision]
     optimizations: Mapping[str, tuple[Sequence[Precision], str]] = field(default_factory=dict)
+    optimized_graphs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,15 @@ class Job:
         metadata: to be written into the artifact.
         precision, optimize: as resolved.
         crops: (N, S, S, 3) uint8 RGB, for whatever has to be calibrated.
+        bone_ratios: (20,), see `handmesh.graph.Topology`: for differences in millimetres; None for
+            a network without a mesh.
     """
 
     metadata: Mapping[str, str]
     precision: Precision
     optimize: frozenset[str]
     crops: NDArray[np.uint8]
+    bone_ratios: NDArray[np.float32] | None = None
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from handmesh_benchmarks import decoders, exports
 from handmesh_benchmarks.protocol import Percentiles, Protocol
 from handmesh_benchmarks.random_weights import random_bundle
 from handmesh_converters import formats
+from handmesh_converters.explain import graph_constants
 from handmesh_converters.fold import fold
 from handmesh_converters.forms import Dense, Polynomials, Recurrence
 from handmesh_converters.request import Abilities, Request
@@ -19,7 +20,8 @@ from handmesh_converters.request import Abilities, Request
 ABLE = Abilities(
     ("sparse", "dense"),
     ("fp16", "fp32"),
-    {"palette": (("fp16",), ""), "sparse-constants": (("fp32",), "")},
+    {"palette": (("fp16",), ""), "zeros": (("fp32",), "")},
+    {"zeros": "dense"},
 )
 SHORT = Protocol(min_runs=1, min_seconds=0, warmup_runs=0, rounds=1)
 
@@ -37,7 +39,7 @@ def test_everything_is_tried_the_default_first() -> None:
         Request("dense", "fp16"),
         Request("dense", "fp32"),
         Request("sparse", "fp16", ("palette",)),
-        Request("dense", "fp32", ("sparse-constants",)),
+        Request("dense", "fp32", ("zeros",)),
     ]
     assert exports.requests(ABLE, everything=False) == [
         Request("sparse", "fp16"),
@@ -73,12 +75,12 @@ def test_constants_are_counted_by_content(light: Bundle) -> None:
     nodes = (291, 1036)
     # Dense and merged: T_k U or T_k of four convolutions, K = 3 terms each.
     dense = 4 * 3 * (nodes[0] * 80 + nodes[0] ** 2 + nodes[1] * nodes[0] + nodes[1] ** 2)
-    weights, indices = decoders.graph_constants(fold(network, Dense()).head)
+    weights, indices = graph_constants(fold(network, Dense()).head)
     assert indices == 0
     assert weights == pytest.approx(dense, rel=0.05)
 
-    sparse, _ = decoders.graph_constants(fold(network, Recurrence()).head)
-    explicit, _ = decoders.graph_constants(fold(network, Polynomials()).head)
+    sparse, _ = graph_constants(fold(network, Recurrence()).head)
+    explicit, _ = graph_constants(fold(network, Polynomials()).head)
     assert sparse < 300 * 1024 < explicit < weights / 10
 
 

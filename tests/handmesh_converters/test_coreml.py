@@ -29,12 +29,13 @@ from handmesh_converters.request import Job, Precision, Request
 pytest.importorskip("coremltools", reason="the Core ML format needs coremltools")
 coreml = pytest.importorskip("handmesh_converters.formats.coreml")
 
+BONE_RATIOS = np.ones(20, np.float32)
 Crops = Callable[..., NDArray[np.uint8]]
 
 
 def _job(precision: Precision = "fp32", *optimize: str) -> Job:
     crops = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    return Job({}, precision, frozenset(optimize), crops)
+    return Job({}, precision, frozenset(optimize), crops, BONE_RATIOS)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from handmesh.errors import ExportError
 from handmesh.graph import Topology
-from handmesh.nn import LightConfig, LightNetwork, NetworkConfig, PaperNetwork
+from handmesh.nn import LightConfig, LightNetwork, NetworkConfig, PaperConfig, PaperNetwork
 from handmesh_converters.explain import explain
 from handmesh_converters.fold import FoldedHead, fold
 from handmesh_converters.forms import FORMS, GraphForm, Recurrence
@@ -194,6 +194,27 @@ def test_explanation_counts_what_runs(light: LightNetwork) -> None:
     text = found.render()
     assert "blocks of 7 rows" in text
     assert "total" in text
+
+
+@pytest.mark.parametrize("config", [LightConfig(), PaperConfig()])
+def test_sparse_constants_are_small_and_said(
+    make_network: Callable[..., LightNetwork | PaperNetwork], config: NetworkConfig
+) -> None:
+    """The constants of all T_k of the networks as they are shipped, not of the tests' small ones:
+    counted in the twin's buffers here, each content once."""
+    twin = fold(make_network(config))
+
+    found = explain(twin)
+
+    contents = {
+        (tuple(buffer.shape), buffer.numpy().tobytes())
+        for convolution in twin.head.convolutions
+        for buffer in convolution.buffers()
+        if buffer.dtype == torch.float32
+    }
+    assert found.polynomial_bytes == sum(len(data) for _, data in contents)
+    assert 50 * 1024 < found.polynomial_bytes < 300 * 1024
+    assert f"constants of all T_k: {found.polynomial_bytes / 1024:.1f} KB fp32" in found.render()
 
 
 def test_a_perturbed_form_is_noticed(light: LightNetwork, random_crops: Crops) -> None:

@@ -23,13 +23,16 @@ from handmesh_converters.formats import onnx as onnx_format
 from handmesh_converters.parity import TOLERANCES, measure, network_outputs
 from handmesh_converters.request import Job, Precision, Request
 
+BONE_RATIOS = np.ones(20, np.float32)
 Crops = Callable[..., NDArray[np.uint8]]
 MakeNetwork = Callable[[NetworkConfig], LightNetwork | PaperNetwork]
 FP32 = Request(precision="fp32")
 
 
 def _job(precision: Precision, metadata: Mapping[str, str] | None = None) -> Job:
-    return Job(metadata or {}, precision, frozenset(), np.zeros((0, 32, 32, 3), np.uint8))
+    return Job(
+        metadata or {}, precision, frozenset(), np.zeros((0, 32, 32, 3), np.uint8), BONE_RATIOS
+    )
 
 
 @pytest.fixture(scope="module")

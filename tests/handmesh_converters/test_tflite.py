@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from handmesh import backends
 from handmesh.backends import RawOutput
@@ -22,13 +24,16 @@ from handmesh_converters.export import add_formats, write_bundle
 from handmesh_converters.fold import fold
 from handmesh_converters.formats import tflite
 from handmesh_converters.forms import form_named
-from handmesh_converters.parity import TOLERANCES, measure, network_outputs
+from handmesh_converters.parity import TOLERANCES, Tolerance, measure, network_outputs
 from handmesh_converters.request import Job, Precision, Request
 
 pytest.importorskip("litert_torch", reason="TFLite files are made by litert-torch")
 flatbuffer = pytest.importorskip("handmesh_converters.flatbuffer")
+quantizers = pytest.importorskip("handmesh_converters.quantizer")
+sensitivity = pytest.importorskip("handmesh_converters.sensitivity")
 interpreters = pytest.importorskip("ai_edge_litert.interpreter")
 
+BONE_RATIOS = Topology.default().bone_ratios
 Crops = Callable[..., NDArray[np.uint8]]
 METADATA = {"network": "light", "licences": json.dumps({"code": "Apache-2.0"})}
 
@@ -56,7 +61,7 @@ def exported(
 
         if (precision, graph) not in made:
             path = tmp_path_factory.mktemp("tflite") / "model.tflite"
-            job = Job(METADATA, precision, frozenset(), crops)
+            job = Job(METADATA, precision, frozenset(), crops, BONE_RATIOS)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(tflite, "ROUNDED", 256)  # nothing of a small network is large
                 if graph in converted and precision != "int8":  # its weights are others
@@ -134,7 +139,11 @@ def test_constants_are_aligned(exported: Callable[..., Path]) -> None:
 def test_same_weights_give_the_same_bytes(
     exported: Callable[..., Path], light: LightNetwork, tmp_path: Path, crops: NDArray[np.uint8]
 ) -> None:
-    tflite.export(fold(light), tmp_path / "again.tflite", Job(METADATA, "fp16", frozenset(), crops))
+    tflite.export(
+        fold(light),
+        tmp_path / "again.tflite",
+        Job(METADATA, "fp16", frozenset(), crops, BONE_RATIOS),
+    )
 
     assert (tmp_path / "again.tflite").read_bytes() == exported("fp16").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.tflite"]
@@ -179,6 +188,7 @@ def test_convolutions_with_8_bit_products(
     crops: NDArray[np.uint8],
     random_crops: Crops,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     optimize: str,
     inputs: str,
 ) -> None:
@@ -186,28 +196,23 @@ def test_convolutions_with_8_bit_products(
     have its weights at the right places."""
     schema = flatbuffer.schema
     path = tmp_path / "model.tflite"
+    monkeypatch.setattr(sensitivity, "LIMIT", Tolerance(*[1e9] * 6))  # so that all are chosen
+    job = Job(METADATA, "int8", frozenset({optimize}), crops, BONE_RATIOS)
 
-    facts = tflite.export(fold(light), path, Job(METADATA, "int8", frozenset({optimize}), crops))
+    facts = tflite.export(fold(light), path, job)
 
     assert facts["precision"] == "int8"
+    assert facts["int8_products"]["share_of_convolutions"] == 1.0
+    own = {name for name, module in fold(light).named_modules() if isinstance(module, nn.Conv2d)}
+    assert set(facts["int8_products"]["layers"]) == own
     model = flatbuffer.unpack(path.read_bytes())
     kinds = schema.TensorType
-    seen = 0
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex].builtinCode
-            if code not in (
-                schema.BuiltinOperator.CONV_2D,
-                schema.BuiltinOperator.DEPTHWISE_CONV_2D,
-            ):
-                continue
-            image, weight = (graph.tensors[i] for i in operator.inputs[:2])
-            channels = weight.shape[0 if code == schema.BuiltinOperator.CONV_2D else 3]
-            assert weight.type == kinds.INT8
-            assert image.type == getattr(kinds, inputs)
-            assert len(weight.quantization.scale) == channels
-            seen += 1
-    assert seen > 5
+    for code, image, weight in _convolutions(model):
+        channels = weight.shape[0 if code == schema.BuiltinOperator.CONV_2D else 3]
+        assert weight.type == kinds.INT8
+        assert image.type == getattr(kinds, inputs)
+        assert len(weight.quantization.scale) == channels
+    assert len(_convolutions(model)) > 5
     images = random_crops(4)
     found, expected = _run(path.read_bytes(), images), network_outputs(light, images)
     off = np.abs(found.joints - expected.joints)
@@ -215,14 +220,85 @@ def test_convolutions_with_8_bit_products(
     assert np.median(off) < 0.05
 
 
+def test_only_what_bears_them_gets_8_bit_products(
+    light: LightNetwork, crops: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit between the parts' own errors: those above it stay as they are, and the artifact is
+    within it on the crops that the choice was made on, here measured by another path."""
+    twin, path = fold(light), tmp_path / "model.tflite"
+    job = Job(METADATA, "int8", frozenset({"static"}), crops, BONE_RATIOS)
+    errors = sorted(part.alone.mm.p99 for part in tflite.sensitivity(twin, job).parts)
+    limit = errors[len(errors) // 2] * 1.01
+    monkeypatch.setattr(sensitivity, "LIMIT", Tolerance(*[1e9] * 4, limit, 1e9))
+
+    found = tflite.sensitivity(twin, job)
+    facts = tflite.export(twin, path, job)
+
+    assert 0 < found.share < 1
+    for part in found.parts:
+        assert part.alone.mm.p99 <= limit or not part.chosen
+    assert found.together.mm.p99 <= limit < found.everything.mm.p99
+    named = facts["int8_products"]["layers"]
+    assert named == [each.layer for each in found.chosen]
+    model = flatbuffer.unpack(path.read_bytes())
+    narrow = [w for _, _, w in _convolutions(model) if w.type == flatbuffer.schema.TensorType.INT8]
+    assert len(narrow) == len(named)
+    expected = network_outputs(light, crops)
+    again = measure(lambda i: _run(path.read_bytes(), i), "", crops, expected, BONE_RATIOS)
+    assert again.mm.p99 == pytest.approx(found.together.mm.p99, rel=0.2)  # halved weights differ
+    table = found.render().splitlines()
+    assert len(table) == len(found.parts) + 5
+    assert sum(line.endswith("| yes |") for line in table) == sum(p.chosen for p in found.parts)
+
+
+def test_nothing_that_bears_them_is_an_error(
+    light: LightNetwork, crops: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity, "LIMIT", Tolerance(*[0.0] * 6))
+    job = Job(METADATA, "int8", frozenset({"static"}), crops, BONE_RATIOS)
+    with pytest.raises(ExportError, match="no convolution bears"):
+        tflite.export(fold(light), tmp_path / "model.tflite", job)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranges_hold_every_value_that_occurs(light: LightNetwork) -> None:
+    """Of pixels, -0.5 to 0.5, though only one crop has them all: no average over crops."""
+    crops = np.full((8, 32, 32, 3), 128, np.uint8)
+    crops[5, 0, 0], crops[5, 1, 1] = 0, 255
+    twin = fold(light)
+    image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    data = tflite._convert(tflite._Named(twin).eval(), image)
+
+    quantizer = quantizers.Quantizer(data, "serving_default", {}, crops, static=True)
+    model = flatbuffer.unpack(quantizer.quantize(quantizer.convolutions[:1]))
+
+    ((_, first, _), *_) = _convolutions(model)
+    scale, zero = first.quantization.scale[0], first.quantization.zeroPoint[0]
+    assert (-128 - zero) * scale == pytest.approx(-0.5, abs=0.005)
+    assert (127 - zero) * scale == pytest.approx(0.5, abs=0.005)
+
+
+def _convolutions(model: Any) -> list[tuple[int, Any, Any]]:
+    """Builtin code, and tensors of input and weights."""
+    schema = flatbuffer.schema
+    kinds = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+    return [
+        (code, *(graph.tensors[i] for i in operator.inputs[:2]))
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if (code := model.operatorCodes[operator.opcodeIndex].builtinCode) in kinds
+    ]
+
+
 def test_8_bit_products_of_one_kind(light: LightNetwork, tmp_path: Path) -> None:
-    job = Job({}, "int8", frozenset({"dynamic", "static"}), np.zeros((1, 32, 32, 3), np.uint8))
+    crop = np.zeros((1, 32, 32, 3), np.uint8)
+    job = Job({}, "int8", frozenset({"dynamic", "static"}), crop, BONE_RATIOS)
     with pytest.raises(InputError, match="either dynamic or static"):
         tflite.export(fold(light), tmp_path / "model.tflite", job)
 
 
 def test_int8_needs_crops(light: LightNetwork, tmp_path: Path) -> None:
-    job = Job({}, "int8", frozenset(), np.zeros((0, 32, 32, 3), np.uint8))
+    job = Job({}, "int8", frozenset(), np.zeros((0, 32, 32, 3), np.uint8), BONE_RATIOS)
     with pytest.raises(ExportError, match="calibrated"):
         tflite.export(fold(light), tmp_path / "model.tflite", job)
     assert list(tmp_path.iterdir()) == []
@@ -235,7 +311,7 @@ def test_failures_of_the_converter_are_ours(
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(tflite, "_convert", fail)
-    job = Job({}, "fp32", frozenset(), np.zeros((0, 32, 32, 3), np.uint8))
+    job = Job({}, "fp32", frozenset(), np.zeros((0, 32, 32, 3), np.uint8), BONE_RATIOS)
     with pytest.raises(ExportError, match=r"to TFLite \(RuntimeError: no such operator\)"):
         tflite.export(fold(light), tmp_path / "model.tflite", job)
     assert list(tmp_path.iterdir()) == []

@@ -43,6 +43,8 @@ ABLE = Abilities(
         ),
         "linear": (("int8",), "stores large layers on an even grid by row, not as 256 values each"),
     },
+    # It needs zeros to leave out, and sparse graphs have few.
+    optimized_graphs={"sparse-constants": "dense"},
 )
 
 # And macOS 13. The first that keeps compressed constants.

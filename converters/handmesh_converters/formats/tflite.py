@@ -1,15 +1,9 @@
 """TFLite through litert-torch: one file for phones and boards, of one crop, with a signature.
 
 `docs/exporting.md` has what each way costs (`handmesh compare-exports`). int8 stores weights in 8
-bits and computes in float32. 8-bit products are more than twice as fast, but they are of another
-network: errors of rounding after training add up to centimetres, so whoever wants them has to train
-with them. Almost all of it is a wrong distance of the hand, for which a mean error of the joints is
-enough: see `rounding` for what helps where weights alone are rounded.
-
-Sensitivity of the layers to rounded weights, one at a time and each weight by itself, on `light` as
-of 2,006,336 crops, mm at the 99th percentile: the vertices' map to joints 15.7, the heat-maps'
-convolution 13.5, the first fully-connected layer of the graph 11.4, the mixing of joints 8.2, a
-graph convolution 5.7, the last one 4.2, the stem 3.8, all others below 2.6.
+bits and computes in float32; see `rounding`. 8-bit products are for the convolutions that bear
+them, see `sensitivity`: rounding what all of them take in, after training, moves hands by a
+centimetre.
 """
 
 from __future__ import annotations
@@ -18,10 +12,10 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -29,14 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh import backends
-from handmesh.backends import Backend
+from handmesh.backends import Backend, RawOutput
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError, InputError
 
-from ..fold import INPUT, ExportTwin
-from ..quantizer import quantize_convolutions
+from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..parity import network_outputs
 from ..request import Abilities, Job
 from ..rounding import round_to_int8
+
+if TYPE_CHECKING:
+    from ..quantizer import Quantizer
+    from ..sensitivity import Sensitivity
 
 REQUIRES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 EXTRA = "converters"
@@ -46,8 +44,8 @@ ABLE = Abilities(
     ("sparse", "polynomials", "dense"),
     ("fp16", "fp32", "int8"),
     {
-        DYNAMIC: (("int8",), "convolutions with 8-bit products, ranges measured in each run"),
-        STATIC: (("int8",), "convolutions with 8-bit products, ranges fixed by the crops"),
+        DYNAMIC: (("int8",), "8-bit products where they are borne, ranges measured in each run"),
+        STATIC: (("int8",), "8-bit products where they are borne, ranges fixed by the crops"),
     },
 )
 
@@ -66,26 +64,33 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
     All precisions compute in float32; they differ in how large weights are stored. Optimized
-    "dynamic" or "static", convolutions compute in 8 bits, see `quantizer`.
+    "dynamic" or "static", convolutions that bear it compute in 8 bits, see `sensitivity`.
 
     Raises:
         InputError: both of these.
     """
     from .. import flatbuffer
 
-    products = job.optimize & {DYNAMIC, STATIC}
-    if len(products) > 1:
-        raise InputError(f"8-bit products are either {DYNAMIC} or {STATIC}; optimize for one")
-    scales = {}
-    if job.precision == "int8" and not products:
-        twin = copy.deepcopy(twin)
-        scales = _rounded(twin, job.crops)
-
-    image = torch.zeros(1, twin.image_size, twin.image_size, 3, dtype=torch.uint8)
+    facts: dict[str, Any] = {"precision": "fp32"}
+    products = _products(job)
     try:
-        data = _convert(_Named(twin).eval(), image)
-        if products:
-            data = quantize_convolutions(data, job.crops, _SIGNATURE, STATIC in products)
+        data, scales, quantizer = _prepared(twin, job)
+        if quantizer is not None:
+            found = _find(twin, job, quantizer)
+            if not found.chosen:
+                raise ExportError(
+                    f"no convolution bears 8-bit products; export without --optimize {products}"
+                )
+            data = quantizer.quantize(found.chosen)
+            for convolution in found.chosen:
+                scales.pop(convolution.weights, None)
+            facts = {
+                "precision": "int8",
+                "int8_products": {
+                    "share_of_convolutions": round(found.share, 3),
+                    "layers": [convolution.layer for convolution in found.chosen],
+                },
+            }
         model = flatbuffer.unpack(data)
         flatbuffer.round_weights(model, scales)
         if job.precision != "fp32":
@@ -101,11 +106,23 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         ) from cause
     path.write_bytes(data)
     return {
-        "precision": "int8" if products else "fp32",
+        **facts,
         "weights": job.precision,
         "nodes": flatbuffer.operators(model),
         "tools": {package: version(package) for package in _PACKAGES},
     }
+
+
+def sensitivity(twin: ExportTwin, job: Job) -> Sensitivity:
+    """What `export` chooses its 8-bit products by, for a job that is optimized for them.
+
+    Raises:
+        InputError: it is not, or for both kinds.
+    """
+    _, _, quantizer = _prepared(twin, job)
+    if quantizer is None:
+        raise InputError(f"sensitivity is to 8-bit products: optimize for {DYNAMIC} or {STATIC}")
+    return _find(twin, job, quantizer)
 
 
 def open(bundle: Bundle) -> Backend:
@@ -124,16 +141,73 @@ class _Named(nn.Module):
         return dict(zip(self.twin.outputs, self.twin(image), strict=True))
 
 
-def _rounded(twin: ExportTwin, crops: NDArray[np.uint8]) -> dict[bytes, NDArray[np.float32]]:
-    """Round a twin's large weights in place; their scales by the bytes that the file will hold."""
-    scales = round_to_int8(twin, crops, ROUNDED, KEPT)
-    found = {}
-    for name, scale in scales.items():
-        weight = twin.get_parameter(f"{name}.weight").detach()
-        if weight.ndim == 4:
-            weight = weight.permute(0, 2, 3, 1)  # OIHW to OHWI
-        found[weight.contiguous().numpy().tobytes()] = scale.numpy()
-    return found
+def _products(job: Job) -> str | None:
+    """Which 8-bit products are wanted."""
+    wanted = sorted(job.optimize & {DYNAMIC, STATIC})
+    if len(wanted) > 1:
+        raise InputError(f"8-bit products are either {DYNAMIC} or {STATIC}; optimize for one")
+    return wanted[0] if wanted else None
+
+
+def _prepared(
+    twin: ExportTwin, job: Job
+) -> tuple[bytes, dict[bytes, NDArray[np.float32]], Quantizer | None]:
+    """The float file, the scales of the weights in it that are rounded, by their bytes, and what
+    puts its convolutions into 8 bits, if that is wanted."""
+    from ..quantizer import Quantizer
+
+    products = _products(job)
+    scales = {}
+    if job.precision == "int8":
+        twin = copy.deepcopy(twin)
+        rounded = round_to_int8(twin, job.crops, ROUNDED, KEPT)
+        scales = {
+            _stored(twin.get_submodule(name)): scale.numpy() for name, scale in rounded.items()
+        }
+    image = torch.zeros(1, twin.image_size, twin.image_size, 3, dtype=torch.uint8)
+    data = _convert(_Named(twin).eval(), image)
+    if products is None:
+        return data, scales, None
+    layers = {
+        _stored(module): name
+        for name, module in twin.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    return data, scales, Quantizer(data, _SIGNATURE, layers, job.crops, products == STATIC)
+
+
+def _find(twin: ExportTwin, job: Job, quantizer: Quantizer) -> Sensitivity:
+    from ..sensitivity import find
+
+    if job.bone_ratios is None:
+        raise InputError(
+            "8-bit products are chosen by what they cost in millimetres, which a network without a "
+            "mesh does not have: leave out --optimize"
+        )
+    expected = network_outputs(twin.network, job.crops)
+    return find(quantizer, _runner, job.crops, expected, job.bone_ratios)
+
+
+def _runner(model: bytes) -> Callable[[NDArray[np.uint8]], RawOutput]:
+    """What runs a file's bytes on crops (N, S, S, 3)."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(model_content=model, num_threads=1).get_signature_runner()
+
+    def outputs(crops: NDArray[np.uint8]) -> RawOutput:
+        found = [run(**{INPUT: crop[None]}) for crop in crops]
+        return RawOutput(*(np.concatenate([each[name] for each in found]) for name in OUTPUTS))
+
+    return outputs
+
+
+def _stored(module: nn.Module) -> bytes:
+    """A layer's weights as the file holds them: OHWI, depthwise ones 1HWO."""
+    weight = cast(Tensor, module.weight).detach()
+    if isinstance(module, nn.Conv2d):
+        depthwise = module.groups > 1
+        weight = weight.permute(1, 2, 3, 0) if depthwise else weight.permute(0, 2, 3, 1)
+    return weight.contiguous().numpy().tobytes()
 
 
 def _convert(module: nn.Module, image: Tensor) -> bytes:
