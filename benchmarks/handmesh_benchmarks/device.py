@@ -42,6 +42,12 @@ def peak_memory_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def resident_mib() -> float:
+    """Memory that this process holds now, MiB; -1 where the system does not tell."""
+    fields = _read("/proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if fields else -1.0
+
+
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import backends, search
 from .bundle import Bundle
+from .camera import shown
 from .errors import BackendError, BoxError, CameraError, InputError
 from .geometry import place
 from .imaging import ImageLike
@@ -223,7 +224,7 @@ def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
     if handedness is None:
         return None
     if handedness not in ("left", "right"):
-        raise InputError(f"handedness must be 'left', 'right' or None, not {handedness!r}")
+        raise InputError(f"handedness must be 'left', 'right' or None, not {shown(handedness)}")
     return (handedness == "left") != mirrored
 
 
@@ -247,9 +248,9 @@ def checked_count(max_hands: int) -> int:
     try:
         count = operator.index(max_hands)
     except TypeError as cause:
-        raise InputError(f"max_hands must be a whole number, not {max_hands!r}") from cause
+        raise InputError(f"max_hands must be a whole number, not {shown(max_hands)}") from cause
     if count < 1:
-        raise InputError(f"max_hands must be at least 1, not {count}")
+        raise InputError(f"max_hands must be at least 1, not {shown(count)}")
     return count
 
 
@@ -278,9 +279,9 @@ def _checked_box(box: BoxLike, width: int, height: int) -> Box:
     if not isinstance(box, Box):
         try:
             x0, y0, x1, y1 = (float(value) for value in box)
-        except (TypeError, ValueError) as cause:
+        except (TypeError, ValueError, OverflowError) as cause:
             raise BoxError(
-                f"box must be a handmesh.Box, or (x0, y0, x1, y1) in pixels, not {box!r}"
+                f"box must be a handmesh.Box, or (x0, y0, x1, y1) in pixels, not {shown(box)}"
             ) from cause
         box = Box.from_xyxy(x0, y0, x1, y1)
     if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):

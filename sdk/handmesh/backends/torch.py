@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
+from ..errors import BackendError, BundleError
 from . import RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ class TorchBackend:
         self._vertex_count = bundle.topology.vertex_count
         path = bundle.artifact(self.name)
         config = read_config(path)
-        network = build(config, bundle.topology)
+        try:
+            network = build(config, bundle.topology)
+        except Exception as cause:  # layers refuse impossible sizes in whatever way
+            raise BundleError(f"{path} describes no network that can be built: {cause}") from cause
         load_weights(network, path, config, bundle.topology)
         # Crops come with their channels last: convolutions that expect it need no copy.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
