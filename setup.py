@@ -51,6 +51,7 @@ DEV = [
     *ONNX_EXPORT,
     *COREML,
     *TFLITE_EXPORT,
+    "hypothesis>=6.100",
     "jsonschema>=4.20",
     "matplotlib>=3.9",
     "mypy>=1.13",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError
+from .headers import stated_size
 from .types import Box
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageLike", "Pyramid", "crop", "decode", "read_photo"]
@@ -32,7 +33,6 @@ MIN_SIDE = 16
 # PIL itself would cut their values off at 255.
 _PIL_PLAIN = frozenset({"L", "RGB", "RGBA", "I", "F"})
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # In a JPEG's entropy-coded data a marker is 0xFF and anything but a stuffed zero, a restart marker
 # (D0..D7) or another fill byte.
@@ -95,12 +95,11 @@ def read_photo(path: str | os.PathLike[str]) -> bytes:
 
 
 def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
-    size = None
     if data.startswith(_JPEG_SIGNATURE):
         size = _check_jpeg(data, name)
-    elif data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
-        size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    elif data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+    else:
+        size = stated_size(data)
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         raise ImageError(f"{name} is a HEIC photo, which OpenCV cannot read: export it as JPEG")
     if size is not None:  # before the pixels are unpacked
         _check_size(*size, name)
