@@ -217,7 +217,9 @@ def open_video(source: int | str | os.PathLike[str]) -> Video:
     Raises:
         InputError: it cannot be opened.
     """
-    if isinstance(source, int) and not isinstance(source, bool):
+    if isinstance(source, bool):  # which is a whole number to Python
+        raise InputError("a video is the path of a file, or the number of a camera, not bool")
+    if isinstance(source, int):
         return LiveVideo.camera(source)
     return VideoFile(source)
 
