@@ -45,7 +45,6 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
             temporary.write_bytes(data)
     except (OSError, ValueError) as cause:  # ValueError: NUL in the name, or half a character
         reason = getattr(cause, "strerror", None) or str(cause)
-        raise InputError(
-            f"cannot write {str(target)!r}: {reason}; does its folder exist?"
-        ) from cause
+        name = str(target) if str(target).isprintable() else repr(str(target))
+        raise InputError(f"cannot write {name}: {reason}; does its folder exist?") from cause
     return target

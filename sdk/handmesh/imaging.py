@@ -91,7 +91,8 @@ def read_photo(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as cause:  # ValueError: NUL, or half a character
         reason = getattr(cause, "strerror", None) or str(cause)
-        raise ImageError(f"cannot read the image file {os.fspath(path)!r}: {reason}") from cause
+        name = str(path) if str(path).isprintable() else repr(str(path))
+        raise ImageError(f"cannot read the image file {name}: {reason}") from cause
 
 
 def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:

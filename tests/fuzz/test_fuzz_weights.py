@@ -12,7 +12,7 @@ from fuzzing import changes, damaged, fuzz, only_our_errors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handmesh import Bundle, backends
+from handmesh import Bundle, InputError, backends
 from handmesh.bundle import io_specs, write_manifest
 from handmesh.graph import Topology
 
@@ -21,6 +21,7 @@ from handmesh.nn import (  # noqa: E402  (needs torch)
     DecoderConfig,
     PaperConfig,
     build,
+    from_dict,
     load_weights,
     read_config,
     save_weights,
@@ -126,3 +127,11 @@ def test_networks_that_cannot_be(
     with only_our_errors():
         backend = backends.create("torch", Bundle.load(folder), threads=1)
         backend.run(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", ["hourglass_depth", "encoder_levels"])
+@pytest.mark.parametrize("depth", [10**11, -1, 17, 2.5])
+def test_depths_that_no_memory_holds(name: str, depth: Any) -> None:
+    """Found by fuzzing: the side of the picture was shifted by as many bits."""
+    with pytest.raises(InputError, match=f"{name} must be in"):
+        from_dict({**DESCRIBED, name: depth})

@@ -17,8 +17,15 @@ from handmesh.errors import HandMeshError
 # Cases of each test in the usual suite; FUZZ_CASES asks for more, by new luck each time.
 FEW = 25
 CASES = int(os.environ.get("FUZZ_CASES", FEW))
+# What a case takes beyond this is an error, before the machine runs out of memory.
+MOST_BYTES = 8 * 2**30
 # A case that takes longer hangs: the process ends, and tells where it was.
 HANGS_AFTER_S = 120.0
+
+if CASES > FEW and sys.platform == "linux":
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, resource.RLIM_INFINITY))
 
 # What has been run, and what of it was refused, for the report at the end.
 counts = {"cases": 0, "refused": 0}
@@ -102,9 +109,10 @@ ANY_NUMBER: st.SearchStrategy[Any] = st.one_of(
     st.integers(),
     st.sampled_from(
         [float("nan"), float("inf"), -float("inf"), 0, -0.0, 5e-324, 1e308, -1e308, 1e-160]
-        + [10**400, -(10**400), 10**5000, 2**31, 2**63, True, 1j]
+        + [10**400, -(10**400), 2**31, 2**63, True, 1j]
     ),
     st.sampled_from([None, "", "1", "wide", b"1", [], [1], {}, (), object(), float, 1 + 0j]),
+    st.just(5000).map(lambda digits: 10**digits),  # which Python, and Hypothesis, cannot write
 )
 # Whatever JSON may hold.
 JSON: st.SearchStrategy[Any] = st.recursive(
