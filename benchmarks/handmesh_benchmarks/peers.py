@@ -120,7 +120,8 @@ def clip(image: Image, frames: int = FRAMES) -> list[Image]:
     made = []
     for n in range(frames):
         phase = 2 * np.pi * n / frames
-        matrix = cv2.getRotationMatrix2D(centre, 10 * np.sin(phase), 1 + 0.1 * np.sin(2 * phase))
+        zoom = 1 + 0.1 * np.sin(2 * phase)
+        matrix = np.array(cv2.getRotationMatrix2D(centre, 10 * np.sin(phase), zoom), np.float64)
         matrix[:, 2] += (40 * np.sin(phase), 25 * np.sin(2 * phase))
         made.append(
             np.asarray(

@@ -127,9 +127,7 @@ ARGUMENTS = st.fixed_dictionaries(
         "handedness": st.one_of(st.sampled_from(["left", "right", None]), JSON, ANY_NUMBER),
         "bone_length_m": ANY_NUMBER,
         "root_depth_m": ANY_NUMBER,
-        "max_hands": st.one_of(
-            st.integers(-3, 3), ANY_NUMBER.filter(lambda n: not isinstance(n, int) or n < 4)
-        ),
+        "max_hands": st.one_of(st.integers(-3, 3), ANY_NUMBER),
         "min_presence": ANY_NUMBER,
         "camera": st.one_of(
             st.builds(
