@@ -116,7 +116,7 @@ class Predictor:
         """
         looks_left = wanted_side(handedness, mirrored)
         max_hands = checked_count(max_hands)
-        checked_presence(min_presence)
+        min_presence = checked_presence(min_presence)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
         photo = self.open(image)
         known = camera is not None and (bone_length_m is not None or root_depth_m is not None)

@@ -25,6 +25,7 @@ from handmesh import (
 )
 from handmesh.bundle import MANIFEST, _manifest_hash, read_manifest, write_manifest
 from handmesh.camera import shown
+from handmesh.geometry import place
 from handmesh.imaging import crop, decode
 from handmesh.predictor import _checked_box
 from handmesh.verification import read_reference, verify
@@ -203,3 +204,13 @@ def test_a_crop_far_outside_is_black_without_a_warning() -> None:
         warnings.simplefilter("error")
         for centre in (1e30, -1e30, 1e300):
             assert not crop(image, Box(centre, 10, 50), 16).any()
+
+
+def test_lengths_that_only_look_like_numbers() -> None:
+    """What float() takes is computed with as a float: text, and arrays of one number."""
+    expected = place(10.0, bone_length_m=0.05)
+    assert place(10.0, bone_length_m="0.05") == expected  # type: ignore[arg-type]
+    assert place(10.0, root_depth_m="0.5") == expected  # type: ignore[arg-type]
+    for length in ("wide", "-1", "nan", [0.05], 10**400):
+        with pytest.raises(InputError):
+            place(10.0, bone_length_m=length)  # type: ignore[arg-type]
