@@ -7,9 +7,10 @@
 
 Each backend runs in a process of its own, one after the other: predictions with a box on photos of
 many sizes, each box moved and turned by lot, or with ``--frames`` a `Tracker` on a picture that
-moves. Resident memory is read 20 times or more on the way. The first quarter is left out, in which
-pools fill up; from then on memory is *flat* where the medians of the first and of the last third of
-the readings differ by less than `ALLOWED_MIB`, else *growing*. The command fails where it grows.
+moves. Memory is read 100 times on the way: what is resident, and what of the process's own no file
+backs, which is judged. The first quarter is left out, in which pools fill up; from then on memory is
+*flat* where the medians of the first and of the last third of the readings differ by less than
+`ALLOWED_MIB`, else *growing*. The command fails where it grows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import BackendUnavailable, InputError
 from handmesh.imaging import decode
 
-from .device import describe, resident_mib
+from .device import describe, own_memory_mib, resident_mib
 from .report import columns
 
 __all__ = ["ALLOWED_MIB", "History", "watch", "watch_predictions", "watch_tracker"]
@@ -54,18 +55,20 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class History:
-    """Resident memory of one process over its work.
+    """Memory of one process over its work.
 
     Attributes:
         what: what it did, as "predict". backend: what ran, as `Backend.description`.
         done: how many predictions or frames lay behind each reading.
-        mib: the readings. seconds: when, from the start.
+        mib: memory of its own, see `own_memory_mib`. resident_mib: all that is in memory.
+        seconds: when, from the start.
     """
 
     what: str
     backend: str
     done: tuple[int, ...]
     mib: tuple[float, ...]
+    resident_mib: tuple[float, ...]
     seconds: tuple[float, ...]
 
     @property
@@ -99,18 +102,19 @@ def watch(
             f"a verdict needs at least {FEWEST} readings and as many runs, not {readings} readings "
             f"over {count}"
         )
-    if resident_mib() < 0:
+    if own_memory_mib() < 0:
         raise InputError("this system does not tell how much memory a process holds: use Linux")
     due = {round(count * (n + 1) / readings) for n in range(readings)}
-    done, mib, seconds = [], [], []
+    done, mib, resident, seconds = [], [], [], []
     start = time.monotonic()
     for n in range(count):
         work(n)
         if n + 1 in due:
             done.append(n + 1)
-            mib.append(resident_mib())
+            mib.append(own_memory_mib())
+            resident.append(resident_mib())
             seconds.append(time.monotonic() - start)
-    return History(what, backend, tuple(done), tuple(mib), tuple(seconds))
+    return History(what, backend, tuple(done), tuple(mib), tuple(resident), tuple(seconds))
 
 
 def watch_predictions(
@@ -183,10 +187,15 @@ def table(histories: Sequence[History], rows: int = 10) -> str:
         lines += ["", f"{history.what}, {history.backend}"]
         chosen = np.unique(np.linspace(0, len(history.done) - 1, rows).round().astype(int))
         cells = [
-            [f"{history.done[n]:,}", f"{history.mib[n]:.1f}", f"{history.seconds[n]:.0f}"]
+            [
+                f"{history.done[n]:,}",
+                f"{history.mib[n]:.1f}",
+                f"{history.resident_mib[n]:.1f}",
+                f"{history.seconds[n]:.0f}",
+            ]
             for n in chosen
         ]
-        lines += columns((unit, "resident MiB", "seconds"), cells)
+        lines += columns((unit, "own MiB", "resident", "seconds"), cells)
         lines.append(
             f"{'flat' if history.flat else 'GROWING'}: {history.growth_mib:+.2f} MiB after "
             f"settling, {history.bytes_each:+.0f} bytes each (allowed {ALLOWED_MIB:g} MiB)"

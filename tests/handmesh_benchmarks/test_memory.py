@@ -10,16 +10,17 @@ import pytest
 
 from handmesh import BackendUnavailable, InputError
 from handmesh_benchmarks import memory
-from handmesh_benchmarks.device import resident_mib
+from handmesh_benchmarks.device import own_memory_mib, resident_mib
 from handmesh_benchmarks.memory import ALLOWED_MIB, FEWEST, History, watch
 
-linux = pytest.mark.skipif(resident_mib() < 0, reason="this system does not tell")
+linux = pytest.mark.skipif(own_memory_mib() < 0, reason="this system does not tell")
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 
 
 def _history(mib: np.ndarray) -> History:
     done = tuple(range(1000, 1000 * (len(mib) + 1), 1000))
-    return History("predict", "made up", done, tuple(mib.tolist()), tuple(float(n) for n in done))
+    readings = tuple(mib.tolist())
+    return History("predict", "made up", done, readings, readings, tuple(map(float, done)))
 
 
 def test_a_straight_line_grows_by_its_slope() -> None:
@@ -70,6 +71,15 @@ def test_a_leak_is_seen_and_work_without_one_is_not() -> None:
     assert not leaking.flat
     assert leaking.bytes_each == pytest.approx(2**18, rel=0.2)
     assert steady.flat
+
+
+@linux
+def test_own_memory_is_what_arrays_take_and_no_file() -> None:
+    before, resident = own_memory_mib(), resident_mib()
+    kept = np.ones(64 * 2**20, np.uint8)
+    assert own_memory_mib() - before == pytest.approx(64, abs=2)
+    assert own_memory_mib() < resident + 70
+    del kept
 
 
 @linux
