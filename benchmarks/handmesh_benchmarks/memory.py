@@ -7,10 +7,10 @@
 
 Each backend runs in a process of its own, one after the other: predictions with a box on photos of
 many sizes, each box moved and turned by lot, or with ``--frames`` a `Tracker` on a picture that
-moves. Memory is read 100 times on the way: what is resident, and what of the process's own no file
-backs, which is judged. The first quarter is left out, in which pools fill up; from then on memory is
-*flat* where the medians of the first and of the last third of the readings differ by less than
-`ALLOWED_MIB`, else *growing*. The command fails where it grows.
+moves. Memory is read 100 times on the way: what is resident, and what no file backs, which is
+judged. The first quarter is left out, in which pools fill up; from then on memory is *flat* where
+the medians of the first and of the last third of the readings differ by less than `ALLOWED_MIB`,
+else *growing*. The command fails where it grows.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from handmesh.errors import HandMeshError
 
 # Cases of each test in the usual suite; FUZZ_CASES asks for more, by new luck each time.
-FEW = 25
+FEW = 12
 CASES = int(os.environ.get("FUZZ_CASES", FEW))
 # What a case takes beyond this is an error, before the machine runs out of memory.
 MOST_BYTES = 8 * 2**30
