@@ -13,12 +13,15 @@ TFLITE_BUNDLE ?= light
 DOCUMENTED := handmesh $(addprefix handmesh.,backends backends.onnx backends.tflite bundle draw \
   errors geometry smoothing verification video)
 
+# Each fuzz test runs that many cases, some a multiple: 100,000 and more in all.
+FUZZ_CASES ?= 2500
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := setup.py constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev docs bench arm64 tflite-runtime clean
+.PHONY: help demo test check dev docs bench arm64 tflite-runtime fuzz clean
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -53,6 +56,9 @@ tflite-runtime: $(VENV)/.dev  ## Prove the TFLite export in tflite-runtime 2.14 
 arm64: $(VENV)/.dev  ## Prove the exports on emulated ARM64 (Debian, qemu-user-static, debootstrap, root)
 	$(BIN)/handmesh export $(ARM64_BUNDLE) --format onnx,tflite --out .arm64/bundle
 	PYTHON=$(BIN)/python tests/arm64/verify.sh .arm64/bundle
+
+fuzz: $(VENV)/.dev  ## Hand over 100,000 broken photos, boxes, bundles and videos (an hour or so)
+	FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest tests/fuzz -q -p no:cacheprovider --capture=no $(PYTEST_ARGS)
 
 clean:  ## Remove the environment, the demo's pictures and the tools' caches
 	rm -rf $(VENV) $(DEMO_OUT) build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks

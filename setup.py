@@ -53,6 +53,7 @@ DEV = [
     *COREML,
     *TFLITE_EXPORT,
     *COMPLETION,
+    "hypothesis>=6.100",
     "jsonschema>=4.20",
     "matplotlib>=3.9",
     "mypy>=1.13",

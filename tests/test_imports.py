@@ -51,6 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "geometry",
             "glb",
             "graph",
+            "headers",
             "imaging",
             "nn",
             "rig",
@@ -110,6 +111,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
+    "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
 }
 
 

@@ -42,6 +42,23 @@ def peak_memory_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def resident_mib() -> float:
+    """Memory that this process holds now, MiB; -1 where the system does not tell."""
+    fields = _read("/proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if fields else -1.0
+
+
+def own_memory_mib() -> float:
+    """What of its memory no file backs, resident or swapped out, MiB; -1 where nobody tells.
+
+    Pages of libraries and models come and go as the system likes, so a leak shows here first.
+    """
+    sizes = re.findall(
+        r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", _read("/proc/self/status"), re.MULTILINE
+    )
+    return sum(map(int, sizes)) / 2**10 if sizes else -1.0
+
+
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)

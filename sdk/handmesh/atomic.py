@@ -43,7 +43,8 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
     try:
         with replacing(target) as temporary:
             temporary.write_bytes(data)
-    except OSError as cause:
-        reason = cause.strerror or type(cause).__name__
-        raise InputError(f"cannot write {target}: {reason}; does its folder exist?") from cause
+    except (OSError, ValueError) as cause:  # ValueError: NUL in the name, or half a character
+        reason = getattr(cause, "strerror", None) or str(cause)
+        name = str(target) if str(target).isprintable() else repr(str(target))
+        raise InputError(f"cannot write {name}: {reason}; does its folder exist?") from cause
     return target

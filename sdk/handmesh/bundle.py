@@ -39,6 +39,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from .atomic import write_atomic
+from .camera import shown
 from .errors import BundleError, IntegrityError
 from .graph import Topology
 from .spelling import did_you_mean
@@ -63,6 +64,8 @@ DEFAULT = "light"
 DETECTOR = "detector"
 
 _SHIPPED = Path(__file__).parent / "bundles"
+# Pixels a side: far beyond every network, and 48 MiB a crop.
+_LARGEST_CROP = 4096
 _REQUIRED: dict[str, type] = {
     "name": str,
     "network": str,
@@ -100,9 +103,14 @@ class Bundle:
             IntegrityError: the manifest was changed after it was written.
         """
         wanted = DEFAULT if path_or_name is None else path_or_name
+        if not isinstance(wanted, (str, os.PathLike)):
+            raise BundleError(
+                "a bundle is the path of a folder, or the name of one that ships with handmesh, "
+                f"not {type(wanted).__name__}"
+            )
         own = shipped()
         folder = own.get(str(wanted), Path(wanted))
-        if not (folder / MANIFEST).is_file():
+        if not os.path.isfile(folder / MANIFEST):  # False, too, of a name that no file can have
             names = ", ".join(sorted(own)) or "none"
             raise BundleError(
                 f"no bundle at {str(wanted)!r}: expected a folder with a {MANIFEST}, or the name "
@@ -296,7 +304,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:  # the last of what is nested deeply
         raise BundleError(f"cannot read {path}: {cause}; install the bundle again") from cause
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
@@ -304,7 +312,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} has schema {found!r}, and this handmesh reads schema {SCHEMA}: "
             "install the handmesh that the bundle was made with"
         )
-    if manifest.get("sha256") != _manifest_hash(manifest):
+    try:
+        unchanged = manifest.get("sha256") == _manifest_hash(manifest)
+    except RecursionError as cause:
+        raise BundleError(f"{path} is nested too deeply: install the bundle again") from cause
+    if not unchanged:
         raise IntegrityError(
             f"{path} was changed after it was written: install the bundle again, "
             "or write it anew with handmesh.bundle.write_manifest"
@@ -361,9 +373,13 @@ def _check_entries(manifest: Mapping[str, Any], where: str) -> None:
         isinstance(shape, list)
         and len(shape) == 4
         and [shape[0], shape[3]] == ["N", 3]
-        and all(_is_count(side) and side == shape[1] > 0 for side in shape[1:3])
+        and all(_is_count(side) and side == shape[1] for side in shape[1:3])
+        and 0 < shape[1] <= _LARGEST_CROP
     ):
-        raise BundleError(f"{where}: input.shape must be ['N', S, S, 3], not {shape!r}")
+        raise BundleError(
+            f"{where}: input.shape must be ['N', S, S, 3] with S up to {_LARGEST_CROP}, "
+            f"not {shown(shape)}"
+        )
     for path, described in manifest["files"].items():
         _check_path(path, f"{where}: files")
         if not (

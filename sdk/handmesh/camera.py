@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import CameraError, InputError
 
-__all__ = ["Camera", "finite", "numbers"]
+__all__ = ["Camera", "finite", "numbers", "shown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,10 @@ class Camera:
         degrees = finite(angle, name, CameraError)
         if not 0 < degrees < 180:
             raise CameraError(f"{name} must lie between 0 and 180 degrees, not {angle!r}")
-        focal = span / (2 * math.tan(math.radians(degrees) / 2))
+        across = 2 * math.tan(math.radians(degrees) / 2)
+        if across == 0:  # an angle next to nothing is lost in rounding
+            raise CameraError(f"{name} is too narrow for any lens: {angle!r} degrees")
+        focal = span / across
         return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
 
     @classmethod
@@ -136,7 +139,7 @@ class Camera:
         if not np.allclose(fixed, (0, 0, 0, 0, 1), atol=1e-6):
             raise CameraError(
                 "an intrinsic matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, "
-                f"not {k.tolist()}"
+                f"not {shown(k.tolist())}"
             )
         return cls(k[0, 0], k[1, 1], k[0, 2], k[1, 2], width, height)
 
@@ -173,9 +176,9 @@ def finite(value: Any, name: str, error: type[InputError]) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as cause:
-        raise error(f"{name} must be a number, not {value!r}") from cause
+        raise error(f"{name} must be a number, not {shown(value)}") from cause
     if not math.isfinite(number):
-        raise error(f"{name} must be finite, not {value!r}")
+        raise error(f"{name} must be finite, not {shown(value)}")
     return number
 
 
@@ -183,8 +186,20 @@ def numbers(values: ArrayLike, name: str, error: type[InputError]) -> NDArray[np
     """A caller's array as float64; the error given if it holds anything but numbers."""
     try:
         return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise error(f"{name} must hold numbers, all rows alike, not {values!r}") from cause
+    except (TypeError, ValueError, OverflowError) as cause:
+        raise error(f"{name} must hold numbers, all rows alike, not {shown(values)}") from cause
+
+
+def shown(value: Any) -> str:
+    """A caller's value for a message: cut where it is long, its type where it cannot be written.
+
+    Python refuses to write whole numbers of more than 4300 digits.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # whatever a stranger's __repr__ raises
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _pixels(value: Any, name: str) -> int:

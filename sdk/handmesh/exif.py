@@ -17,10 +17,9 @@ from __future__ import annotations
 import math
 import os
 import struct
-from pathlib import Path
 
-from .errors import CameraError, ImageError
-from .imaging import ImageLike, decode
+from .errors import CameraError
+from .imaging import ImageLike, decode, read_photo
 from .types import Camera
 
 __all__ = ["camera_from_exif"]
@@ -72,11 +71,7 @@ def camera_from_exif(
 
 def _bytes_of(photo: ImageLike) -> tuple[str, bytes]:
     if isinstance(photo, (str, os.PathLike)):
-        try:
-            return str(photo), Path(photo).read_bytes()
-        except OSError as cause:
-            reason = cause.strerror or type(cause).__name__
-            raise ImageError(f"cannot read the image file {photo}: {reason}") from cause
+        return os.fspath(photo), read_photo(photo)
     if isinstance(photo, (bytes, bytearray, memoryview)):
         return f"{len(photo)} bytes", bytes(photo)
     raise CameraError(

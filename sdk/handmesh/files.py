@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import write_atomic
+from .camera import shown
 from .errors import InputError
 from .geometry import vertex_normals
 from .glb import encode_animation, encode_hand
-from .types import JOINT_NAMES, Box, Camera, Hand
+from .types import JOINT_NAMES, Box, Camera, Hand, finite
 
 __all__ = ["HAND_SCHEMA", "from_dict", "save", "save_animation", "to_dict"]
 
@@ -117,9 +118,15 @@ def from_dict(data: Mapping[str, Any]) -> Hand:
     values = {name: data[name] for name in fields if name in data}
     try:
         values |= {"box": Box(**data["box"]), "camera": Camera(**data["camera"])}
-        values["timings_ms"] = {str(k): float(v) for k, v in data["timings_ms"].items()}
+        values["timings_ms"] = {
+            str(k): finite(v, f"timings_ms[{k!r}]", InputError)
+            for k, v in data["timings_ms"].items()
+        }
+        for name, kind in (("backend", str), ("crops_seen", int)):
+            if not isinstance(values[name], kind):
+                raise InputError(f"{name} of a hand is {kind.__name__}, not {shown(values[name])}")
         return Hand(**values)
-    except (AttributeError, TypeError, ValueError) as cause:
+    except (AttributeError, OverflowError, TypeError, ValueError) as cause:
         if isinstance(cause, InputError):
             raise
         raise InputError(f"the description of a hand cannot be read: {cause}") from cause

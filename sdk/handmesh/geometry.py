@@ -127,12 +127,8 @@ def place(
     Raises:
         InputError: a length or a depth is not a positive, finite number.
     """
-    for name, value, example in (
-        ("bone_length_m", bone_length_m, "0.047 for an average adult"),
-        ("root_depth_m", root_depth_m, "0.5 for a hand at half a metre"),
-    ):
-        if value is not None and finite(value, name, InputError) <= 0:
-            raise InputError(f"{name} must be a positive number of metres ({example}), not {value}")
+    bone_length_m = _metres(bone_length_m, "bone_length_m", "0.047 for an average adult")
+    root_depth_m = _metres(root_depth_m, "root_depth_m", "0.5 for a hand at half a metre")
     if bone_length_m is None:
         if root_depth_m is None:
             bone_length_m = ADULT_BONE_LENGTH_M
@@ -140,7 +136,17 @@ def place(
             bone_length_m = root_depth_m / root_depth_bones
     if root_depth_m is None:
         root_depth_m = root_depth_bones * bone_length_m
-    return Placement(float(root_depth_m), float(bone_length_m))
+    return Placement(root_depth_m, bone_length_m)
+
+
+def _metres(value: float | None, name: str, example: str) -> float | None:
+    """A caller's length as a float, whatever number it came as; None stays None."""
+    if value is None:
+        return None
+    number = finite(value, name, InputError)
+    if number <= 0:
+        raise InputError(f"{name} must be a positive number of metres ({example}), not {value!r}")
+    return number
 
 
 def lift(

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError
+from .headers import stated_size
 from .types import Box
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageLike", "Pyramid", "crop", "decode"]
+__all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageLike", "Pyramid", "crop", "decode", "read_photo"]
 
 # A path, an encoded file's bytes, or pixels: a NumPy array or what converts to one (a PIL image).
 ImageLike = Any
@@ -32,7 +33,6 @@ MIN_SIDE = 16
 # PIL itself would cut their values off at 255.
 _PIL_PLAIN = frozenset({"L", "RGB", "RGBA", "I", "F"})
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # In a JPEG's entropy-coded data a marker is 0xFF and anything but a stuffed zero, a restart marker
 # (D0..D7) or another fill byte.
@@ -62,31 +62,45 @@ def decode(image: ImageLike) -> NDArray[np.uint8]:
             type; the image is smaller than 16 pixels a side, or larger than 2^28 pixels.
     """
     if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
-        try:
-            return _decode_bytes(path.read_bytes(), str(path))
-        except OSError as cause:
-            reason = cause.strerror or type(cause).__name__
-            raise ImageError(f"cannot read the image file {path}: {reason}") from cause
+        return _decode_bytes(read_photo(image), os.fspath(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decode_bytes(bytes(image), f"{len(image)} bytes")
     if hasattr(image, "mode") and hasattr(image, "convert"):
         return _from_array(_pil_pixels(image))
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
-        return _from_array(np.asarray(image))
+        try:
+            array = np.asarray(image)
+        except Exception as cause:  # whatever another library raises: a tensor on a GPU, say
+            raise ImageError(
+                f"the {type(image).__name__} cannot be converted to a NumPy array: {cause}"
+            ) from cause
+        return _from_array(array)
     raise ImageError(
         "an image is a path, the bytes of an image file, or an (H, W, 3) uint8 RGB array, "
         f"not {type(image).__name__}"
     )
 
 
+def read_photo(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: it cannot be read, or its name cannot be that of a file.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as cause:  # ValueError: NUL, or half a character
+        reason = getattr(cause, "strerror", None) or str(cause)
+        name = str(path) if str(path).isprintable() else repr(str(path))
+        raise ImageError(f"cannot read the image file {name}: {reason}") from cause
+
+
 def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
-    size = None
     if data.startswith(_JPEG_SIGNATURE):
         size = _check_jpeg(data, name)
-    elif data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
-        size = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    elif data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+    else:
+        size = stated_size(data)
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         raise ImageError(f"{name} is a HEIC photo, which OpenCV cannot read: export it as JPEG")
     if size is not None:  # before the pixels are unpacked
         _check_size(*size, name)
@@ -215,8 +229,8 @@ class Pyramid:
         start = origin + steps @ (0.5, 0.5)  # the level pixel under the first sample's centre
         # Warp from the part of the level that the crop covers: OpenCV takes at most 2^15 a side.
         limit = (level.shape[1], level.shape[0])
-        low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 2, 0, limit)
-        high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 3, 0, limit)
+        low = np.clip(np.floor(corners.min(axis=0)) - 2, 0, limit).astype(int)
+        high = np.clip(np.ceil(corners.max(axis=0)) + 3, 0, limit).astype(int)
         if (high <= low).any():
             return np.zeros((size, size, 3), dtype=np.uint8)
         region = level[low[1] : high[1], low[0] : high[0]]

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import backends, search
 from .bundle import Bundle
+from .camera import shown
 from .errors import BackendError, BoxError, CameraError, InputError
 from .finding import Finder, default_finder
 from .geometry import place
@@ -159,7 +160,7 @@ class Predictor:
         boxes = None if box is None else _listed(box)
         sides = _sides(handedness, mirrored, boxes)
         max_hands = checked_count(max_hands)
-        checked_presence(min_presence)
+        min_presence = checked_presence(min_presence)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
         photo = self.open(image)
         known = camera is not None and (bone_length_m is not None or root_depth_m is not None)
@@ -282,7 +283,7 @@ def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
     if handedness is None:
         return None
     if handedness not in ("left", "right"):
-        raise InputError(f"handedness must be 'left', 'right' or None, not {handedness!r}")
+        raise InputError(f"handedness must be 'left', 'right' or None, not {shown(handedness)}")
     return (handedness == "left") != mirrored
 
 
@@ -306,9 +307,9 @@ def checked_count(number: int, name: str = "max_hands") -> int:
     try:
         count = operator.index(number)
     except TypeError as cause:
-        raise InputError(f"{name} must be a whole number, not {number!r}") from cause
+        raise InputError(f"{name} must be a whole number, not {shown(number)}") from cause
     if count < 1:
-        raise InputError(f"{name} must be at least 1, not {count}")
+        raise InputError(f"{name} must be at least 1, not {shown(count)}")
     return count
 
 
@@ -383,9 +384,9 @@ def _checked_box(box: BoxLike, width: int, height: int) -> Box:
     if not isinstance(box, Box):
         try:
             x0, y0, x1, y1 = (float(value) for value in box)
-        except (TypeError, ValueError) as cause:
+        except (TypeError, ValueError, OverflowError) as cause:
             raise BoxError(
-                f"box must be a handmesh.Box, or (x0, y0, x1, y1) in pixels, not {box!r}"
+                f"box must be a handmesh.Box, or (x0, y0, x1, y1) in pixels, not {shown(box)}"
             ) from cause
         box = Box.from_xyxy(x0, y0, x1, y1)
     if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):

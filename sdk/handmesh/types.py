@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .camera import Camera, finite, numbers
+from .camera import Camera, finite, numbers, shown
 from .errors import BoxError, InputError
 
 if TYPE_CHECKING:
@@ -153,10 +153,14 @@ class Box:
                 or the margin is below 1.
         """
         corners = numbers([[x0, y0], [x1, y1]], "a box (x0, y0, x1, y1)", BoxError)
-        if not np.isfinite(corners).all() or x1 <= x0 or y1 <= y0:
+        if (
+            corners.shape != (2, 2)
+            or not np.isfinite(corners).all()
+            or not (corners[0] < corners[1]).all()
+        ):
             raise BoxError(
                 "a box is (x0, y0, x1, y1) in pixels with x0 < x1 and y0 < y1, "
-                f"not ({x0}, {y0}, {x1}, {y1})"
+                f"not {shown((x0, y0, x1, y1))}"
             )
         return cls.from_points(corners, margin)
 
@@ -261,7 +265,7 @@ class Hand:
         for name, allowed in (("handedness", get_args(Handedness)), ("depth", get_args(Depth))):
             value = getattr(self, name)
             if value not in allowed:
-                raise InputError(f"Hand.{name} must be one of {allowed}, not {value!r}")
+                raise InputError(f"Hand.{name} must be one of {allowed}, not {shown(value)}")
         object.__setattr__(self, "timings_ms", MappingProxyType(dict(self.timings_ms)))
         if self.bone_length_m is not None:
             length = finite(self.bone_length_m, "Hand.bone_length_m", InputError)

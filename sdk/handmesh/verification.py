@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import backends
+from .archive import read_arrays
 from .backends import RawOutput
 from .bundle import Bundle
-from .errors import BundleError
+from .errors import BackendError, BundleError, InputError
 from .geometry import lift, place, solve_root_depth
 from .types import Box, Camera
 
@@ -163,12 +164,17 @@ def read_reference(bundle: Bundle) -> tuple[NDArray[np.uint8], RawOutput]:
         BundleError, IntegrityError: `reference.npz` is missing, damaged, or lacks an array.
     """
     path = bundle.file("reference.npz")
+    arrays: dict[str, NDArray[Any]] = dict(read_arrays(path, "make it again"))
+    lacking = sorted({"images", *RawOutput._fields} - arrays.keys())
+    if lacking:
+        raise BundleError(f"{path} is not a reference file: it lacks {', '.join(lacking)}")
+    images, named = arrays["images"], {name: arrays[name] for name in RawOutput._fields}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
-        return arrays["images"], RawOutput(*(arrays[name] for name in RawOutput._fields))
-    except (OSError, ValueError, KeyError) as cause:
-        raise BundleError(f"{path} is not a reference file ({cause}): make it again") from cause
+        backends.check_images(images, bundle.image_size)
+        vertices = bundle.topology.vertex_count
+        return images, backends.raw_output(named, len(images), vertices, str(path))
+    except (BackendError, InputError, TypeError, ValueError) as cause:
+        raise BundleError(f"{path} is not a reference file: {cause}; make it again") from cause
 
 
 def _tolerance(bundle: Bundle, backend: str) -> dict[str, float]:

@@ -85,9 +85,7 @@ class VideoFile(Video):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-        if not self._path.is_file():
-            raise InputError(f"there is no video file {self._path}")
+        self._path = _path(path)
         self._capture = cv2.VideoCapture(str(self._path))
         if not self._capture.isOpened():
             raise InputError(
@@ -153,8 +151,8 @@ class LiveVideo(Video):
         Raises:
             InputError: there is none, or it is in use.
         """
-        capture = cv2.VideoCapture(index)
-        if not capture.isOpened():
+        capture = cv2.VideoCapture(index) if 0 <= index < 2**31 else None
+        if capture is None or not capture.isOpened():
             raise InputError(
                 f"no camera {index} can be opened: is it connected, free, and allowed to be used?"
             )
@@ -219,6 +217,8 @@ def open_video(source: int | str | os.PathLike[str]) -> Video:
     Raises:
         InputError: it cannot be opened.
     """
+    if isinstance(source, bool):  # which is a whole number to Python
+        raise InputError("a video is the path of a file, or the number of a camera, not bool")
     if isinstance(source, int):
         return LiveVideo.camera(source)
     return VideoFile(source)
@@ -323,6 +323,19 @@ class VideoWriter:
 
 class _Unfinished(Exception):
     """The block of a file that is not to be kept ends with this."""
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    """The path of a video file that is there."""
+    try:
+        there = os.path.isfile(path)  # False, too, of a name that no file can have
+    except TypeError as cause:
+        raise InputError(
+            f"a video is the path of a file, or the number of a camera, not {type(path).__name__}"
+        ) from cause
+    if not there or not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"there is no video file {str(path)!r}")
+    return Path(path)
 
 
 def _stated_fps(capture: Any) -> float:

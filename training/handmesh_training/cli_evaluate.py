@@ -79,6 +79,15 @@ def add_evaluate(commands: Any) -> None:
         "share of hands found in --photos",
     )
     parser.add_argument(
+        "--pairs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="photos of one hand each, no labels needed: left and right in mirrored twins, and "
+        "both hands found in two photos side by side; may be given more than once",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
@@ -92,6 +101,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .datasets import named_datasets
     from .evaluation_report import to_dict, to_table
     from .finding import evaluate_finding
+    from .finding_pairs import evaluate_pairs
 
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
@@ -99,26 +109,32 @@ def _evaluate(options: argparse.Namespace) -> int:
     for text in options.data:
         for name, data in named_datasets(text).items():
             sets[name if name not in sets else f"{name} in {text}"] = data
-    named = bool(sets or options.photos or options.negatives is not None)
+    named = bool(sets or options.photos or options.negatives is not None or options.pairs)
     rendered = options.rendered
     if rendered is None:
         rendered = 0 if named else USUAL_RENDERED
     if not named and rendered < 1:
         raise InputError(
-            "nothing to evaluate: give --data, --photos or --negatives, or --rendered above 0"
+            "nothing to evaluate: give --data, --photos, --negatives or --pairs, or --rendered "
+            "above 0"
         )
     file = None if options.out is None else _file_for(options.out)
-    finding = None
+    finding, pairs = None, []
     with ExitStack() as stack:
         estimator, predictor = _estimator(options, stack)
         reports = list(_reports(estimator, _jobs(options, sets, rendered)))
         if predictor is not None and options.negatives is not None:
             finding = evaluate_finding(predictor, options.negatives, options.photos, options.limit)
+        if predictor is not None:
+            pairs = [evaluate_pairs(predictor, one, options.limit) for one in options.pairs]
         figures = to_dict(estimator.description, reports)
     tables = [to_table(reports)] if reports else []
     if finding is not None:
         tables.append(finding.to_table())
         figures["finding"] = finding.to_dict()
+    if pairs:
+        tables += [report.to_table() for report in pairs]
+        figures["pairs"] = [report.to_dict() for report in pairs]
     sys.stdout.write("\n".join(tables) + "\n")
     if file is not None:
         _write(file, figures, reports)
@@ -134,7 +150,7 @@ def _estimator(options: argparse.Namespace, stack: ExitStack) -> tuple[Estimator
     if options.checkpoint is None:
         predictor = stack.enter_context(Predictor(options.bundle, options.backend))
         return PredictorEstimator(predictor), predictor
-    for flag in ("search", "negatives"):
+    for flag in ("search", "negatives", "pairs"):
         if getattr(options, flag):
             raise InputError(f"--{flag} needs a bundle: a network by itself searches no picture")
     return checkpoint_estimator(options.checkpoint), None

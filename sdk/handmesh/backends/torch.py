@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, BackendUnavailable
+from ..errors import BackendError, BackendUnavailable, BundleError
 from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
@@ -75,11 +75,14 @@ class TorchBackend:
         config = read_config(path)
         self._detects = isinstance(config, DetectorConfig)
         topology = None if self._detects else bundle.topology
-        network: Any = (
-            DetectorNetwork(config)
-            if isinstance(config, DetectorConfig)
-            else build(config, bundle.topology)
-        )
+        try:
+            network: Any = (
+                DetectorNetwork(config)
+                if isinstance(config, DetectorConfig)
+                else build(config, bundle.topology)
+            )
+        except Exception as cause:  # layers refuse impossible sizes in whatever way
+            raise BundleError(f"{path} describes no network that can be built: {cause}") from cause
         load_weights(network, path, config, topology)
         # Crops come with their channels last: convolutions that expect it need no copy.
         network = network.to(memory_format=torch.channels_last)

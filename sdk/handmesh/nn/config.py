@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 from handmesh.errors import InputError
 
 JOINT_COUNT = 21
+# Each halves the picture: 4 << 16 pixels are more than any has.
+_DEEPEST = 16
 
 Pooling = Literal["mean", "max"]
 # Fields that are younger than files which name every other one: left out at these values, so that
@@ -161,6 +163,9 @@ class PaperConfig:
     name = "paper"
 
     def __post_init__(self) -> None:
+        for name in ("hourglass_depth", "encoder_levels"):
+            if getattr(self, name) not in range(_DEEPEST + 1):
+                raise InputError(f"{name} must be in 0..{_DEEPEST}, got {getattr(self, name)!r}")
         step = 4 << max(self.hourglass_depth, self.encoder_levels)
         if self.input_size < step or self.input_size % step:
             raise InputError(f"input_size must be a multiple of {step}, got {self.input_size}")

@@ -141,7 +141,7 @@ def _metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def _config(metadata: dict[str, str], path: str | os.PathLike[str]) -> NetworkConfig:
     try:
         return from_dict(json.loads(metadata["config"]))
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
         raise BundleError(
             f"{path} holds hyper-parameters that this version does not know ({error}); "
             "install the version it was written with"

@@ -1,0 +1,106 @@
+"""Memory over many predictions: the verdict on made-up histories, and a short run of the real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handmesh import BackendUnavailable, InputError
+from handmesh_benchmarks import memory
+from handmesh_benchmarks.device import own_memory_mib, resident_mib
+from handmesh_benchmarks.memory import ALLOWED_MIB, FEWEST, History, watch
+
+linux = pytest.mark.skipif(own_memory_mib() < 0, reason="this system does not tell")
+PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
+
+
+def _history(mib: np.ndarray) -> History:
+    done = tuple(range(1000, 1000 * (len(mib) + 1), 1000))
+    readings = tuple(mib.tolist())
+    return History("predict", "made up", done, readings, readings, tuple(map(float, done)))
+
+
+def test_a_straight_line_grows_by_its_slope() -> None:
+    each = 200.0
+    done = np.arange(1, 101) * 1000
+    history = _history(150 + each * done / 2**20)
+    assert not history.flat
+    assert history.bytes_each == pytest.approx(each, rel=0.03)
+    assert "GROWING" in memory.table([history])
+
+
+def test_pools_that_fill_up_at_first_are_flat() -> None:
+    done = np.arange(100)
+    noise = np.random.default_rng(0).normal(0, 0.3, 100)
+    history = _history(200 - 80 * np.exp(-done / 4) + noise)
+    assert history.flat
+    assert abs(history.growth_mib) < 1
+    assert "flat" in memory.table([history])
+
+
+def test_one_spike_is_no_growth_and_a_late_step_is() -> None:
+    spiked = np.full(100, 200.0)
+    spiked[97] = 900
+    assert _history(spiked).flat
+    stepped = np.full(100, 200.0)
+    stepped[60:] += ALLOWED_MIB + 1
+    assert not _history(stepped).flat
+
+
+def test_too_few_readings_give_no_verdict() -> None:
+    for count, readings in ((100, FEWEST - 1), (FEWEST - 1, FEWEST)):
+        with pytest.raises(InputError, match="at least"):
+            watch("predict", "none", lambda _: None, count, readings)
+
+
+@linux
+def test_a_leak_is_seen_and_work_without_one_is_not() -> None:
+    kept = []
+
+    def leak(_: int) -> None:
+        kept.append(np.ones(2**18, np.uint8))  # a quarter of a MiB, touched
+
+    def clean(_: int) -> None:
+        np.ones(2**18, np.uint8)
+
+    leaking, steady = (watch("predict", "none", work, 200, 20) for work in (leak, clean))
+    assert leaking.done[-1] == steady.done[-1] == 200
+    assert not leaking.flat
+    assert leaking.bytes_each == pytest.approx(2**18, rel=0.2)
+    assert steady.flat
+
+
+@linux
+def test_own_memory_is_what_arrays_take_and_no_file() -> None:
+    before, resident = own_memory_mib(), resident_mib()
+    kept = np.ones(64 * 2**20, np.uint8)
+    assert own_memory_mib() - before == pytest.approx(64, abs=2)
+    assert own_memory_mib() < resident + 70
+    del kept
+
+
+@linux
+@pytest.mark.slow
+def test_predictions_and_tracking_keep_memory_flat(tmp_path: Path) -> None:
+    """2,000 predictions: 100 bytes lost in each would not show, what is kept of a photo would."""
+    out = tmp_path / "memory.json"
+    given = ["--backends", "onnx", "--predictions", "2000", "--frames", "600"]
+    assert memory.main([*given, "--photos", str(PHOTOS), "--out", str(out)]) == 0
+    predict, track = json.loads(out.read_text())["histories"]
+    assert (predict["what"], predict["done"][-1]) == ("predict", 2000)
+    assert (track["what"], track["done"][-1]) == ("track", 600)
+    assert predict["flat"]
+    assert track["flat"]
+
+
+def test_backends_that_are_not_there_are_told() -> None:
+    with pytest.raises(BackendUnavailable, match="coreml"):
+        memory.main(["--backends", "coreml", "--photos", str(PHOTOS)])
+
+
+def test_photos_without_boxes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"boxes\.json"):
+        list(memory._scenes(tmp_path))
