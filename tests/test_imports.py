@@ -62,7 +62,9 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"backends"}),
-    frozenset({"pipeline", "detector", "finding", "predictor", "verification"}),
+    frozenset(
+        {"pipeline", "detector", "finding", "predictor", "verification", "detector_verification"}
+    ),
     frozenset({"tracker"}),
     frozenset({"cli", "cli_completion", "cli_photos", "cli_predict", "cli_shared", "cli_track"}),
     frozenset({"__main__"}),

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,11 @@ from torch import Tensor, nn
 from handmesh import __version__, backends
 from handmesh.archive import write_arrays
 from handmesh.bundle import Bundle, detector_specs, write_manifest
+from handmesh.detector_verification import (
+    DETECTOR_TOLERANCE,
+    DetectorDifference,
+    compare_hands,
+)
 from handmesh.errors import CheckpointError, ExportError, InputError, ParityError
 from handmesh.nn import DetectorConfig, DetectorNetwork, from_dict, load_weights, save_weights
 from handmesh.nn.config import to_dict
@@ -32,9 +37,7 @@ from .replacing import replacing
 from .request import Job, Request
 
 __all__ = [
-    "DetectorParity",
     "DetectorTwin",
-    "compare_hands",
     "is_detector",
     "load_detector",
     "write_detector",
@@ -42,10 +45,6 @@ __all__ = [
 
 # Pictures shown at once where artifacts are proven.
 _BATCH = 8
-# Hands that are less sure than this may come and go with rounding: they are not compared.
-_SURE = 0.05
-# A hand of one list is that of the other within this share of the picture.
-_SAME = 0.02
 
 
 class DetectorTwin(nn.Module):
@@ -69,45 +68,6 @@ class DetectorTwin(nn.Module):
         return (self.pictures_to_hands(image),)
 
 
-@dataclass(frozen=True)
-class DetectorParity:
-    """How far an artifact is from the torch network, at worst, over all sure hands.
-
-    Attributes:
-        pictures: compared. hands: in them. missing: hands that only one of both gives.
-        score: of scores and sides. px: of centres and sizes, pixels of the input.
-        degrees: of directions.
-    """
-
-    pictures: int
-    hands: int
-    missing: int
-    score: float
-    px: float
-    degrees: float
-
-    def check(self, tolerance: Mapping[str, float]) -> None:
-        """
-        Raises:
-            ParityError: more than is allowed.
-        """
-        found = asdict(self)
-        over = {k: found[k] for k, most in tolerance.items() if not found[k] <= most}
-        if over:
-            raise ParityError(f"the artifact is off by {over}, and {dict(tolerance)} is allowed")
-
-    def render(self) -> str:
-        """For a reader."""
-        return (
-            f"{self.pictures} pictures, {self.hands} hands, {self.missing} missing; at worst "
-            f"score {self.score:.1e}, {self.px:.1e} px, {self.degrees:.1e} degrees"
-        )
-
-
-# What an artifact may differ by.
-TOLERANCE = {"missing": 0, "score": 1e-3, "px": 0.05, "degrees": 0.2}
-
-
 def write_detector(
     network: DetectorNetwork,
     folder: str | os.PathLike[str],
@@ -119,7 +79,7 @@ def write_detector(
     export: Sequence[str] = ("onnx",),
     request: Request = Request(),  # noqa: B008  (frozen)
     weights: Precision = "fp16",
-) -> tuple[Bundle, dict[str, DetectorParity]]:
+) -> tuple[Bundle, dict[str, DetectorDifference]]:
     """Write a detector as a bundle, with its artifacts; replaces an older one whole.
 
     Args:
@@ -133,7 +93,7 @@ def write_detector(
 
     Raises:
         InputError: an unknown format, or pictures of another size.
-        ParityError: an artifact is off by more than `TOLERANCE`.
+        ParityError: an artifact is off by more than `DETECTOR_TOLERANCE`.
         MissingExtra, ExportError: as in `export.write_bundle`.
     """
     size, candidates = network.config.input_size, network.config.candidates
@@ -161,7 +121,7 @@ def write_detector(
         "licences": dict(licences),
         "provenance": dict(provenance),
     }
-    parity: dict[str, DetectorParity] = {}
+    parity: dict[str, DetectorDifference] = {}
     with replacing(target) as temporary:
         save_weights(network, temporary / WEIGHTS, network.config, None, precision=weights)
         stored = DetectorNetwork(network.config)
@@ -183,43 +143,23 @@ def write_detector(
             job = Job(inside, precision, frozenset(request.optimize), pictures)
             twin: Any = DetectorTwin(stored)
             facts = format_.export(twin, temporary / format_.FILE, job)
-            entry = {"path": format_.FILE, **facts, "tolerance": TOLERANCE}
+            entry = {"path": format_.FILE, **facts, "tolerance": dict(DETECTOR_TOLERANCE)}
             manifest["artifacts"][format_name] = entry
             write_manifest(temporary, manifest)
             backend = backends.create(format_name, Bundle.load(temporary), threads=1)
             parts = range(0, len(pictures), _BATCH)
             given = [backend.outputs(pictures[i : i + _BATCH])["hands"] for i in parts]
             found = compare_hands(np.concatenate(given), expected, size)
-            found.check(TOLERANCE)
-            entry["parity"] = asdict(found)
+            over = found.over(DETECTOR_TOLERANCE)
+            if over:
+                raise ParityError(
+                    f"the {format_name} artifact is off by {over}, and {dict(DETECTOR_TOLERANCE)} "
+                    "is allowed"
+                )
+            entry["parity"] = {k: v for k, v in asdict(found).items() if k != "backend"}
             parity[format_name] = found
         write_manifest(temporary, manifest)
     return Bundle.load(target), parity
-
-
-def compare_hands(
-    hands: NDArray[np.float32], expected: NDArray[np.float32], size: int
-) -> DetectorParity:
-    """Two lists of hands (N, K, 7) of the same pictures of ``size`` pixels."""
-    missing, count = 0, 0
-    worst = np.zeros(3)  # score, px, degrees
-    for got, wanted in zip(hands, expected, strict=True):
-        apart = np.abs(got[:, None, 1:3] - wanted[None, :, 1:3]).max(axis=-1)  # (K, K)
-        apart[(got[:, 0] <= 0)[:, None] | (wanted[:, 0] <= 0)[None]] = np.inf
-        missing += int(((apart.min(axis=1) > _SAME) & (got[:, 0] > _SURE)).sum())
-        for row in np.flatnonzero(wanted[:, 0] > _SURE):
-            count += 1
-            other = int(apart[:, row].argmin())
-            if apart[other, row] > _SAME:
-                missing += 1
-                continue
-            a, b = got[other].astype(np.float64), wanted[row].astype(np.float64)
-            turn = np.arctan2(a[5] * b[4] - a[4] * b[5], a[4] * b[4] + a[5] * b[5])
-            score = np.abs(a[[0, 6]] - b[[0, 6]]).max()
-            here = (score, np.abs(a[1:4] - b[1:4]).max() * size, abs(np.degrees(turn)))
-            worst = np.maximum(worst, here)
-    score, px, degrees = (float(value) for value in worst)
-    return DetectorParity(len(hands), count, missing, score, px, degrees)
 
 
 @torch.no_grad()

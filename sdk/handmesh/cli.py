@@ -123,18 +123,19 @@ def _info(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from . import backends
     from .bundle import Bundle
-    from .verification import verify
+    from .detector_verification import DetectorDifference, verify_detector
+    from .verification import Difference, verify
 
     bundle = Bundle.load(args.bundle)
-    differences = verify(bundle, args.backend, args.device, args.threads)
+    differences: Sequence[Difference | DetectorDifference] = (
+        verify_detector(bundle, args.backend, args.device, args.threads)
+        if bundle.is_detector
+        else verify(bundle, args.backend, args.device, args.threads)
+    )
     print(f"{bundle.folder}: {len(bundle.manifest['files'])} files as they were made")
     for difference in differences:
-        print(
-            f"{'ok  ' if difference.passed else 'FAIL'} {difference.backend}: "
-            f"{difference.crops} crops, off by at most {difference.tensor:.2e} in (u, v, d), "
-            f"{difference.px:.2e} px, {difference.mm:.2e} mm (p99 {difference.p99_mm:.2e}), "
-            f"{difference.scores:.2e} in confidence, presence and handedness"
-        )
+        verdict = "ok  " if difference.passed else "FAIL"
+        print(f"{verdict} {difference.backend}: {difference.render()}")
     if args.backend is None:
         for name in sorted(set(bundle.artifacts) & set(backends.names())):
             reason = backends.unavailable(name, bundle, args.device)

@@ -85,6 +85,14 @@ class Difference:
         # A difference that is not a number must not pass.
         return all(found[unit] <= allowed for unit, allowed in self.tolerance.items())
 
+    def render(self) -> str:
+        """For a reader."""
+        return (
+            f"{self.crops} crops, off by at most {self.tensor:.2e} in (u, v, d), "
+            f"{self.px:.2e} px, {self.mm:.2e} mm (p99 {self.p99_mm:.2e}), "
+            f"{self.scores:.2e} in confidence, presence and handedness"
+        )
+
 
 def verify(
     bundle: Bundle,

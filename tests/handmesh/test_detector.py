@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from handmesh import Predictor
+from handmesh.archive import read_arrays
 from handmesh.bundle import Bundle
 from handmesh.detector import Detector, hand_rows, letterbox
+from handmesh.detector_verification import compare_hands, verify_detector
 from handmesh.errors import BackendError, BundleError, GraphMismatchError, InputError
 from handmesh.imaging import Pyramid
 from handmesh.nn import DetectorConfig, DetectorNetwork, StageConfig
-from handmesh_converters.detector import compare_hands, write_detector
+from handmesh_converters.detector import write_detector
 
 SMALL = DetectorConfig(
     input_size=64,
@@ -142,3 +144,33 @@ def test_differences_between_lists_are_measured() -> None:
     gone = hands.copy()
     gone[0, 1, 0] = 0
     assert compare_hands(gone, hands, 192).missing == 1
+
+
+def test_a_bundle_is_verified(detector_bundle: Bundle) -> None:
+    (found,) = verify_detector(detector_bundle, ["onnx"], threads=1)
+
+    assert found.passed
+    assert found.pictures == len(read_arrays(detector_bundle.file("reference.npz"), "")["images"])
+    assert "onnxruntime" in found.backend
+
+
+def test_a_bundle_whose_hands_are_others_does_not_pass(
+    detector_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = dict(read_arrays(detector_bundle.file("reference.npz"), ""))
+    arrays["hands"] = arrays["hands"].copy()
+    arrays["hands"][..., 0] = 0.7
+    arrays["hands"][..., 1] += 0.01  # of the picture: two pixels
+    monkeypatch.setattr("handmesh.detector_verification.read_arrays", lambda *_: arrays)
+
+    (found,) = verify_detector(detector_bundle, ["onnx"], threads=1)
+
+    assert not found.passed
+
+
+def test_a_reference_of_crops_is_not_one_of_pictures(
+    detector_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handmesh.detector_verification.read_arrays", lambda *_: {})
+    with pytest.raises(BundleError, match="make it again"):
+        verify_detector(detector_bundle, ["onnx"])
