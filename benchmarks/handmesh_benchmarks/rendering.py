@@ -33,7 +33,7 @@ from handmesh_training.rendering import Appearance, Renderer
 from handmesh_training.sources import Batch
 from handmesh_training.stream_settings import StreamSettings
 
-from .device import describe
+from .device import describe, resident_mib
 from .report import columns
 
 SIZES = (128, 224, 256)
@@ -201,15 +201,6 @@ def table(rows: Sequence[Rates]) -> str:
         for row in rows
     ]
     return "\n".join(columns(("device", "px", "scenes/s", "pictures/s", "batches"), cells))
-
-
-def resident_mib() -> float:
-    """Memory that this process holds now, MiB; -1 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return -1.0
-    return pages * 4096 / 2**20
 
 
 def watch_memory(
