@@ -54,7 +54,9 @@ def locate(
     return hands[0]
 
 
-def predict_candidate(image: Image | bytes, hand: Hand, variant: Variant, threads: int) -> Candidate:
+def predict_candidate(
+    image: Image | bytes, hand: Hand, variant: Variant, threads: int
+) -> Candidate:
     """`Predictor.predict` with box and handedness given: no search.
 
     Its stages are "decode" (of a file's bytes; nothing for an array), "crop", "network" and

@@ -129,7 +129,7 @@ def spreads(rows: Sequence[Spread]) -> str:
 
 def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     """Points on a logarithmic x and a linear y axis, each labelled."""
-    height, left, top = 380, 64, 40
+    height, left, top = 400, 64, 56
     right, bottom = WIDTH - 150, height - 46
     low, high = _decades([p.x for p in points])
     y_low, y_high, step = _linear([p.y for p in points])
@@ -227,9 +227,7 @@ def _legend(names: Sequence[str], y: float) -> str:
     return "".join(out)
 
 
-def _vertical(
-    low: float, high: float, at: object, top: float, bottom: float
-) -> list[str]:
+def _vertical(low: float, high: float, at: object, top: float, bottom: float) -> list[str]:
     """Grid lines and numbers at 1, 2 and 5 of each decade."""
     out = []
     for exponent in range(math.floor(low), math.ceil(high) + 1):
@@ -269,13 +267,18 @@ def _linear(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where labels to the right of points go, moved down where they would cover each other."""
-    taken: list[tuple[float, float]] = []
+    """Where labels to the right of points go, moved up or down where they would cover something."""
+    taken = list(places)  # a label covers no other point, either
     found: dict[int, tuple[float, float]] = {}
-    for i in sorted(range(len(places)), key=lambda i: (places[i][1], places[i][0])):
-        x, y = places[i][0] + 9, places[i][1]
-        while any(abs(y - other_y) < 15 and abs(x - other_x) < 130 for other_x, other_y in taken):
-            y += 3
+    for i in sorted(range(len(places)), key=lambda i: (-places[i][1], places[i][0])):
+        x, own = places[i][0] + 9, places[i][1]
+        others = [place for place in taken if place != places[i]]
+
+        def free(y: float, x: float = x, others: Sequence[tuple[float, float]] = others) -> bool:
+            return all(abs(y - oy) >= 15 or not -130 < x - ox < 130 for ox, oy in others)
+
+        moves = (own + sign * step for step in range(0, 400, 3) for sign in (-1, 1))
+        y = next((y for y in moves if y > 45 and free(y)), own)
         taken.append((x, y))
         found[i] = (x, y)
     return [found[i] for i in range(len(places))]

@@ -22,7 +22,16 @@ from .protocol import TOTAL, Percentiles
 from .report import columns
 from .results import Results, parse
 
-__all__ = ["Comparison", "Entry", "Row", "Snapshot", "compare", "entries_of", "read_any", "to_table"]
+__all__ = [
+    "Comparison",
+    "Entry",
+    "Row",
+    "Snapshot",
+    "compare",
+    "entries_of",
+    "read_any",
+    "to_table",
+]
 
 LEAST_RATIO = 1.1
 DEVIATIONS = 3.0

@@ -1,6 +1,6 @@
 """Memory of one network in one runtime, in a process in which nothing else was loaded::
 
-    python -m handmesh_benchmarks.footprint BUNDLE BACKEND THREADS
+python -m handmesh_benchmarks.footprint BUNDLE BACKEND THREADS
 """
 
 from __future__ import annotations

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 import handmesh
 from handmesh import Box, Bundle
-from handmesh.errors import BackendError, BackendUnavailable, ExportError, HandMeshError, MissingExtra
+from handmesh.errors import (
+    BackendError,
+    BackendUnavailable,
+    ExportError,
+    HandMeshError,
+    MissingExtra,
+)
 
 from . import footprint, variants
 from .candidates import facts_of, locate, network_candidate, predict_candidate, yardstick

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError, MissingExtra
@@ -16,9 +17,23 @@ from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
 from .report import PAPER_MS, PARTS, STAGES, accuracy
 from .results import Results, kind_of
 
-__all__ = ["to_html", "to_markdown", "write_page"]
+__all__ = [
+    "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown_table", "sections",
+    "sheet_table", "to_html", "to_markdown", "write_page",
+]  # fmt: skip
 
 Table = tuple[list[str], list[list[str]]]
+
+
+class Section(NamedTuple):
+    """A heading with what stands below it; "" for no chart, an empty table for none."""
+
+    name: str
+    title: str
+    note: str
+    chart: str
+    table: Table
+
 
 _STYLE = """
 body{background:var(--paper);color:var(--ink);margin:2rem auto;max-width:60rem;padding:0 1rem;
@@ -45,25 +60,16 @@ def write_page(results: Sequence[Results], path: Path) -> Path:
 
 def to_html(results: Sequence[Results]) -> str:
     """One self-contained page: tables, and charts as inline SVG; no script, nothing loaded."""
-    sections = [
-        ("Latency against accuracy", _scatter(results), None, _ACCURACY),
-        ("predict(), by stage", _stages(results), predict_table(results), _PREDICT),
-        ("Networks alone", _percentiles(results), network_table(results), _NETWORK),
-        ("Networks in their parts, beside the paper", _parts_chart(results), parts_table(results),
-         _PARTS),
-    ]  # fmt: skip
     body = ["<h1>handmesh: latency by device</h1>", _html_table(*device_table(results))]
-    for title, chart, table, note in sections:
-        if not chart and not (table and table[1]):
-            continue
-        body.append(f"<h2>{title}</h2><p class=m>{html.escape(note)}</p>")
-        if chart:
-            body.append(f'<div class="wide">{chart}</div>')
-        if table and table[1]:
-            body.append(_html_table(*table))
-    found = _floors()
+    for section in sections(results):
+        body.append(f"<h2>{section.title}</h2><p class=m>{html.escape(section.note)}</p>")
+        if section.chart:
+            body.append(f'<div class="wide">{section.chart}</div>')
+        if section.table[1]:
+            body.append(_html_table(*section.table))
+    found = known_floors()
     if found:
-        body.append(f"<h2>Floors from data sheets</h2><p class=m>{html.escape(_FLOORS)}</p>")
+        body.append(f"<h2>Floors from data sheets</h2><p class=m>{html.escape(FLOORS)}</p>")
         body.append(_html_table(*floor_table(found)))
         body.append(_html_table(*sheet_table()))
     missing = [(i + 1, reason) for i, r in enumerate(results) for reason in r.missing]
@@ -83,22 +89,40 @@ def to_html(results: Sequence[Results]) -> str:
 def to_markdown(results: Sequence[Results]) -> str:
     """The same tables, without charts."""
     parts = ["# handmesh: latency by device\n", markdown_table(*device_table(results))]
-    for title, table, note in (
-        ("predict(), by stage", predict_table(results), _PREDICT),
-        ("Networks alone", network_table(results), _NETWORK),
-        ("Networks in their parts, beside the paper", parts_table(results), _PARTS),
-    ):
-        if table[1]:
-            parts += [f"## {title}\n", f"{note}\n", markdown_table(*table)]
-    found = _floors()
+    for section in sections(results):
+        if section.table[1]:
+            parts += [f"## {section.title}\n", f"{section.note}\n", markdown_table(*section.table)]
+    found = known_floors()
     if found:
-        parts += ["## Floors from data sheets\n", f"{_FLOORS}\n"]
+        parts += ["## Floors from data sheets\n", f"{FLOORS}\n"]
         parts += [markdown_table(*floor_table(found)), markdown_table(*sheet_table())]
+    missing = [f"- run {i + 1}: {reason}" for i, r in enumerate(results) for reason in r.missing]
+    if missing:
+        parts += ["## Not measured\n", *missing, ""]
     return "\n".join(parts)
 
 
+def sections(results: Sequence[Results]) -> list[Section]:
+    """Whatever of the page these results have figures for."""
+    none: Table = ([], [])
+    every = (
+        Section("accuracy", "Latency against accuracy", _ACCURACY, _scatter(results), none),
+        Section(
+            "stages", "predict(), by stage", _PREDICT, _stages(results), predict_table(results)
+        ),
+        Section(
+            "networks", "Networks alone", _NETWORK, _percentiles(results), network_table(results)
+        ),
+        Section(
+            "parts", "Networks in their parts, beside the paper", _PARTS, _parts_chart(results),
+            parts_table(results),
+        ),
+    )  # fmt: skip
+    return [section for section in every if section.chart or section.table[1]]
+
+
 _ACCURACY = (
-    "Networks alone, one crop, p50. The error is that of the very artifact against the labels of "
+    "Networks alone, one crop, p50, at the fewest threads measured. The error is that of the very artifact against the labels of "
     "the bundle's reference crops. Networks with random weights have none and are not shown."
 )
 _PREDICT = (
@@ -111,7 +135,7 @@ _PARTS = (
     "residual network with the graph CNN (of light: the graph CNN), the pose regressor. In exported "
     "form the network runs as three files, and the regressor is the affine map that it amounts to."
 )
-_FLOORS = (
+FLOORS = (
     "Nothing here was measured. Float32, batch 1, milliseconds that no program can beat: counted "
     "multiply-accumulates at the device's peak, or its weights read once at its memory bandwidth, "
     "whichever takes longer."
@@ -127,7 +151,9 @@ def device_table(results: Sequence[Results]) -> Table:
         kind = kind_of(r.measurements)
         marks = [f"{kind} run"] + (["PARTIAL: interrupted"] if r.state == "partial" else [])
         if kind == "smoke":
-            marks.append(f"not to be quoted (below {HEADLINE_RUNS:,} runs or {HEADLINE_SECONDS:g} s)")
+            marks.append(
+                f"not to be quoted (below {HEADLINE_RUNS:,} runs or {HEADLINE_SECONDS:g} s)"
+            )
         name = str(d.get("gpu") or d.get("processor", "unknown"))
         where = str(r.context.get("measured_on", ""))
         cells.append(
@@ -222,7 +248,9 @@ def sheet_table() -> Table:
 
 
 def _rows(results: Sequence[Results], task: str) -> list[tuple[int, Measurement]]:
-    return [(i, m) for i, r in enumerate(results) for m in r.measurements if m.facts["task"] == task]
+    return [
+        (i, m) for i, r in enumerate(results) for m in r.measurements if m.facts["task"] == task
+    ]
 
 
 def _name(i: int, m: Measurement, many: bool) -> str:
@@ -236,10 +264,14 @@ def _name(i: int, m: Measurement, many: bool) -> str:
 def _scatter(results: Sequence[Results]) -> str:
     many = len(results) > 1
     points = []
-    for i, m in _rows(results, "network"):
+    found = _rows(results, "network")
+    least = {i: min(m.facts["threads"] for j, m in found if j == i) for i, _ in found}
+    for i, m in found:
+        if m.facts["threads"] != least[i]:
+            continue
         error = (m.facts.get("artifact") or {}).get("accuracy")
         if error and m.total.p50 > 0:
-            label = f"{m.facts['precision']}, {m.facts['threads']} thr"
+            label = str(m.facts["precision"])
             series = f"{'run ' + str(i + 1) + ' ' if many else ''}{m.facts['backend']}"
             points.append(Point(m.total.p50, error["mm"], label, series))
     return charts.scatter(points, "p50, ms (logarithmic)", "error, mm") if points else ""
@@ -275,7 +307,7 @@ def _parts_chart(results: Sequence[Results]) -> str:
     return charts.bars([Bar("paper, GTX 1080, as published", PAPER_MS), *found])
 
 
-def _floors() -> list[Floor]:
+def known_floors() -> list[Floor]:
     """Empty where torch is missing, which counts operations."""
     try:
         return floors()

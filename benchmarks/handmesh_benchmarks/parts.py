@@ -66,9 +66,7 @@ def clocked(network: Network) -> Iterator[Callable[[], dict[str, float]]]:
         network.register_forward_hook(mark),
     ]
     try:
-        yield lambda: {
-            part: (marks[i + 1] - marks[i]) * 1e3 for i, part in enumerate(PARTS)
-        }
+        yield lambda: {part: (marks[i + 1] - marks[i]) * 1e3 for i, part in enumerate(PARTS)}
     finally:
         for hook in hooks:
             hook.remove()
@@ -175,7 +173,11 @@ def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
         "trunk": _export(trunk, (image,), [INPUT], names[: len(made)], folder / "trunk.onnx"),
         "mesh": _export(mesh, used, names[: len(used)], ["surface"], folder / "mesh.onnx"),
         "pose": _export(
-            _Pose(twin).eval(), (surface,), ["surface"], ["vertices", "joints"], folder / "pose.onnx"
+            _Pose(twin).eval(),
+            (surface,),
+            ["surface"],
+            ["vertices", "joints"],
+            folder / "pose.onnx",
         ),
     }
 

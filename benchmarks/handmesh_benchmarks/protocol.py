@@ -21,22 +21,18 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence  # noqa: UP035
+from typing import Any, Callable, Literal, Mapping, Optional, Sequence  # noqa: UP035
 
 import numpy as np
 
 from handmesh.errors import HandMeshError, InputError
 
-if TYPE_CHECKING:
-    from typing import Literal
-
-    Kind = Literal["headline", "smoke"]
-
 HEADLINE_RUNS = 1024
 HEADLINE_SECONDS = 60.0
 
 # One run of a candidate. It may return the milliseconds of its stages.
-Run = Callable[[], Optional[Mapping[str, float]]]
+Run = Callable[[], Optional[Mapping[str, float]]]  # noqa: UP045  (evaluated: Python 3.8)
+Kind = Literal["headline", "smoke"]
 TOTAL = "total"  # the whole run, among the stages of `Measurement.rounds`
 
 

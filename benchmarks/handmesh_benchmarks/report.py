@@ -10,7 +10,18 @@ from .results import Results, kind_of
 __all__ = ["PAPER_MS", "PARTS", "PART_NAMES", "STAGES", "accuracy", "columns", "ratios", "to_text"]
 
 STAGES = ("decode", "crop", "network", "geometry")
-COLUMNS = ("network", "backend", "precision", "threads", "runs", "load", "first", "p50", "p90", "p99")
+COLUMNS = (
+    "network",
+    "backend",
+    "precision",
+    "threads",
+    "runs",
+    "load",
+    "first",
+    "p50",
+    "p90",
+    "p99",
+)
 # Processes that run or wait, for each usable core, above which the figures are not the machine's.
 BUSY = 0.5
 PARTS = ("trunk", "mesh", "pose")

@@ -172,7 +172,11 @@ class _Reader:
 
     def number(self, name: str) -> float:
         value = self.entries.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise InputError(f"{self.where}: {name!r} must be a number, not {_short(value)}")
         if value < 0:
             raise InputError(f"{self.where}: {name!r} must not be negative, not {value}")

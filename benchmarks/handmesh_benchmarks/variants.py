@@ -144,9 +144,7 @@ def _accuracy(bundle: Bundle, backend: str) -> dict[str, Any] | None:
     """
     if is_random(bundle):
         return None
-    entries = (
-        bundle.artifacts.values() if backend == "torch" else [bundle.artifacts[backend]]
-    )
+    entries = bundle.artifacts.values() if backend == "torch" else [bundle.artifacts[backend]]
     which = "network" if backend == "torch" else "artifact"
     for entry in entries:
         stated = (entry.get("parity") or {}).get("accuracy")

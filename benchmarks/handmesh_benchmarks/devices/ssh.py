@@ -284,4 +284,3 @@ def _last_line(output: bytes) -> str:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
