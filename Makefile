@@ -33,9 +33,10 @@ check: $(VENV)/.dev  ## Lint, formatting and types
 
 dev: $(VENV)/.dev  ## Install what development needs
 
-bench: $(VENV)/.dev  ## Measure latency on this machine
+bench: $(VENV)/.dev  ## Measure latency on this machine, and the parts of the code: a smoke run of minutes
 	$(BIN)/handmesh bench --out benchmark.json
-	$(BIN)/python -m pytest benchmarks/suites --benchmark-only -q
+	$(BIN)/python -m pytest benchmarks/suites --benchmark-only --benchmark-max-time=0.2 \
+	  --benchmark-min-rounds=3 --benchmark-json=benchmark_suites.json -q
 
 arm64: $(VENV)/.dev  ## Prove the exports on emulated ARM64 (Debian, qemu-user-static, debootstrap, root)
 	$(BIN)/handmesh export $(ARM64_BUNDLE) --format onnx,tflite --out .arm64/bundle

@@ -109,6 +109,11 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
+    # What another device runs must ask for nothing that it may not have.
+    "handmesh_benchmarks.protocol": COMMON,
+    "handmesh_benchmarks.device": COMMON,
+    "handmesh_benchmarks.runner": COMMON,
+    "handmesh_benchmarks.devices.coreml": COMMON | {"coremltools"},
 }
 
 

@@ -1,8 +1,8 @@
 """Charts as inline SVG, by hand: no library, no script, light and dark by the reader's setting.
 
 Colours are CSS variables that `STYLE` defines, so that a chart follows the page that it stands in;
-`standalone` puts the style inside, for files of their own. A colour never stands for something alone:
-bars and lines are labelled, too.
+`standalone` puts the style inside, for files of their own. A colour never stands for something
+alone: bars and lines are labelled, too.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def add_commands(commands: Any) -> None:
     )
     modes.add_argument(
         "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"),
-        help="two results of the same device, or two of pytest-benchmark; fails where one is slower",
+        help="two results of one device, or two of pytest-benchmark; fails where one is slower",
     )  # fmt: skip
     modes.add_argument(
         "--scaling", action="store_true",

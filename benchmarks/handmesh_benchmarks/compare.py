@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is in both runs, and what is in one alone; `yardstick` new over old, 1 if unknown."""
+    """All that is in both runs, and what is in one alone; `yardstick` new over old, 1 if none."""
 
     old: Snapshot
     new: Snapshot

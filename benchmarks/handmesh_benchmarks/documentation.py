@@ -1,7 +1,7 @@
 """docs/benchmarks.md and its charts, made from the committed results and from nothing else::
 
     python -m handmesh_benchmarks.documentation            # in a checkout
-    python -m handmesh_benchmarks.documentation --check    # fails where the page is not what it makes
+    python -m handmesh_benchmarks.documentation --check    # fails where it would change something
 
 Results are the JSON files in docs/benchmarks/: of `handmesh bench --out`, one a device, and of
 `handmesh bench --scaling --out`.
@@ -89,13 +89,9 @@ def _scaling(results: Results, files: dict[Path, str]) -> list[str]:
         lines = curves(results, axis)
         xs = sorted({x for line in lines for x, _ in line.points})
         header = [AXES[axis][0], *(f"{line.name}, {AXES[axis][1]}" for line in lines)]
-        cells = [
-            [f"{x:,g}", *(_cell(dict(line.points).get(x)) for line in lines)] for x in xs
-        ]
+        cells = [[f"{x:,g}", *(_cell(dict(line.points).get(x)) for line in lines)] for x in xs]
         if axis == "vertices":
-            cells.append(
-                ["power in the end", *(f"{exponent(line.points):.2f}" for line in lines)]
-            )
+            cells.append(["power in the end", *(f"{exponent(line.points):.2f}" for line in lines)])
         parts.append(page.markdown_table(header, cells))
     return parts
 

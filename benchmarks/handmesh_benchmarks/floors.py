@@ -2,8 +2,8 @@
 
 A part of a network takes at least as long as its multiply-accumulates at the device's peak, and at
 least as long as reading its weights once at the device's memory bandwidth; the floor is the larger
-of both. Multiply-accumulates and parameters are counted by `handmesh.nn.summary`; activations, which
-may stay in caches, are not counted. Real programs are several times slower.
+of both. Multiply-accumulates and parameters are counted by `handmesh.nn.summary`. Activations are
+not counted: they may stay in caches. Real programs are several times slower.
 """
 
 from __future__ import annotations
@@ -162,10 +162,11 @@ def to_text(found: Sequence[Floor] | None = None) -> str:
         [
             "FLOORS from data sheets, float32, batch 1, ms. Nothing here was measured.",
             *table,
-            f"The paper measured on its GTX 1080: {paper}, together {sum(PAPER_MS.values()):.1f} ms",
+            f"Measured by the paper on a GTX 1080: {paper}; {sum(PAPER_MS.values()):.1f} ms in all",
             "",
             *(
-                f"{s.device}: {s.gflops / 1e3:.2f} TFLOP/s ({s.how}), {s.gbytes_s:g} GB/s; {s.source}"
+                f"{s.device}: {s.gflops / 1e3:.2f} TFLOP/s ({s.how}), {s.gbytes_s:g} GB/s; "
+                f"{s.source}"
                 for s in SHEETS
             ),
         ]

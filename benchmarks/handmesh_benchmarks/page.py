@@ -18,8 +18,8 @@ from .report import PAPER_MS, PARTS, STAGES, accuracy
 from .results import Results, kind_of
 
 __all__ = [
-    "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown_table", "sections",
-    "sheet_table", "to_html", "to_markdown", "write_page",
+    "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown_table",
+    "sections", "sheet_table", "to_html", "to_markdown", "write_page",
 ]  # fmt: skip
 
 Table = tuple[list[str], list[list[str]]]
@@ -41,8 +41,8 @@ font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.5rem} p.m,td.m{color:var(--muted)}
 .wide{overflow-x:auto} table{border-collapse:collapse;font-variant-numeric:tabular-nums;
 font-size:13px;margin:.5rem 0 1rem} th,td{padding:.25rem .7rem;border-bottom:1px solid var(--grid);
-text-align:left;vertical-align:top} th{font-weight:600} td.n,th.n{text-align:right;white-space:nowrap}
-.mark{border:1px solid var(--s1);color:var(--s1);border-radius:.3rem;padding:0 .4rem;font-size:12px}
+text-align:left;vertical-align:top} th{font-weight:600}
+td.n,th.n{text-align:right;white-space:nowrap}
 """
 
 
@@ -122,8 +122,9 @@ def sections(results: Sequence[Results]) -> list[Section]:
 
 
 _ACCURACY = (
-    "Networks alone, one crop, p50, at the fewest threads measured. The error is that of the very artifact against the labels of "
-    "the bundle's reference crops. Networks with random weights have none and are not shown."
+    "Networks alone, one crop, p50, at the fewest threads measured. The error is that of the very "
+    "artifact against the labels of the bundle's reference crops. Networks with random weights "
+    "have none and are not shown."
 )
 _PREDICT = (
     "Milliseconds of Predictor.predict with a box given: decoding the file, cropping, the network, "
@@ -132,8 +133,8 @@ _PREDICT = (
 _NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
 _PARTS = (
     "Milliseconds, p50: the hourglass (of light: backbone, heat-maps and latent vector), the "
-    "residual network with the graph CNN (of light: the graph CNN), the pose regressor. In exported "
-    "form the network runs as three files, and the regressor is the affine map that it amounts to."
+    "residual network with the graph CNN (of light: the graph CNN), the pose regressor. In "
+    "exported form the network runs as three files, and the regressor is the affine map that it amounts to."
 )
 FLOORS = (
     "Nothing here was measured. Float32, batch 1, milliseconds that no program can beat: counted "

@@ -9,7 +9,7 @@ into three ONNX files that run one after the other. Of the paper's network:
 - "pose": the pose regressor (2.6 ms): in torch the graph CNN that the paper describes, in exported
   form the one affine map that it amounts to.
 
-`light` has its backbone, heat-maps and latent vector in place of "trunk"; the other two are the same.
+`light` has its backbone, heat-maps and latent vector as "trunk"; the other two are the same.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement, Percentiles
 from .results import Results, kind_of
 
-__all__ = ["PAPER_MS", "PARTS", "PART_NAMES", "STAGES", "accuracy", "columns", "ratios", "to_text"]
+__all__ = ["PAPER_MS", "PARTS", "STAGES", "accuracy", "columns", "ratios", "to_text"]
 
 STAGES = ("decode", "crop", "network", "geometry")
 COLUMNS = (
@@ -25,18 +25,6 @@ COLUMNS = (
 # Processes that run or wait, for each usable core, above which the figures are not the machine's.
 BUSY = 0.5
 PARTS = ("trunk", "mesh", "pose")
-PART_NAMES: Mapping[str, Mapping[str, str]] = {
-    "paper": {
-        "trunk": "hourglass",
-        "mesh": "residual and graph CNN",
-        "pose": "pose regressor",
-    },
-    "light": {
-        "trunk": "backbone, heat-maps and latent",
-        "mesh": "graph CNN",
-        "pose": "pose regressor",
-    },
-}
 # Ge et al., CVPR 2019, section 5.4: milliseconds on a GTX 1080.
 PAPER_MS: Mapping[str, float] = {"trunk": 12.6, "mesh": 4.7, "pose": 2.6}
 
@@ -98,8 +86,8 @@ def _parts(rows: Sequence[Measurement]) -> list[str]:
         )
     return [
         "",
-        "networks in their parts, p50, ms: hourglass (light: backbone, heat-maps, latent); residual",
-        "network and graph CNN (light: graph CNN); pose regressor (onnx: as the affine map it is)",
+        "networks in their parts, p50, ms: hourglass (light: backbone, heat-maps, latent);",
+        "residual network and graph CNN (light: graph CNN); pose regressor (onnx: an affine map)",
         *columns(header, cells),
     ]
 

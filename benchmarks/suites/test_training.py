@@ -64,9 +64,7 @@ def test_renderer(benchmark: BenchmarkFixture, hands: HandRenderer) -> None:
     scene = hands.scene(0, PICTURES)
     benchmark.extra_info["pictures"] = PICTURES
 
-    drawn = benchmark(
-        hands.renderer.render, scene.vertices_m, scene.views.intrinsics, scene.look
-    )
+    drawn = benchmark(hands.renderer.render, scene.vertices_m, scene.views.intrinsics, scene.look)
 
     assert drawn.image.shape == (PICTURES, SIZE, SIZE, 3)
 

@@ -19,6 +19,7 @@ from handmesh_benchmarks.devices.adb import Phone, measure, parse
 from handmesh_benchmarks.protocol import Protocol
 from handmesh_benchmarks.variants import Variant
 
+# ruff: noqa: E501  (as the program prints it)
 OUTPUT = """INFO: STARTING!
 INFO: Loaded model /data/local/tmp/handmesh/m.tflite
 INFO: Explicitly applied GPU delegate, and the model graph will be completely executed by it.

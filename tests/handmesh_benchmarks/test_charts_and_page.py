@@ -142,4 +142,4 @@ def test_a_chart_of_its_own_carries_its_style() -> None:
     tree = ElementTree.fromstring(svg)
 
     assert "prefers-color-scheme:dark" in svg
-    assert any("a & b" == t.text for t in tree.iter(f"{SVG}text"))
+    assert any(t.text == "a & b" for t in tree.iter(f"{SVG}text"))

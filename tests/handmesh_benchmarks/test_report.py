@@ -67,7 +67,11 @@ def test_a_busy_machine_is_named(made: Any, load: float, warned: bool) -> None:
 
 
 def test_columns_put_words_left_and_numbers_right() -> None:
-    assert columns(["a", "long"], [["word", "1"], ["w", "-"]]) == ["a     long", "word     1", "w        -"]
+    assert columns(["a", "long"], [["word", "1"], ["w", "-"]]) == [
+        "a     long",
+        "word     1",
+        "w        -",
+    ]
 
 
 def test_peak_memory_counts_what_is_allocated() -> None:

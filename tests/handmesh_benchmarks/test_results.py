@@ -77,7 +77,7 @@ def test_a_malformed_document_is_refused_by_reader_and_schema(
     document = copy.deepcopy(made.results(made.row()).to_dict())
     change(document)
 
-    with pytest.raises(InputError, match="made.json") as caught:
+    with pytest.raises(InputError, match=r"made\.json") as caught:
         parse(document, "made.json")
     assert named in str(caught.value)
     with pytest.raises(jsonschema.ValidationError):
@@ -89,7 +89,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str) 
     path = tmp_path / "other.json"
     path.write_text(text)
 
-    with pytest.raises(InputError, match="other.json"):
+    with pytest.raises(InputError, match=r"other\.json"):
         load(path)
     with pytest.raises(InputError, match="cannot read"):
         load(tmp_path / "none.json")

@@ -32,7 +32,9 @@ SHORT = Protocol(min_runs=2, min_seconds=0, warmup_runs=0, rounds=2, pause_s=0)
 # The last argument is the command; "gone" is a host that does not answer.
 SSH = """#!/bin/sh
 for last; do :; done
-case "$*" in *" gone "*) echo "ssh: connect to host gone port 22: No route to host" >&2; exit 255;; esac
+case "$*" in
+  *" gone "*) echo "ssh: connect to host gone port 22: No route to host" >&2; exit 255;;
+esac
 cd "{home}" && TMPDIR="{home}" PYTHONPATH= exec sh -c "$last"
 """
 
@@ -82,7 +84,7 @@ def test_artifact_goes_there_and_figures_come_back(home: Path, variant: Variant)
 
 
 def test_an_unreachable_host_says_what_to_try(home: Path, variant: Variant) -> None:
-    with pytest.raises(DeviceError, match="No route to host.*ssh gone true"):
+    with pytest.raises(DeviceError, match=r"No route to host.*ssh gone true"):
         _measure(variant, "gone")
     with pytest.raises(DeviceError, match="expected ssh:HOST"):
         ssh.Host("-oProxyCommand=x")
@@ -160,7 +162,7 @@ def test_a_file_damaged_on_its_way_is_not_run(tmp_path: Path, variant: Variant) 
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["measurements"] == []
     assert "is not the file that was sent" in written["missing"][0]
-    assert list(files.values())[0].is_file()
+    assert next(iter(files.values())).is_file()
 
 
 def test_the_runner_is_alone_and_reads_as_python_3_8() -> None:

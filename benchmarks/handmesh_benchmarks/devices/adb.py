@@ -2,8 +2,8 @@
 
 The program is not ours and not shipped: https://ai.google.dev/edge/litert/models/measurement tells
 where to get the build for a phone's processor; it is given with --benchmark-model. It reports a
-median and a 95th percentile where it is new enough, an average where it is not, so that some columns
-stay empty.
+median and a 95th percentile where it is new enough, an average where it is not: some columns stay
+empty.
 """
 
 from __future__ import annotations

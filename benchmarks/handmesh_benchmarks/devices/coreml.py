@@ -76,7 +76,7 @@ def _one(variant: Variant, unit: str, protocol: Protocol) -> Measurement:
         from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
     except ImportError as cause:
         raise BackendUnavailable(
-            "the package 'coremltools' (9 or newer) is not installed: pip install 'handmesh[coreml]'"
+            "the package 'coremltools' (9 or newer) is missing: pip install 'handmesh[coreml]'"
         ) from cause
     model = coremltools.models.MLModel(
         str(variant.bundle.artifact("coreml")),
