@@ -178,7 +178,7 @@ def lines(curves: Sequence[Line], x_title: str, y_title: str) -> str:
         return bottom - (math.log10(value) - y_low) / (y_high - y_low) * (bottom - top)
 
     out = []
-    for exponent in range(math.floor(y_low), math.ceil(y_high) + 1):
+    for exponent in range(math.ceil(y_low - 1e-9), math.floor(y_high + 1e-9) + 1):
         y = at_y(10.0**exponent)
         out.append(f'<line class="g" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(_text(left - 8, y + 4, f"{10.0**exponent:g}", "m e"))

@@ -133,8 +133,8 @@ _PREDICT = (
 _NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
 _PARTS = (
     "Milliseconds, p50: the hourglass (of light: backbone, heat-maps and latent vector), the "
-    "residual network with the graph CNN (of light: the graph CNN), the pose regressor. In "
-    "exported form the network runs as three files, and the regressor is the affine map that it amounts to."
+    "residual network with the graph CNN (of light: the graph CNN), and the pose regressor. As "
+    "exported, the network is three files, and the regressor the affine map that it amounts to."
 )
 FLOORS = (
     "Nothing here was measured. Float32, batch 1, milliseconds that no program can beat: counted "
