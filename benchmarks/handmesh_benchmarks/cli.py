@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -215,7 +216,7 @@ def _coreml(
     from .devices import coreml
 
     found: list[variants.Variant] = []
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         found, _, _ = local.artifacts(_wanted(args, ("coreml",)), _say)
     return coreml.measure(found, protocol, write, _say)
 

@@ -67,27 +67,27 @@ def find(
     found: list[Variant] = []
     missing: list[str] = []
     for name in names:
-        stored = _precision(bundle.artifacts[name]) if name in bundle.artifacts else None
-        reason = backends.unavailable(name, bundle)
-        if reason is None and stored is not None:
-            found.append(Variant(bundle, name, stored))
-        elif stored is not None or name == "torch":
+        # Before exports that take minutes: could it run here, had it an artifact?
+        reason = backends.unavailable(name, _with_artifact(bundle, name))
+        if reason is not None:
             missing.append(f"{bundle.name} by {name}: {reason}")
             continue
-        if name == "torch":
-            continue
-        for precision, optimize in _requests(name, precisions, missing):
+        before = len(found)
+        stored = _precision(bundle.artifacts[name]) if name in bundle.artifacts else None
+        if stored is not None:
+            found.append(Variant(bundle, name, stored))
+        requests = [] if name == "torch" else _requests(name, precisions, missing)
+        for precision, optimize in requests:
             words = "+".join([precision, *optimize])
             if words == stored:
                 continue
             try:
                 made = _made(bundle, name, precision, optimize, folder, judge, say)
-                reason = backends.unavailable(name, made)
-                if reason is not None:
-                    raise BackendError(reason)
                 found.append(Variant(made, name, words))
             except (ExportError, BackendError, MissingExtra) as error:
                 missing.append(f"{bundle.name} by {name}, {words}: {error}")
+        if len(found) == before and not requests:
+            missing.append(f"{bundle.name} by {name}: {backends.unavailable(name, bundle)}")
     return found, list(dict.fromkeys(missing))
 
 
@@ -157,6 +157,12 @@ def _accuracy(bundle: Bundle, backend: str) -> dict[str, Any] | None:
     return None
 
 
+def _with_artifact(bundle: Bundle, name: str) -> Bundle:
+    """The bundle as if it had an artifact of that name."""
+    artifacts = {name: {"path": name}, **bundle.artifacts}
+    return Bundle(bundle.folder, {**bundle.manifest, "artifacts": artifacts})
+
+
 def _precision(entry: Any) -> str:
     stored = str(entry.get("weights", entry.get("precision", "unknown")))
     return "+".join([stored, *entry.get("optimizations", [])])
@@ -166,6 +172,8 @@ def _requests(
     name: str, precisions: Sequence[str], missing: list[str]
 ) -> list[tuple[str, tuple[str, ...]]]:
     """What an export can be asked for, as (precision, optimizations)."""
+    if not set(precisions) & set(PRECISIONS):
+        return []
     try:
         from handmesh_converters import formats
 

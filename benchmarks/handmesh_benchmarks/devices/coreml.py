@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import sys
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,9 +41,9 @@ def measure(
     Raises:
         BackendUnavailable: this is no Mac, coremltools is missing, or there is no artifact.
     """
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         raise BackendUnavailable(
-            f"Core ML runs on macOS only and this is {sys.platform}: run the command on a Mac "
+            f"Core ML runs on macOS only and this is {platform.system()}: run the command on a Mac "
             "(`handmesh verify` proves a .mlpackage anywhere, but not its speed)"
         )
     chosen = [variant for variant in variants if variant.backend == "coreml"]
