@@ -45,9 +45,10 @@ docs: $(VENV)/.dev  ## Make pages of the docstrings, in build/docs
 	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/docs $(DOCUMENTED)
 	@echo "Open build/docs/handmesh.html"
 
-bench: $(VENV)/.dev  ## Measure latency on this machine
+bench: $(VENV)/.dev  ## Measure latency on this machine, and the parts of the code: a smoke run of minutes
 	$(BIN)/handmesh bench --out benchmark.json
-	$(BIN)/python -m pytest benchmarks/suites --benchmark-only -q
+	$(BIN)/python -m pytest benchmarks/suites --benchmark-only --benchmark-max-time=0.2 \
+	  --benchmark-min-rounds=3 --benchmark-json=benchmark_suites.json -q
 
 tflite-runtime: $(VENV)/.dev  ## Prove the TFLite export in tflite-runtime 2.14 with NumPy 1 (Python 3.10 or 3.11)
 	$(BIN)/handmesh export $(TFLITE_BUNDLE) --format tflite --out .tflite-runtime/bundle

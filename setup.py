@@ -111,7 +111,7 @@ setup(
         ],
         "handmesh_converters": ["py.typed"],
         "handmesh_kernels": ["py.typed", "**/*.cu", "**/*.cuh", "**/*.h"],
-        "handmesh_benchmarks": ["py.typed"],
+        "handmesh_benchmarks": ["py.typed", "*.json"],
     },
     include_package_data=False,
     zip_safe=False,

@@ -114,6 +114,11 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
     "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
+    # What another device runs must ask for nothing that it may not have.
+    "handmesh_benchmarks.protocol": COMMON,
+    "handmesh_benchmarks.device": COMMON,
+    "handmesh_benchmarks.runner": COMMON,
+    "handmesh_benchmarks.devices.coreml": COMMON | {"coremltools"},
 }
 
 

@@ -13,6 +13,7 @@ from handmesh.imaging import crop
 from handmesh.verification import read_reference
 
 from .protocol import Candidate, Run
+from .variants import Variant, artifact_facts
 
 Image = NDArray[np.uint8]
 
@@ -54,17 +55,19 @@ def locate(
 
 
 def predict_candidate(
-    image: Image, hand: Hand, bundle: Bundle, backend: str, threads: int
+    image: Image | bytes, hand: Hand, variant: Variant, threads: int
 ) -> Candidate:
-    """`Predictor.predict` on an array, with box and handedness given: no decoding, no search.
+    """`Predictor.predict` with box and handedness given: no search.
 
-    Its stages are "crop", "network" and "geometry" in milliseconds. Its facts tell, once it ran,
-    how many crops the network saw ("crops_seen"): following a hand may take a second look.
+    Its stages are "decode" (of a file's bytes; nothing for an array), "crop", "network" and
+    "geometry" in milliseconds. Its facts tell, once it ran, how many crops the network saw
+    ("crops_seen"): following a hand may take a second look.
     """
-    facts = _facts("predict", bundle, backend, threads)
+    facts = facts_of("predict", variant, threads)
 
     def load() -> Run:
-        predictor = Predictor(bundle, backend, threads)
+        predictor = Predictor(variant.bundle, variant.backend, threads)
+        facts["provider"] = predictor.backend.description
 
         def run() -> Mapping[str, float]:
             hands = predictor.predict(image, box=hand.box, handedness=hand.handedness)
@@ -73,43 +76,68 @@ def predict_candidate(
 
         return run
 
-    return Candidate(
-        name=f"predict {bundle.name} {backend} {threads}",
-        load=load,
-        facts=facts,
-    )
+    return Candidate(f"predict {variant.name} {threads}", load, facts)
 
 
 def network_candidate(
-    image: Image, hand: Hand, bundle: Bundle, backend: str, threads: int
+    image: Image, hand: Hand, variant: Variant, threads: int, batch: int = 1
 ) -> Candidate:
-    """One crop of the hand through a bundle's network, pixels to arrays; nothing else."""
-    images = crop(image, hand.box, bundle.image_size)[None]  # (1, S, S, 3)
+    """Crops of the hand through a network, pixels to arrays; nothing else."""
+    size = variant.bundle.image_size
+    images = np.repeat(crop(image, hand.box, size)[None], batch, axis=0)  # (N, S, S, 3)
+    facts = facts_of("network", variant, threads, batch)
 
     def load() -> Run:
-        network = backends.create(backend, bundle, threads)
+        network = backends.create(variant.backend, variant.bundle, threads)
+        facts["provider"] = network.description
 
         def run() -> None:
             network.run(images)
 
         return run
 
-    return Candidate(
-        name=f"network {bundle.name} {backend} {threads}",
-        load=load,
-        facts=_facts("network", bundle, backend, threads),
-    )
+    many = "" if batch == 1 else f" batch {batch}"
+    return Candidate(f"network {variant.name} {threads}{many}", load, facts)
 
 
-def _facts(task: str, bundle: Bundle, backend: str, threads: int) -> dict[str, Any]:
-    artifact = bundle.artifacts[backend]
+def yardstick() -> Candidate:
+    """A matrix product of NumPy on one or more threads of its own: the same work in every run.
+
+    Where it takes longer than in another run the machine was slower, not the program.
+    """
+    matrix = np.random.default_rng(0).random((256, 256), dtype=np.float32)
+    facts = {
+        "task": "yardstick",
+        "network": "none",
+        "backend": "numpy",
+        "threads": 0,
+        "batch": 1,
+        "precision": "fp32",
+        "provider": f"numpy {np.__version__}",
+    }
+
+    def load() -> Run:
+        def run() -> None:
+            product = matrix
+            for _ in range(8):
+                product = product @ matrix
+                product /= product.max()
+
+        return run
+
+    return Candidate("yardstick", load, facts)
+
+
+def facts_of(task: str, variant: Variant, threads: int, batch: int = 1) -> dict[str, Any]:
+    """What the results say beside a figure. "provider" is filled in when it is known what ran."""
     return {
         "task": task,
-        "network": bundle.name,
-        "backend": backend,
+        "network": variant.bundle.name,
+        "backend": variant.backend,
         "threads": threads,
-        "precision": artifact.get("precision", "unknown"),
-        "image_size": bundle.image_size,
-        "artifact_bytes": bundle.size_of(backend),
-        "parity": artifact.get("parity", "not stated"),
+        "batch": batch,
+        "precision": variant.precision,
+        "provider": "",
+        "image_size": variant.bundle.image_size,
+        "artifact": artifact_facts(variant.bundle, variant.backend),
     }

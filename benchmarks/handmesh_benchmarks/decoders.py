@@ -20,7 +20,7 @@ from handmesh_converters.forms import Dense, GraphForm, Polynomials, Recurrence
 
 from .protocol import Candidate, Percentiles, Protocol, Run, measure
 
-__all__ = ["FORMS", "Decoder", "compare_decoders", "to_markdown"]
+__all__ = ["FORMS", "Decoder", "compare_decoders", "loader", "to_markdown"]
 
 FORMS: tuple[GraphForm, ...] = (
     Recurrence(),
@@ -66,7 +66,7 @@ def compare_decoders(bundle: Bundle, protocol: Protocol) -> list[Decoder]:
     network = load_bundle(bundle)
     heads = [fold(network, form).head for form in FORMS]
     anchored = bool(getattr(network.config, "anchor_to_heatmaps", False))
-    loaders = [_loader(head, anchored) for head in heads]
+    loaders = [loader(head, anchored) for head in heads]
     candidates = [Candidate(str(i), load) for i, load in enumerate(loaders)]
     measured = measure(candidates, protocol)
     return [
@@ -75,7 +75,15 @@ def compare_decoders(bundle: Bundle, protocol: Protocol) -> list[Decoder]:
     ]
 
 
-def _loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:
+def loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:
+    """Exports a head by itself, and returns what loads it into ONNX Runtime at one thread.
+
+    Args:
+        head: folded. anchored: whether it takes joints beside the latent vector.
+
+    Raises:
+        ExportError: the exporter failed.
+    """
     width = head.expand.in_features
     inputs = [torch.randn(1, width, generator=torch.Generator().manual_seed(0))]
     if anchored:

@@ -8,26 +8,32 @@ before it go to sleep, and with one run off the clock, which brings this one's d
 
 A result is a headline when it rests on at least `HEADLINE_RUNS` runs that lasted at least
 `HEADLINE_SECONDS` together. Anything less is a smoke run and says so.
+
+The medians of the rounds are kept: how far they lie apart is the run's own spread, by which two
+runs are compared.
+
+This module, `device` and `runner` are copied to other devices and run there as they are: nothing
+but the standard library, NumPy and the error tree is imported, and Python 3.8 must read them.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Callable, Literal, Mapping, Optional, Sequence  # noqa: UP035
 
 import numpy as np
 
-from handmesh.errors import InputError
+from handmesh.errors import HandMeshError, InputError
 
 HEADLINE_RUNS = 1024
 HEADLINE_SECONDS = 60.0
 
 # One run of a candidate. It may return the milliseconds of its stages.
-Run = Callable[[], Mapping[str, float] | None]
+Run = Callable[[], Optional[Mapping[str, float]]]  # noqa: UP045  (evaluated: Python 3.8)
 Kind = Literal["headline", "smoke"]
+TOTAL = "total"  # the whole run, among the stages of `Measurement.rounds`
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Protocol:
         warmup_runs: runs off the clock after the first one.
         rounds: turns over which each candidate's runs are spread.
         pause_s: seconds between two turns.
+        max_seconds: after which a slow candidate may stop short of the above, and its warm-up too;
+            None for no such end.
 
     Raises:
         InputError: a number that makes no sense.
@@ -66,6 +74,7 @@ class Protocol:
     warmup_runs: int = 5
     rounds: int = 8
     pause_s: float = 0.02
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.min_runs < 1 or self.rounds < 1:
@@ -89,8 +98,8 @@ class Percentiles:
     """Milliseconds below which 50, 90 and 99 of 100 runs stay (linear between two runs)."""
 
     p50: float
-    p90: float
-    p99: float
+    p90: float | None
+    p99: float | None
 
     @classmethod
     def of(cls, values_ms: Sequence[float]) -> Percentiles:
@@ -110,17 +119,19 @@ class Measurement:
         stages: percentiles of each stage that the run reported, by name.
         runs, seconds: what the percentiles rest on.
         kind: "headline", or "smoke" when the runs are too few or too short to be quoted.
+        rounds: medians of the rounds, in order; of the whole run as "total", and of each stage.
     """
 
     name: str
     facts: Mapping[str, Any]
-    load_ms: float
-    first_ms: float
+    load_ms: float | None
+    first_ms: float | None
     total: Percentiles
     stages: Mapping[str, Percentiles]
     runs: int
     seconds: float
     kind: Kind
+    rounds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class _Session:
@@ -133,6 +144,7 @@ class _Session:
         self.clock = clock
         self.totals_s: list[float] = []
         self.stages_ms: dict[str, list[float]] = {}
+        self.rounds: dict[str, list[float]] = {}
         start = clock()
         self.run = candidate.load()
         loaded = clock()
@@ -140,25 +152,47 @@ class _Session:
         self.load_s, self.first_s = loaded - start, clock() - loaded
         # The last warm-up run tells how many runs make up a turn.
         typical = self.first_s
+        most = math.inf if protocol.max_seconds is None else protocol.max_seconds
         for _ in range(protocol.warmup_runs):
             start = clock()
             self.run()
             typical = clock() - start
+            if clock() - loaded > most:
+                break
         by_time = protocol.min_seconds / typical if typical > 0 else 0.0
-        self.runs_per_turn = math.ceil(max(protocol.min_runs, by_time) / protocol.rounds)
+        allowed = most / typical if typical > 0 else math.inf
+        runs = min(max(protocol.min_runs, by_time), allowed)
+        self.runs_per_turn = max(1, math.ceil(runs / protocol.rounds))
+        self.protocol = protocol
 
     @property
     def seconds(self) -> float:
         return sum(self.totals_s)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether another turn is due."""
+        most = self.protocol.max_seconds
+        if most is not None and self.seconds >= most:
+            return False
+        return (
+            len(self.totals_s) < self.protocol.min_runs or self.seconds < self.protocol.min_seconds
+        )
+
     def turn(self) -> None:
         self.run()
+        turn: dict[str, list[float]] = {}
         for _ in range(self.runs_per_turn):
             start = self.clock()
             stages = self.run()
-            self.totals_s.append(self.clock() - start)
+            seconds = self.clock() - start
+            self.totals_s.append(seconds)
+            turn.setdefault(TOTAL, []).append(seconds * 1e3)
             for name, value in (stages or {}).items():
                 self.stages_ms.setdefault(name, []).append(value)
+                turn.setdefault(name, []).append(value)
+        for name, values in turn.items():
+            self.rounds.setdefault(name, []).append(float(np.median(values)))
 
     def measurement(self) -> Measurement:
         enough = len(self.totals_s) >= HEADLINE_RUNS and self.seconds >= HEADLINE_SECONDS
@@ -172,6 +206,7 @@ class _Session:
             runs=len(self.totals_s),
             seconds=self.seconds,
             kind="headline" if enough else "smoke",
+            rounds={name: list(medians) for name, medians in self.rounds.items()},
         )
 
 
@@ -181,6 +216,8 @@ def measure(
     *,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
+    after_round: Callable[[list[Measurement]], None] | None = None,
+    on_failure: Callable[[Candidate, HandMeshError], None] | None = None,
 ) -> list[Measurement]:
     """Measure all candidates in one interleaved run; results in the order given.
 
@@ -189,6 +226,9 @@ def measure(
         protocol: how long.
         clock: seconds, monotonic. Tests give their own.
         sleep: waits for a number of seconds between turns.
+        after_round: told, after each round, what has been measured so far.
+        on_failure: told of a candidate that could not be loaded or run, which is left out then.
+            Without it that ends the measurement.
 
     Raises:
         InputError: no candidates, or two of the same name.
@@ -196,17 +236,28 @@ def measure(
     names = [candidate.name for candidate in candidates]
     if not names or len(set(names)) != len(names):
         raise InputError(f"candidates must be at least one, with different names, not {names}")
-    sessions = [_Session(candidate, protocol, clock) for candidate in candidates]
+    sessions: list[_Session] = []
+    for candidate in candidates:
+        try:
+            sessions.append(_Session(candidate, protocol, clock))
+        except HandMeshError as error:
+            if on_failure is None:
+                raise
+            on_failure(candidate, error)
     unfinished, turn = list(sessions), 0
     while unfinished:
         start = turn % len(unfinished)
         for session in unfinished[start:] + unfinished[:start]:
             sleep(protocol.pause_s)
-            session.turn()
+            try:
+                session.turn()
+            except HandMeshError as error:
+                if on_failure is None:
+                    raise
+                on_failure(session.candidate, error)
+                sessions.remove(session)
         turn += 1
-        unfinished = [
-            session
-            for session in unfinished
-            if len(session.totals_s) < protocol.min_runs or session.seconds < protocol.min_seconds
-        ]
+        if after_round is not None:
+            after_round([session.measurement() for session in sessions])
+        unfinished = [session for session in sessions if session.unfinished]
     return [session.measurement() for session in sessions]

@@ -1,69 +1,62 @@
-"""Measurements as a table to read and as JSON to keep, always with what they were measured on."""
+"""Results as tables for a terminal, always with what they were measured on."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
+from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement, Percentiles
+from .results import Results, kind_of
 
-STAGES = ("crop", "network", "geometry")
-COLUMNS = ("network", "backend", "threads", "runs", "load", "first", "p50", "p90", "p99")
+__all__ = ["PAPER_MS", "PARTS", "STAGES", "accuracy", "columns", "ratios", "to_text"]
+
+STAGES = ("decode", "crop", "network", "geometry")
+COLUMNS = (
+    "network",
+    "backend",
+    "precision",
+    "threads",
+    "runs",
+    "load",
+    "first",
+    "p50",
+    "p90",
+    "p99",
+)
 # Processes that run or wait, for each usable core, above which the figures are not the machine's.
 BUSY = 0.5
-SCHEMA = 1
+PARTS = ("trunk", "mesh", "pose")
+# Ge et al., CVPR 2019, section 5.4: milliseconds on a GTX 1080.
+PAPER_MS: Mapping[str, float] = {"trunk": 12.6, "mesh": 4.7, "pose": 2.6}
 
 
-def to_dict(
-    measurements: Sequence[Measurement], device: Mapping[str, str | int | float]
-) -> dict[str, Any]:
-    """Everything, ready for JSON. Times are milliseconds unless the name says otherwise."""
-    return {
-        "schema": SCHEMA,
-        "kind": _kind(measurements),
-        "device": dict(device),
-        "measurements": [dataclasses.asdict(measurement) for measurement in measurements],
-        "ratios": [
-            {"backend": backend, "threads": threads, "paper_over_light_p50": ratio}
-            for (backend, threads), ratio in ratios(measurements).items()
-        ],
-    }
-
-
-def ratios(measurements: Iterable[Measurement]) -> dict[tuple[str, int], float]:
-    """p50 of the network `paper` over that of `light`, by backend and threads.
-
-    Only where both were measured with the same backend and threads.
-    """
-    p50: dict[tuple[str, str, int], float] = {}
-    for measurement in measurements:
-        facts = measurement.facts
-        if facts["task"] == "network":
-            key = (str(facts["network"]), str(facts["backend"]), int(facts["threads"]))
-            p50[key] = measurement.total.p50
-    return {
-        (backend, threads): value / p50["light", backend, threads]
-        for (network, backend, threads), value in p50.items()
-        if network == "paper" and ("light", backend, threads) in p50
-    }
-
-
-def to_text(measurements: Sequence[Measurement], device: Mapping[str, str | int | float]) -> str:
-    """Tables for a terminal: the device, predict() by stage, the networks, and their ratio."""
-    lines = [*_headline(measurements), *_warning(device), "", *_device(device)]
-    predict = [m for m in measurements if m.facts["task"] == "predict"]
+def to_text(results: Results) -> str:
+    """The device, predict() by stage, the networks, their parts beside the paper's, their ratio."""
+    rows = results.measurements
+    lines = [*_headline(results), *_warning(results.device), "", *_device(results)]
+    predict = [m for m in rows if m.facts["task"] == "predict"]
     if predict:
-        lines += ["", "predict(array, box=...): ms; stages as p50/p90; crops seen by the network"]
+        lines += ["", "predict(photo, box=...): ms; stages as p50/p90; crops seen by the network"]
+        header = [*COLUMNS, *STAGES, "crops", "error mm", "MiB"]
         lines += columns(
-            [*COLUMNS, *STAGES, "crops"],
-            [[*_common(m), *(_stage(m, stage) for stage in STAGES), _crops(m)] for m in predict],
+            header,
+            [
+                [
+                    *_common(m),
+                    *(_stage(m.stages.get(stage)) for stage in STAGES),
+                    str(m.facts.get("crops_seen", "-")),
+                    accuracy(m),
+                    _memory(m),
+                ]
+                for m in predict
+            ],
         )
-    network = [m for m in measurements if m.facts["task"] == "network"]
+    network = [m for m in rows if m.facts["task"] == "network"]
     if network:
         lines += ["", "network alone, one crop, batch 1: ms"]
-        lines += columns(COLUMNS, [_common(m) for m in network])
-    found = ratios(measurements)
+        cells = [[*_common(m), accuracy(m), _memory(m), m.facts["provider"]] for m in network]
+        lines += columns([*COLUMNS, "error mm", "MiB", "what ran"], cells)
+    lines += _parts([m for m in rows if m.facts["task"] == "parts"])
+    found = ratios(rows)
     if found:
         lines += ["", "p50 of paper (random weights) over p50 of light, network alone"]
         lines += columns(
@@ -73,23 +66,72 @@ def to_text(measurements: Sequence[Measurement], device: Mapping[str, str | int 
                 for (backend, threads), ratio in found.items()
             ],
         )
+    lines += [f"not measured: {reason}" for reason in results.missing]
     return "\n".join(lines)
 
 
-def _kind(measurements: Sequence[Measurement]) -> str:
-    return "headline" if all(m.kind == "headline" for m in measurements) else "smoke"
-
-
-def _headline(measurements: Sequence[Measurement]) -> list[str]:
-    fewest = min(measurement.runs for measurement in measurements)
-    shortest = min(measurement.seconds for measurement in measurements)
-    extent = f"at least {fewest} runs over {shortest:.1f} s each"
-    if _kind(measurements) == "headline":
-        return [f"HEADLINE RUN: {extent}"]
+def _parts(rows: Sequence[Measurement]) -> list[str]:
+    if not rows:
+        return []
+    header = ["network", "backend", "threads", *PARTS, "together", "what ran"]
+    paper = ["paper", "-", "-", *(f"{PAPER_MS[p]:.1f}" for p in PARTS)]
+    cells = [[*paper, f"{sum(PAPER_MS.values()):.1f}", "GTX 1080, as the paper states"]]
+    for m in rows:
+        parts = [m.stages[part].p50 for part in PARTS if part in m.stages]
+        facts = m.facts
+        cells.append(
+            [str(facts["network"]), str(facts["backend"]), str(facts["threads"])]
+            + [f"{value:.2f}" for value in parts]
+            + [f"{m.total.p50:.2f}", str(facts["provider"])]
+        )
     return [
-        f"SMOKE RUN: {extent}. Not to be quoted: a headline rests on "
-        f"{HEADLINE_RUNS} runs and {HEADLINE_SECONDS:g} s (--headline)"
+        "",
+        "networks in their parts, p50, ms: hourglass (light: backbone, heat-maps, latent);",
+        "residual network and graph CNN (light: graph CNN); pose regressor (onnx: an affine map)",
+        *columns(header, cells),
     ]
+
+
+def ratios(measurements: Iterable[Measurement]) -> dict[tuple[str, int], float]:
+    """p50 of the network `paper` over that of `light`, by backend and threads.
+
+    Only where both were measured with the same backend and threads; of several precisions the
+    first one counts.
+    """
+    p50: dict[tuple[str, str, int], float] = {}
+    for measurement in measurements:
+        facts = measurement.facts
+        if facts["task"] == "network" and facts["batch"] == 1:
+            key = (str(facts["network"]), str(facts["backend"]), int(facts["threads"]))
+            p50.setdefault(key, measurement.total.p50)
+    return {
+        (backend, threads): value / p50["light", backend, threads]
+        for (network, backend, threads), value in p50.items()
+        if network == "paper" and ("light", backend, threads) in p50
+    }
+
+
+def accuracy(measurement: Measurement) -> str:
+    """Error of that very artifact in millimetres, "-" where none is known."""
+    found = (measurement.facts.get("artifact") or {}).get("accuracy")
+    return f"{found['mm']:.2f}" if found else "-"
+
+
+def _headline(results: Results) -> list[str]:
+    rows = results.measurements
+    if not rows:
+        return ["NOTHING MEASURED"]
+    fewest, shortest = min(m.runs for m in rows), min(m.seconds for m in rows)
+    extent = f"at least {fewest} runs over {shortest:.1f} s each"
+    lines = [f"HEADLINE RUN: {extent}"]
+    if kind_of(rows) == "smoke":
+        lines = [
+            f"SMOKE RUN: {extent}. Not to be quoted: a headline rests on "
+            f"{HEADLINE_RUNS} runs and {HEADLINE_SECONDS:g} s (--headline)"
+        ]
+    if results.state == "partial":
+        lines.append(f"PARTIAL: the run was stopped ({results.stopped_by or 'unknown'})")
+    return lines
 
 
 def _warning(device: Mapping[str, str | int | float]) -> list[str]:
@@ -102,37 +144,38 @@ def _warning(device: Mapping[str, str | int | float]) -> list[str]:
     ]
 
 
-def _device(device: Mapping[str, str | int | float]) -> list[str]:
-    width = max(len(name) for name in device)
-    return [f"{name.replace('_', ' '):<{width}}  {value}" for name, value in device.items()]
+def _device(results: Results) -> list[str]:
+    entries = {**results.device, **results.context}
+    width = max(len(name) for name in entries)
+    return [f"{name.replace('_', ' '):<{width}}  {value}" for name, value in entries.items()]
 
 
 def _common(measurement: Measurement) -> list[str]:
     facts, total = measurement.facts, measurement.total
     times = (measurement.load_ms, measurement.first_ms, total.p50, total.p90, total.p99)
     return [
-        str(facts["network"]),
-        str(facts["backend"]),
-        str(facts["threads"]),
+        *(str(facts[name]) for name in ("network", "backend", "precision", "threads")),
         str(measurement.runs),
-        *(f"{value:.2f}" for value in times),
+        *("-" if value is None else f"{value:.2f}" for value in times),
     ]
 
 
-def _stage(measurement: Measurement, stage: str) -> str:
-    found = measurement.stages.get(stage)
-    return f"{found.p50:.2f}/{found.p90:.2f}" if found else "-"
+def _stage(found: Percentiles | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.p50:.2f}" if found.p90 is None else f"{found.p50:.2f}/{found.p90:.2f}"
 
 
-def _crops(measurement: Measurement) -> str:
-    return str(measurement.facts.get("crops_seen", "-"))
+def _memory(measurement: Measurement) -> str:
+    found = measurement.facts.get("memory")
+    return f"{found['peak_mib']:.0f}" if found else "-"
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their widest cell; words to the left, numbers to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
-    numeric = [any(character.isdigit() for character in column[-1]) for column in columns]
+    numeric = [_is_number(column[-1]) for column in columns]
     return [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
@@ -140,3 +183,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in (header, *rows)
     ]
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.lstrip("+-")[:1].isdigit()

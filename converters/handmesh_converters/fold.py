@@ -77,13 +77,21 @@ class FoldedHead(nn.Module):
 
     def forward(self, latent: Tensor, joints_uv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent (B, F) and joints (B, 21, 2) to vertices (B, V, 3) and joints (B, 21, 3)."""
+        return self.pose(self.surface(latent, joints_uv))
+
+    def surface(self, latent: Tensor, joints_uv: Tensor | None = None) -> Tensor:
+        """The graph CNN alone: vertices (B, V, 3) whose depths are not from the wrist yet."""
         x = self.expand(latent).unflatten(1, (self.nodes, self.features))  # (B, 80, 64)
         *hidden, last = self.convolutions
         for convolution in hidden:
             x = F.relu(convolution(x))  # (B, 291, 64), (B, 291, 32), (B, 1036, 32)
-        vertices = last(x).index_select(1, self.row_of_vertex)  # (B, V, 3)
+        vertices: Tensor = last(x).index_select(1, self.row_of_vertex)  # (B, V, 3)
         if joints_uv is not None:
             vertices = vertices + self.blend @ F.pad(joints_uv, (0, 1))
+        return vertices
+
+    def pose(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """The pose regressor alone, on what `surface` gives: as `forward`."""
         mapped = self.joints(vertices.flatten(1)).unflatten(1, (JOINT_COUNT + 1, 3))
         return vertices - mapped[:, JOINT_COUNT:], mapped[:, :JOINT_COUNT]
 

@@ -10,6 +10,7 @@
     │   └── GraphMismatchError                 weights made for another mesh graph
     ├── BackendUnavailable (also ImportError)  a runtime that is not installed, or not in the bundle
     ├── BackendError                           a runtime that failed while running
+    ├── DeviceError                            a device that cannot be reached, or that fails
     ├── MissingExtra (also ImportError)        an optional package that is not installed
     ├── ExportError
     │   └── ParityError                        an artifact that computes something else
@@ -33,6 +34,7 @@ __all__ = [
     "BundleError",
     "CameraError",
     "CheckpointError",
+    "DeviceError",
     "DivergedError",
     "ExportError",
     "GraphMismatchError",
@@ -87,6 +89,10 @@ class BackendUnavailable(HandMeshError, ImportError):
 
 class BackendError(HandMeshError):
     """A runtime failed to load an artifact or to run it."""
+
+
+class DeviceError(HandMeshError):
+    """Another device cannot be reached, or what was started there failed."""
 
 
 class MissingExtra(HandMeshError, ImportError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from handmesh.graph import Topology
 from handmesh_benchmarks.random_weights import random_bundle
 
 BOX = "140,80,410,560"
+QUICK = ["--no-parts", "--no-memory", "--precisions", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,8 @@ def test_measures_what_can_run_and_says_what_cannot(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "bench.json"
-    options = ["--no-paper", "--threads", "1", "--runs", "2", "--seconds", "0"]
+    options = ["--no-paper", "--no-memory", "--precisions", "none", "--threads", "1"]
+    options += ["--runs", "2", "--seconds", "0", "--backends", "onnx,torch"]
 
     code = main(
         ["bench", "--bundle", str(light), "--photo", str(example_photos["pointing"])]
@@ -37,12 +41,16 @@ def test_measures_what_can_run_and_says_what_cannot(
     shown, written = capsys.readouterr().out, json.loads(out.read_text())
     assert code == 0
     assert "SMOKE RUN" in shown
-    assert "not measured: backend 'onnx' has nothing to run in bundle 'light'" in shown
+    assert "not measured: light by onnx: backend 'onnx' has nothing to run" in shown
     assert [m["name"] for m in written["measurements"]] == [
-        "predict light torch 1",
-        "network light torch 1",
+        "yardstick",
+        "predict light torch fp16 1",
+        "network light torch fp16 1",
+        "parts light torch 1",
     ]
-    predict, network = written["measurements"]
+    _, predict, network, parts = written["measurements"]
+    assert set(parts["stages"]) == {"trunk", "mesh", "pose"}
+    assert written["state"] == "complete"
     stages = predict["stages"]
     inside = sum(stages[name]["p50"] for name in ("crop", "network", "geometry"))
     assert 0 < inside <= predict["total"]["p99"]
@@ -60,7 +68,7 @@ def test_without_a_photo_a_crop_of_the_bundle_is_measured(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where no examples lie
     options = ["bench", "--bundle", str(light), "--no-paper", "--backends", "torch"]
-    options += ["--threads", "1", "--runs", "1", "--seconds", "0"]
+    options += ["--threads", "1", "--runs", "1", "--seconds", "0", *QUICK]
 
     assert main(options) == 0
     assert "reference crop of light, 128 x 128 pixels" in capsys.readouterr().out
@@ -73,7 +81,7 @@ def test_nothing_to_run_is_an_error(
 ) -> None:
     code = main(
         ["bench", "--bundle", str(light), "--photo", str(example_photos["pointing"])]
-        + ["--box", BOX, "--no-paper", "--backends", "onnx"]
+        + ["--box", BOX, "--no-paper", "--backends", "onnx", *QUICK]
     )
 
     assert code == 3
@@ -90,3 +98,52 @@ def test_the_paper_s_network_is_made_on_the_same_graph(tmp_path: Path) -> None:
     assert paper.name == "paper"
     assert set(paper.artifacts) == {"torch"}
     assert "random" in paper.manifest["provenance"]["weights"]
+
+
+def _written(made: Any, folder: Path, name: str, **options: Any) -> str:
+    return str(made.results(made.row(**options)).write(folder / name))
+
+
+def test_report_and_comparison_of_files(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = _written(made, tmp_path, "old.json", p50=4.0)
+    same = _written(made, tmp_path, "same.json", p50=4.05)
+    slow = _written(made, tmp_path, "slow.json", p50=8.0)
+    page = tmp_path / "report.html"
+
+    assert main(["bench", "--report", old, slow, "--out", str(page)]) == 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert main(["bench", "--compare", old, same]) == 0
+    assert main(["bench", "--compare", old, slow]) == 1
+    assert "slower" in capsys.readouterr().out
+
+
+def test_bad_files_are_told_with_what_to_do(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = _written(made, tmp_path, "good.json"), tmp_path / "bad.json"
+    bad.write_text('{"schema": 2')
+    page = tmp_path / "report.html"
+
+    assert main(["bench", "--report", good, str(bad), "--out", str(page)]) == 2
+    assert "bad.json is no JSON" in capsys.readouterr().err
+    assert not page.exists()
+    assert main(["bench", "--report", good]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main(["bench", "--device", "toaster"]) == 2
+    assert "local, ssh, adb, coreml" in capsys.readouterr().err
+
+
+def test_an_artifact_that_is_not_the_manifest_s_is_refused(
+    light: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(light, copy)
+    with (copy / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    options = ["bench", "--bundle", str(copy), "--no-paper", "--backends", "torch", *QUICK]
+
+    assert main([*options, "--threads", "1", "--runs", "1", "--seconds", "0"]) == 2
+    assert "sha256 differs" in capsys.readouterr().err

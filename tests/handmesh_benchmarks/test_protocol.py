@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from handmesh.errors import InputError
+from handmesh.errors import BackendError, InputError
 from handmesh_benchmarks.protocol import (
     HEADLINE_RUNS,
     HEADLINE_SECONDS,
@@ -199,3 +200,71 @@ def test_nonsense_is_refused() -> None:
         Protocol(rounds=0)
     with pytest.raises(InputError, match="negative"):
         Protocol(min_seconds=-1)
+
+
+def test_medians_of_the_rounds_are_kept() -> None:
+    time, log = FakeTime(), []
+    # first, then three turns of (1 cold + 3 timed) runs
+    costs = [9.0, 9.0, 0.01, 0.02, 0.06, 9.0, 0.01, 0.03, 0.06, 9.0, 0.01, 0.04, 0.06]
+    worker = Worker("a", time, log, costs=costs, stages={"crop": 1.5})
+    protocol = Protocol(min_runs=9, min_seconds=0, warmup_runs=0, rounds=3)
+
+    (result,) = measure([worker.candidate()], protocol, clock=time.clock, sleep=time.sleep)
+
+    assert result.rounds["total"] == pytest.approx([20, 30, 40])
+    assert result.rounds["crop"] == [1.5, 1.5, 1.5]
+
+
+def test_what_was_measured_is_told_after_every_round() -> None:
+    time, log = FakeTime(), []
+    worker = Worker("a", time, log)
+    told: list[int] = []
+
+    measure(
+        [worker.candidate()], Protocol(min_runs=6, min_seconds=0, rounds=3),
+        clock=time.clock, sleep=time.sleep, after_round=lambda rows: told.append(rows[0].runs),
+    )  # fmt: skip
+
+    assert told == [2, 4, 6]
+
+
+def test_a_candidate_that_fails_is_left_out_if_somebody_is_told() -> None:
+    time, log = FakeTime(), []
+    runs = itertools.count()
+
+    def load_broken() -> Run:
+        raise BackendError("refused")
+
+    def breaks_later() -> None:
+        if next(runs) > 3:
+            raise BackendError("gone")
+
+    candidates = [
+        Candidate("never", load_broken),
+        Worker("good", time, log).candidate(),
+        Candidate("later", lambda: breaks_later),
+    ]
+    failed: list[str] = []
+    protocol = Protocol(min_runs=6, min_seconds=0, warmup_runs=0, rounds=3)
+
+    results = measure(
+        candidates, protocol, clock=time.clock, sleep=time.sleep,
+        on_failure=lambda what, error: failed.append(f"{what.name}: {error}"),
+    )  # fmt: skip
+
+    assert [row.name for row in results] == ["good"]
+    assert failed == ["never: refused", "later: gone"]
+    with pytest.raises(BackendError, match="refused"):
+        measure(candidates, protocol, clock=time.clock, sleep=time.sleep)
+
+
+def test_a_slow_candidate_stops_short_where_that_is_allowed() -> None:
+    time, log = FakeTime(), []
+    slow = Worker("s", time, log, steady=3.0)
+    protocol = Protocol(min_runs=32, min_seconds=1, warmup_runs=5, rounds=8, max_seconds=8)
+
+    (result,) = measure([slow.candidate()], protocol, clock=time.clock, sleep=time.sleep)
+
+    assert result.runs == 3  # one a turn, until 8 s have passed
+    assert result.kind == "smoke"
+    assert log.count("s") == 1 + 2 + 3 + 3  # first, warm-up cut short, cold and timed runs

@@ -1,88 +1,77 @@
-"""The report says what was measured, on what, and whether it may be quoted."""
+"""The tables say what was measured, on what, and whether it may be quoted."""
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import pytest
 
 from handmesh_benchmarks import device
-from handmesh_benchmarks.protocol import Kind, Measurement, Percentiles
-from handmesh_benchmarks.report import ratios, to_dict, to_text
+from handmesh_benchmarks.report import columns, ratios, to_text
 
 
-def measurement(
-    task: str = "network",
-    network: str = "light",
-    backend: str = "onnx",
-    threads: int = 1,
-    p50: float = 4.0,
-    kind: Kind = "headline",
-) -> Measurement:
-    stages = {"crop": Percentiles(0.25, 0.5, 1.0)}
-    facts = {"task": task, "network": network, "backend": backend, "threads": threads}
-    return Measurement(
-        name=f"{task} {network} {backend} {threads}",
-        facts=facts | ({"crops_seen": 2} if task == "predict" else {}),
-        load_ms=50.0,
-        first_ms=9.0,
-        total=Percentiles(p50, p50 + 1, p50 + 2),
-        stages=stages if task == "predict" else {},
-        runs=2000,
-        seconds=61.0,
-        kind=kind,
-    )
-
-
-def test_ratios_compare_the_same_backend_and_threads() -> None:
+def test_ratios_compare_the_same_backend_and_threads(made: Any) -> None:
     measured = [
-        measurement(p50=4.0),
-        measurement(network="paper", p50=60.0),
-        measurement(backend="torch", threads=2, p50=10.0),
-        measurement(network="paper", backend="torch", threads=2, p50=120.0),
-        measurement(network="paper", backend="torch", threads=1, p50=200.0),  # no light beside it
-        measurement(task="predict", p50=5.0),  # not the network alone
+        made.row(p50=4.0),
+        made.row(network="paper", p50=60.0),
+        made.row(backend="torch", threads=2, p50=10.0),
+        made.row(network="paper", backend="torch", threads=2, p50=120.0),
+        made.row(network="paper", backend="torch", threads=1, p50=200.0),  # no light beside it
+        made.row(task="predict", p50=5.0),  # not the network alone
     ]
 
     assert ratios(measured) == {("onnx", 1): pytest.approx(15), ("torch", 2): pytest.approx(12)}
 
 
-def test_text_shows_device_stages_and_percentiles() -> None:
-    text = to_text([measurement("predict", p50=5.0)], {"processor": "Abacus 3", "cores_usable": 2})
+def test_text_shows_device_stages_percentiles_and_accuracy(made: Any) -> None:
+    text = to_text(made.results(made.row("predict", p50=5.0, crop=0.25)))
 
     assert "Abacus 3" in text
     row = next(line for line in text.splitlines() if line.startswith("light"))
-    shown = "light onnx 1 2000 50.00 9.00 5.00 6.00 7.00 0.25/0.50 - - 2"
+    shown = "light onnx fp32 1 2000 50.00 9.00 5.00 6.00 7.00 - 0.25/0.50 - - 2 9.50 97"
     assert " ".join(row.split()) == shown
 
 
-def test_one_smoke_measurement_makes_the_whole_report_a_smoke_run() -> None:
-    headline = to_text([measurement()], {"processor": "x"})
-    smoke = to_text([measurement(), measurement(threads=2, kind="smoke")], {"processor": "x"})
+def test_parts_stand_beside_the_paper_s(made: Any) -> None:
+    row = made.row("parts", network="paper", p50=171.2, trunk=140.0, mesh=30.0, pose=1.2)
+
+    lines = to_text(made.results(row)).splitlines()
+
+    at = next(i for i, line in enumerate(lines) if "GTX 1080" in line)
+    assert lines[at].split()[3:7] == ["12.6", "4.7", "2.6", "19.9"]
+    assert lines[at + 1].split()[:7] == ["paper", "onnx", "1", "140.00", "30.00", "1.20", "171.20"]
+
+
+def test_one_smoke_measurement_makes_the_whole_report_a_smoke_run(made: Any) -> None:
+    headline = to_text(made.results(made.row()))
+    smoke = to_text(made.results(made.row(), made.row(threads=2, kind="smoke")))
 
     assert headline.startswith("HEADLINE RUN")
     assert smoke.startswith("SMOKE RUN")
     assert "Not to be quoted" in smoke
 
 
+def test_a_partial_run_says_so(made: Any) -> None:
+    results = made.results(made.row(), state="partial")
+    results.stopped_by = "KeyboardInterrupt"
+
+    assert "PARTIAL: the run was stopped (KeyboardInterrupt)" in to_text(results)
+    assert to_text(made.results(state="partial")).startswith("NOTHING MEASURED")
+
+
 @pytest.mark.parametrize(("load", "warned"), [(-1.0, False), (0.3, False), (1.6, True)])
-def test_a_busy_machine_is_named(load: float, warned: bool) -> None:
-    text = to_text([measurement()], {"load_1min": load, "cores_usable": 2})
+def test_a_busy_machine_is_named(made: Any, load: float, warned: bool) -> None:
+    text = to_text(made.results(made.row(), load_1min=load, cores_usable=2))
 
     assert ("BUSY MACHINE" in text) == warned
 
 
-def test_json_keeps_everything() -> None:
-    measured = [measurement("predict"), measurement(), measurement(network="paper", p50=60.0)]
-
-    again = json.loads(json.dumps(to_dict(measured, device.describe())))
-
-    assert again["kind"] == "headline"
-    assert again["measurements"][0]["stages"]["crop"]["p90"] == 0.5
-    assert again["measurements"][1]["total"] == {"p50": 4.0, "p90": 5.0, "p99": 6.0}
-    assert again["ratios"] == [{"backend": "onnx", "threads": 1, "paper_over_light_p50": 15.0}]
-    assert again["device"]["cores_usable"] >= 1
-    assert again["device"]["numpy version"].startswith("2")
+def test_columns_put_words_left_and_numbers_right() -> None:
+    assert columns(["a", "long"], [["word", "1"], ["w", "-"]]) == [
+        "a     long",
+        "word     1",
+        "w        -",
+    ]
 
 
 def test_peak_memory_counts_what_is_allocated() -> None:
@@ -93,3 +82,15 @@ def test_peak_memory_counts_what_is_allocated() -> None:
     after = device.peak_memory_mib()
 
     assert after == -1 or after >= max(before, 64)
+
+
+def test_footprint_is_of_what_is_loaded() -> None:
+    kept = []
+
+    def load() -> Any:
+        kept.append(bytearray(b"x") * (200 * 2**20))
+        return lambda: None
+
+    found = device.footprint(load)
+
+    assert found["peak_mib"] == -1 or found["peak_mib"] >= found["before_mib"] + 100

@@ -1,0 +1,132 @@
+"""docs/benchmarks.md and its charts, made from the committed results and from nothing else::
+
+    python -m handmesh_benchmarks.documentation            # in a checkout
+    python -m handmesh_benchmarks.documentation --check    # fails where it would change something
+
+Results are the JSON files in docs/benchmarks/: of `handmesh bench --out`, one a device, and of
+`handmesh bench --scaling --out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from handmesh.atomic import write_atomic
+
+from . import charts, page
+from .results import Results, kind_of, load
+from .scaling import AXES, charts_of, curves, exponent
+
+__all__ = ["PAGE", "main", "make"]
+
+SOURCES = Path("docs/benchmarks")
+PAGE = Path("docs/benchmarks.md")
+IMAGES = Path("docs/images")
+
+_HEAD = """# Benchmarks
+
+Made by `python -m handmesh_benchmarks.documentation` from the results in
+[docs/benchmarks](benchmarks); change those, not this page. [Benchmarking](benchmarking.md) says how
+they are measured. A figure belongs to the device that it was measured on.
+"""
+_NONE = "Nothing has been measured for this page yet.\n"
+_COMMANDS = """    handmesh bench --headline --out docs/benchmarks/DEVICE.json
+    handmesh bench --headline --device ssh:HOST --out docs/benchmarks/HOST.json
+    handmesh bench --scaling --headline --out docs/benchmarks/scaling.json
+"""
+
+
+def make(root: Path) -> dict[Path, str]:
+    """The page and its charts, by their paths in the checkout.
+
+    Raises:
+        InputError: a file of results cannot be read.
+    """
+    found = [load(path) for path in sorted((root / SOURCES).glob("*.json"))]
+    scaling = [r for r in found if any(_is_scaling(r))]
+    runs = [r for r in found if r.measurements and not any(_is_scaling(r))]
+    files: dict[Path, str] = {}
+    parts = [_HEAD]
+    if not runs and not scaling:
+        parts.append(_NONE)
+    if runs:
+        parts += [page.markdown_table(*page.device_table(runs)), _COMMANDS]
+    for section in page.sections(runs):
+        parts += [f"## {section.title}\n", f"{section.note}\n"]
+        if section.chart:
+            parts.append(_image(files, f"bench_{section.name}", section.title, section.chart))
+        if section.table[1]:
+            parts.append(page.markdown_table(*section.table))
+    for results in scaling[:1]:
+        parts += _scaling(results, files)
+    floors = page.known_floors()
+    parts += ["## Floors from data sheets\n", f"{page.FLOORS}\n"]
+    parts += ["    handmesh bench --floors\n", page.markdown_table(*page.floor_table(floors))]
+    parts.append(page.markdown_table(*page.sheet_table()))
+    missing = [f"- run {i + 1}: {reason}" for i, r in enumerate(runs) for reason in r.missing]
+    if missing:
+        parts += ["## Not measured\n", "\n".join(missing) + "\n"]
+    files[PAGE] = "\n".join(parts)
+    return files
+
+
+def _scaling(results: Results, files: dict[Path, str]) -> list[str]:
+    kind = kind_of(results.measurements)
+    said = " It is not to be quoted." if kind == "smoke" else ""
+    device = results.device
+    parts = [
+        "## Scaling\n",
+        f"A {kind} run on {device.get('processor')}, {device.get('cores_usable')} cores, load "
+        f"{device.get('load_1min')}, {results.ended[:10]}.{said}\n",
+        "    handmesh bench --scaling\n",
+    ]
+    for axis, chart in charts_of(results).items():
+        parts += [f"### {axis.capitalize()}\n"]
+        parts.append(_image(files, f"scaling_{axis.replace(' ', '_')}", f"Cost by {axis}", chart))
+        lines = curves(results, axis)
+        xs = sorted({x for line in lines for x, _ in line.points})
+        header = [AXES[axis][0], *(f"{line.name}, {AXES[axis][1]}" for line in lines)]
+        cells = [[f"{x:,g}", *(_cell(dict(line.points).get(x)) for line in lines)] for x in xs]
+        if axis == "vertices":
+            cells.append(["power in the end", *(f"{exponent(line.points):.2f}" for line in lines)])
+        parts.append(page.markdown_table(header, cells))
+    return parts
+
+
+def _image(files: dict[Path, str], name: str, title: str, chart: str) -> str:
+    files[IMAGES / f"{name}.svg"] = charts.standalone(chart)
+    return f"![{title}](images/{name}.svg)\n"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _is_scaling(results: Results) -> list[bool]:
+    return [str(m.facts["task"]).startswith("scaling") for m in results.measurements]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. With --check, 1 where a file is not what it makes."""
+    parser = argparse.ArgumentParser(description=__doc__.split("::")[0])
+    parser.add_argument("--root", type=Path, default=Path(), help="of the checkout (default .)")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args(arguments)
+    old: list[str] = []
+    for path, text in make(options.root).items():
+        target = options.root / path
+        if options.check:
+            same = target.is_file() and target.read_text(encoding="utf-8") == text
+            old += [] if same else [str(path)]
+        else:
+            sys.stdout.write(f"written to {write_atomic(target, text.encode())}\n")
+    for name in old:
+        sys.stderr.write(f"{name} is not what the results make: run this without --check\n")
+    return 1 if old else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

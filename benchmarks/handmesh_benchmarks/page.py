@@ -1,0 +1,347 @@
+"""Results of one or many devices as one page: self-contained HTML, or Markdown."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from handmesh.atomic import write_atomic
+from handmesh.errors import InputError, MissingExtra
+
+from . import charts
+from .charts import Bar, Point, Spread
+from .floors import SHEETS, Floor, floors, rows
+from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
+from .report import PAPER_MS, PARTS, STAGES, accuracy
+from .results import Results, kind_of
+
+__all__ = [
+    "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown_table",
+    "sections", "sheet_table", "to_html", "to_markdown", "write_page",
+]  # fmt: skip
+
+Table = tuple[list[str], list[list[str]]]
+
+
+class Section(NamedTuple):
+    """A heading with what stands below it; "" for no chart, an empty table for none."""
+
+    name: str
+    title: str
+    note: str
+    chart: str
+    table: Table
+
+
+_STYLE = """
+body{background:var(--paper);color:var(--ink);margin:2rem auto;max-width:60rem;padding:0 1rem;
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+h1{font-size:1.6rem} h2{font-size:1.2rem;margin-top:2.5rem} p.m,td.m{color:var(--muted)}
+.wide{overflow-x:auto} table{border-collapse:collapse;font-variant-numeric:tabular-nums;
+font-size:13px;margin:.5rem 0 1rem} th,td{padding:.25rem .7rem;border-bottom:1px solid var(--grid);
+text-align:left;vertical-align:top} th{font-weight:600}
+td.n,th.n{text-align:right;white-space:nowrap}
+"""
+
+
+def write_page(results: Sequence[Results], path: Path) -> Path:
+    """Write a page; a name that ends in .md gets Markdown, any other HTML.
+
+    Raises:
+        InputError: nothing was measured in any of them, or the file cannot be written.
+    """
+    if not any(r.measurements for r in results):
+        raise InputError("there is nothing in these results to report: no row was measured")
+    text = to_markdown(results) if path.suffix == ".md" else to_html(results)
+    return write_atomic(path, text.encode())
+
+
+def to_html(results: Sequence[Results]) -> str:
+    """One self-contained page: tables, and charts as inline SVG; no script, nothing loaded."""
+    body = ["<h1>handmesh: latency by device</h1>", _html_table(*device_table(results))]
+    for section in sections(results):
+        body.append(f"<h2>{section.title}</h2><p class=m>{html.escape(section.note)}</p>")
+        if section.chart:
+            body.append(f'<div class="wide">{section.chart}</div>')
+        if section.table[1]:
+            body.append(_html_table(*section.table))
+    found = known_floors()
+    if found:
+        body.append(f"<h2>Floors from data sheets</h2><p class=m>{html.escape(FLOORS)}</p>")
+        body.append(_html_table(*floor_table(found)))
+        body.append(_html_table(*sheet_table()))
+    missing = [(i + 1, reason) for i, r in enumerate(results) for reason in r.missing]
+    if missing:
+        cells = [[str(i), reason] for i, reason in missing]
+        body.append("<h2>Not measured</h2>" + _html_table(["run", "why"], cells))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>handmesh bench</title><style>{charts.STYLE}{_STYLE}</style></head><body>"
+        + "\n".join(body)
+        + "</body></html>\n"
+    )
+
+
+def to_markdown(results: Sequence[Results]) -> str:
+    """The same tables, without charts."""
+    parts = ["# handmesh: latency by device\n", markdown_table(*device_table(results))]
+    for section in sections(results):
+        if section.table[1]:
+            parts += [f"## {section.title}\n", f"{section.note}\n", markdown_table(*section.table)]
+    found = known_floors()
+    if found:
+        parts += ["## Floors from data sheets\n", f"{FLOORS}\n"]
+        parts += [markdown_table(*floor_table(found)), markdown_table(*sheet_table())]
+    missing = [f"- run {i + 1}: {reason}" for i, r in enumerate(results) for reason in r.missing]
+    if missing:
+        parts += ["## Not measured\n", *missing, ""]
+    return "\n".join(parts)
+
+
+def sections(results: Sequence[Results]) -> list[Section]:
+    """Whatever of the page these results have figures for."""
+    none: Table = ([], [])
+    every = (
+        Section("accuracy", "Latency against accuracy", _ACCURACY, _scatter(results), none),
+        Section(
+            "stages", "predict(), by stage", _PREDICT, _stages(results), predict_table(results)
+        ),
+        Section(
+            "networks", "Networks alone", _NETWORK, _percentiles(results), network_table(results)
+        ),
+        Section(
+            "parts", "Networks in their parts, beside the paper", _PARTS, _parts_chart(results),
+            parts_table(results),
+        ),
+    )  # fmt: skip
+    return [section for section in every if section.chart or section.table[1]]
+
+
+_ACCURACY = (
+    "Networks alone, one crop, p50, at the fewest threads measured. The error is that of the very "
+    "artifact against the labels of the bundle's reference crops. Networks with random weights "
+    "have none and are not shown."
+)
+_PREDICT = (
+    "Milliseconds of Predictor.predict with a box given: decoding the file, cropping, the network, "
+    "and geometry; stages as p50."
+)
+_NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
+_PARTS = (
+    "Milliseconds, p50: the hourglass (of light: backbone, heat-maps and latent vector), the "
+    "residual network with the graph CNN (of light: the graph CNN), and the pose regressor. As "
+    "exported, the network is three files, and the regressor the affine map that it amounts to."
+)
+FLOORS = (
+    "Nothing here was measured. Float32, batch 1, milliseconds that no program can beat: counted "
+    "multiply-accumulates at the device's peak, or its weights read once at its memory bandwidth, "
+    "whichever takes longer."
+)
+
+
+def device_table(results: Sequence[Results]) -> Table:
+    """What each run was measured on."""
+    header = ["run", "processor", "system", "cores", "power, clock", "load", "what", "when"]
+    cells = []
+    for i, r in enumerate(results):
+        d = r.device
+        kind = kind_of(r.measurements)
+        marks = [f"{kind} run"] + (["PARTIAL: interrupted"] if r.state == "partial" else [])
+        if kind == "smoke":
+            marks.append(
+                f"not to be quoted (below {HEADLINE_RUNS:,} runs or {HEADLINE_SECONDS:g} s)"
+            )
+        name = str(d.get("gpu") or d.get("processor", "unknown"))
+        where = str(r.context.get("measured_on", ""))
+        cells.append(
+            [
+                str(i + 1),
+                f"{name} ({where})" if where else name,
+                f"{d.get('system', '')}, handmesh {r.handmesh}",
+                str(d.get("cores_usable", "")),
+                f"{d.get('power_mode', 'unknown')}, {d.get('clock_mhz', 'unknown')} MHz",
+                str(d.get("load_1min", "")),
+                "; ".join(marks),
+                r.ended[:10],
+            ]
+        )
+    return header, cells
+
+
+def predict_table(results: Sequence[Results]) -> Table:
+    """predict() by stage."""
+    header = ["run", "network", "what ran", "precision", *STAGES, "p50", "p90", "p99", "error mm"]
+    return header, [
+        [
+            str(i + 1),
+            str(m.facts["network"]),
+            str(m.facts["provider"]),
+            str(m.facts["precision"]),
+            *(_ms(m.stages[s].p50 if s in m.stages else None) for s in STAGES),
+            *_percentile_cells(m),
+            accuracy(m),
+        ]
+        for i, m in _rows(results, "predict")
+    ]
+
+
+def network_table(results: Sequence[Results]) -> Table:
+    """Networks alone."""
+    header = [
+        "run", "network", "what ran", "precision", "load", "first", "p50", "p90", "p99", "MB",
+        "peak MiB", "error mm",
+    ]  # fmt: skip
+    cells = []
+    for i, m in _rows(results, "network"):
+        artifact, memory = m.facts.get("artifact"), m.facts.get("memory")
+        cells.append(
+            [
+                str(i + 1),
+                str(m.facts["network"]),
+                str(m.facts["provider"]),
+                str(m.facts["precision"]),
+                _ms(m.load_ms),
+                _ms(m.first_ms),
+                *_percentile_cells(m),
+                f"{artifact['bytes'] / 1e6:.1f}" if artifact else "-",
+                f"{memory['peak_mib']:.0f}" if memory else "-",
+                accuracy(m),
+            ]
+        )
+    return header, cells
+
+
+def parts_table(results: Sequence[Results]) -> Table:
+    """Networks in their parts; the paper's own figures first. Empty without such rows."""
+    header = ["run", "network", "what ran", *PARTS, "together"]
+    cells = [
+        [
+            str(i + 1),
+            str(m.facts["network"]),
+            str(m.facts["provider"]),
+            *(_ms(m.stages[part].p50 if part in m.stages else None) for part in PARTS),
+            _ms(m.total.p50),
+        ]
+        for i, m in _rows(results, "parts")
+    ]
+    paper = ["-", "paper", "GTX 1080, as the paper states"]
+    paper += [f"{PAPER_MS[part]:.1f}" for part in PARTS] + [f"{sum(PAPER_MS.values()):.1f}"]
+    return header, [paper, *cells] if cells else []
+
+
+def floor_table(found: Sequence[Floor]) -> Table:
+    """Floors of both networks by device."""
+    return ["network", "device", *(f"{part}, floor" for part in PARTS), "together, floor"], rows(
+        found
+    )
+
+
+def sheet_table() -> Table:
+    """The data sheets' figures and where they stand."""
+    header = ["device", "TFLOP/s", "how", "GB/s", "source"]
+    return header, [
+        [s.device, f"{s.gflops / 1e3:.2f}", s.how, f"{s.gbytes_s:g}", s.source] for s in SHEETS
+    ]
+
+
+def _rows(results: Sequence[Results], task: str) -> list[tuple[int, Measurement]]:
+    return [
+        (i, m) for i, r in enumerate(results) for m in r.measurements if m.facts["task"] == task
+    ]
+
+
+def _name(i: int, m: Measurement, many: bool) -> str:
+    f = m.facts
+    threads = f", {f['threads']} thr" if f["threads"] else ""
+    extra = "" if f["task"] == "parts" else f" {f['precision']}"
+    run = f"{i + 1}: " if many else ""
+    return f"{run}{f['network']} {f['backend']}{extra}{threads}"
+
+
+def _scatter(results: Sequence[Results]) -> str:
+    many = len(results) > 1
+    points = []
+    found = _rows(results, "network")
+    least = {i: min(m.facts["threads"] for j, m in found if j == i) for i, _ in found}
+    for i, m in found:
+        if m.facts["threads"] != least[i]:
+            continue
+        error = (m.facts.get("artifact") or {}).get("accuracy")
+        if error and m.total.p50 > 0:
+            label = str(m.facts["precision"])
+            series = f"{'run ' + str(i + 1) + ' ' if many else ''}{m.facts['backend']}"
+            points.append(Point(m.total.p50, error["mm"], label, series))
+    return charts.scatter(points, "p50, ms (logarithmic)", "error, mm") if points else ""
+
+
+def _stages(results: Sequence[Results]) -> str:
+    many = len(results) > 1
+    found = [
+        Bar(_name(i, m, many), {s: m.stages[s].p50 for s in STAGES if s in m.stages})
+        for i, m in _rows(results, "predict")
+    ]
+    return charts.bars(found) if found else ""
+
+
+def _percentiles(results: Sequence[Results]) -> str:
+    many = len(results) > 1
+    found = [
+        Spread(_name(i, m, many), m.total.p50, m.total.p90, m.total.p99)
+        for i, m in _rows(results, "network")
+        if m.total.p50 > 0
+    ]
+    return charts.spreads(found) if found else ""
+
+
+def _parts_chart(results: Sequence[Results]) -> str:
+    many = len(results) > 1
+    found = [
+        Bar(_name(i, m, many), {part: m.stages[part].p50 for part in PARTS if part in m.stages})
+        for i, m in _rows(results, "parts")
+    ]
+    if not found:
+        return ""
+    return charts.bars([Bar("paper, GTX 1080, as published", PAPER_MS), *found])
+
+
+def known_floors() -> list[Floor]:
+    """Empty where torch is missing, which counts operations."""
+    try:
+        return floors()
+    except MissingExtra:
+        return []
+
+
+def _percentile_cells(m: Measurement) -> list[str]:
+    return [_ms(value) for value in (m.total.p50, m.total.p90, m.total.p99)]
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(",", "").replace(".", "", 1).isdigit()
+
+
+def _html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
+
+    def cell(tag: str, text: str, number: bool) -> str:
+        named = " class=n" if number else ""
+        return f"<{tag}{named}>{html.escape(text)}</{tag}>"
+
+    lines = ["".join(cell("th", h, n) for h, n in zip(header, numeric, strict=True))]
+    lines += ["".join(cell("td", c, n) for c, n in zip(row, numeric, strict=True)) for row in cells]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table>{body}</table></div>'
+
+
+def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """As GitHub reads it."""
+    lines = [list(header), ["---"] * len(header), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,222 @@
+"""A network in the three parts that the paper times: hourglass, residual network with graph CNN,
+pose regressor.
+
+In torch a clock is read where a forward pass enters a part. In exported form the network is cut
+into three ONNX files that run one after the other. Of the paper's network:
+
+- "trunk": stem and both hourglasses (12.6 ms on the paper's GTX 1080);
+- "mesh": residual encoder, fully connected layers and graph CNN (4.7 ms);
+- "pose": the pose regressor (2.6 ms): in torch the graph CNN that the paper describes, in exported
+  form the one affine map that it amounts to.
+
+`light` has its backbone, heat-maps and latent vector as "trunk"; the other two are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handmesh import Bundle
+from handmesh.errors import ExportError
+from handmesh.nn import PaperNetwork
+from handmesh_converters.export import load_bundle
+from handmesh_converters.fold import INPUT, ExportTwin, FoldedHead, Network, fold
+
+from .protocol import Candidate, Run
+from .report import PARTS
+from .runner import chain, onnx_file
+
+__all__ = ["clocked", "onnx_parts", "parts_candidate", "torch_candidate", "write_parts"]
+
+OPSET = 18
+
+
+@contextlib.contextmanager
+def clocked(network: Network) -> Iterator[Callable[[], dict[str, float]]]:
+    """Clocks at the parts' borders, while the block lasts.
+
+    Yields a function that gives the milliseconds of the last forward pass by part. On a GPU each
+    border waits until what was launched before it is done.
+    """
+    device = next(network.parameters()).device
+    marks: list[float] = []
+
+    def mark(*_: object) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        marks.append(time.perf_counter())
+
+    def begin(*_: object) -> None:
+        marks.clear()
+        mark()
+
+    mesh: nn.Module = network.encoder if isinstance(network, PaperNetwork) else network.head
+    hooks = [
+        network.register_forward_pre_hook(begin),
+        mesh.register_forward_pre_hook(mark),
+        network.head.pose_regressor.register_forward_pre_hook(mark),
+        network.register_forward_hook(mark),
+    ]
+    try:
+        yield lambda: {part: (marks[i + 1] - marks[i]) * 1e3 for i, part in enumerate(PARTS)}
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def torch_candidate(
+    bundle: Bundle, threads: int, facts: Mapping[str, Any], device: str = "cpu"
+) -> Candidate:
+    """The network in torch, eagerly, whose stages are its parts."""
+    known = dict(facts)
+
+    def load() -> Run:
+        network = load_bundle(bundle).to(device)
+        if device == "cpu":
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        size = bundle.image_size
+        image = torch.zeros(1, 3, size, size, device=device)
+        image = image.contiguous(memory_format=torch.channels_last)
+        where = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {threads} threads"
+        known["provider"] = f"torch {torch.__version__}, {where}"
+
+        def run() -> Mapping[str, float]:
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                with torch.inference_mode(), clocked(network) as parts:
+                    network(image)
+                    return parts()
+            finally:
+                torch.set_num_threads(before)
+
+        return run
+
+    return Candidate(f"parts {bundle.name} torch {threads}", load, known)
+
+
+class _Trunk(nn.Module):
+    """uint8 crops (N, S, S, 3) to what the mesh is made of."""
+
+    def __init__(self, twin: ExportTwin) -> None:
+        super().__init__()
+        self.network = twin.network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        x = image.permute(0, 3, 1, 2).float() / 255.0 - 0.5
+        if isinstance(self.network, PaperNetwork):
+            x = self.network.stem(x)
+            for stack in self.network.stacks:
+                x, maps = stack(x, None)
+            return x, maps
+        latent = self.network.latent(x)
+        right = latent.handedness_logit
+        made = [latent.features, latent.anchors, latent.confidence_logits, latent.presence_logit]
+        return tuple(m for m in [*made, right] if m is not None)
+
+
+class _Mesh(nn.Module):
+    """Of those the first, or the first two, to vertices (N, V, 3)."""
+
+    def __init__(self, twin: ExportTwin) -> None:
+        super().__init__()
+        self.network = twin.network
+        self.head: FoldedHead = twin.head
+
+    def forward(self, features: Tensor, anchors: Tensor | None = None) -> Tensor:
+        if isinstance(self.network, PaperNetwork):
+            features = self.network.encode(self.network.encoder(features)).relu()
+        return self.head.surface(features, anchors)
+
+
+class _Pose(nn.Module):
+    """Vertices (N, V, 3) to vertices and joints (N, 21, 3), the wrist's depth 0."""
+
+    def __init__(self, twin: ExportTwin) -> None:
+        super().__init__()
+        self.head: FoldedHead = twin.head
+
+    def forward(self, surface: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head.pose(surface)
+
+
+def write_parts(bundle: Bundle, folder: Path) -> dict[str, Path]:
+    """A bundle's network as three ONNX files, ``PART.onnx``, each taking what those before it made.
+
+    Args:
+        bundle: with its weights. folder: exists; files of before are replaced.
+
+    Raises:
+        BundleError: the bundle is damaged. ExportError: the exporter failed.
+    """
+    network = load_bundle(bundle)
+    twin = fold(network)
+    size = bundle.image_size
+    image = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    trunk, mesh = _Trunk(twin).eval(), _Mesh(twin).eval()
+    with torch.inference_mode():
+        made = trunk(image)
+    # The paper's network takes its features alone; light also the joints that anchor its mesh.
+    used = made[: 1 if isinstance(network, PaperNetwork) or not _anchored(network) else 2]
+    names = ["features", "anchors", "confidence", "presence", "handedness"]
+    with torch.inference_mode():
+        surface = mesh(*used)
+    return {
+        "trunk": _export(trunk, (image,), [INPUT], names[: len(made)], folder / "trunk.onnx"),
+        "mesh": _export(mesh, used, names[: len(used)], ["surface"], folder / "mesh.onnx"),
+        "pose": _export(
+            _Pose(twin).eval(),
+            (surface,),
+            ["surface"],
+            ["vertices", "joints"],
+            folder / "pose.onnx",
+        ),
+    }
+
+
+def onnx_parts(files: Mapping[str, Path], threads: int) -> tuple[Run, str]:
+    """Those files in ONNX Runtime on the CPU, one after the other, and what it is in words."""
+    opened = {part: onnx_file(path, threads) for part, path in files.items()}
+    steps = [(part, step, tuple(inputs)) for part, (step, _, inputs) in opened.items()]
+    _, words, first = opened["trunk"]
+    return chain(steps, first), words
+
+
+def parts_candidate(
+    bundle: Bundle, files: Mapping[str, Path], threads: int, facts: Mapping[str, Any]
+) -> Candidate:
+    """The network cut into three files, whose stages are its parts."""
+    known = dict(facts)
+
+    def load() -> Run:
+        run, known["provider"] = onnx_parts(files, threads)
+        return run
+
+    return Candidate(f"parts {bundle.name} onnx {threads}", load, known)
+
+
+def _anchored(network: Network) -> bool:
+    return bool(getattr(network.config, "anchor_to_heatmaps", False))
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], path: Path
+) -> Path:
+    with warnings.catch_warnings():  # of deprecations inside the exporter
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, tuple(i.clone() for i in inputs), input_names=names, output_names=outputs,
+            opset_version=OPSET, dynamo=True, verbose=False,
+        )  # fmt: skip
+    if program is None:
+        raise ExportError("torch's exporter returned nothing; install the pinned torch")
+    path.write_bytes(program.model_proto.SerializeToString())
+    return path

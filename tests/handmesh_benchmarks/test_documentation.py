@@ -1,0 +1,72 @@
+"""docs/benchmarks.md is what its command makes of the committed results, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handmesh.errors import InputError
+from handmesh_benchmarks.documentation import PAGE, main, make
+from handmesh_benchmarks.results import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_page_is_what_the_command_makes() -> None:
+    assert main(["--root", str(ROOT), "--check"]) == 0
+
+
+def test_committed_results_can_be_read() -> None:
+    for path in (ROOT / "docs" / "benchmarks").glob("*.json"):
+        assert load(path).measurements
+
+
+def _checkout(folder: Path, made: Any) -> Path:
+    (folder / "docs" / "benchmarks").mkdir(parents=True)
+    (folder / "docs" / "images").mkdir()
+    made.results(
+        made.row("predict", p50=9.0, crop=0.4, geometry=0.3), made.row(p50=4.125),
+        made.row("parts", network="paper", p50=171.0, trunk=140.0, mesh=30.0, pose=1.0),
+    ).write(folder / "docs" / "benchmarks" / "abacus.json")  # fmt: skip
+    return folder
+
+
+def test_a_changed_figure_is_noticed(made: Any, tmp_path: Path) -> None:
+    root = _checkout(tmp_path, made)
+    assert main(["--root", str(root), "--check"]) == 1  # nothing there yet
+    assert main(["--root", str(root)]) == 0
+    page = root / PAGE
+    assert "| 4.12 |" in page.read_text() or "| 4.13 |" in page.read_text()
+    assert main(["--root", str(root), "--check"]) == 0
+
+    page.write_text(page.read_text().replace("| 50.00 |", "| 49.00 |"))
+    assert main(["--root", str(root), "--check"]) == 1
+
+
+def test_every_picture_that_the_page_shows_is_made(made: Any, tmp_path: Path) -> None:
+    files = make(_checkout(tmp_path, made))
+
+    shown = [line.split("](")[1].rstrip(")") for line in files[PAGE].splitlines() if "![" in line]
+    assert shown
+    assert {f"docs/{name}" for name in shown} == {str(path) for path in files} - {str(PAGE)}
+
+
+def test_smoke_runs_are_marked(made: Any, tmp_path: Path) -> None:
+    root = _checkout(tmp_path, made)
+    made.results(made.row(kind="smoke")).write(root / "docs" / "benchmarks" / "other.json")
+
+    assert "smoke run; not to be quoted" in make(root)[PAGE]
+
+
+def test_malformed_results_are_named(tmp_path: Path, made: Any) -> None:
+    root = _checkout(tmp_path, made)
+    (root / "docs" / "benchmarks" / "bad.json").write_text("{")
+
+    with pytest.raises(InputError, match=r"bad\.json is no JSON"):
+        make(root)
+
+
+def test_an_empty_folder_makes_an_honest_page(tmp_path: Path) -> None:
+    assert "Nothing has been measured" in make(tmp_path)[PAGE]

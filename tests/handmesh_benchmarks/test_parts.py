@@ -1,0 +1,120 @@
+"""A network in its parts computes what it computes whole, and their times add up to its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handmesh import Bundle, backends
+from handmesh.graph import Topology
+from handmesh.nn import build
+from handmesh.nn.config import LightConfig, PaperConfig
+from handmesh_benchmarks import parts
+from handmesh_benchmarks.protocol import Protocol, measure
+from handmesh_benchmarks.report import PARTS
+from handmesh_benchmarks.runner import onnx_file
+from handmesh_converters.export import write_bundle
+from handmesh_converters.fold import fold
+
+LIGHT = LightConfig(
+    input_size=64,
+    stages=tuple(dataclasses.replace(stage, depth=1) for stage in LightConfig().stages),
+    pyramid_depth=(1, 1, 1),
+)
+PAPER = dataclasses.replace(
+    PaperConfig(), input_size=64, features=32, stacks=1, residuals_per_position=1
+)
+
+
+def _bundle(folder: Path, config: Any) -> Bundle:
+    torch.manual_seed(0)
+    network = build(config, Topology.default()).eval()
+    size = config.input_size
+    crops = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    provenance = {"weights": "random, seed 0"}
+    return write_bundle(
+        network, Topology.default(), folder, crops, provenance=provenance, export=()
+    ).bundle
+
+
+@pytest.fixture(scope="module", params=[LIGHT, PAPER], ids=["light", "paper"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return _bundle(tmp_path_factory.mktemp("parts") / request.param.name, request.param)
+
+
+def test_parts_in_torch_last_as_long_as_the_whole(bundle: Bundle) -> None:
+    (row,) = measure(
+        [parts.torch_candidate(bundle, 1, {"task": "parts"})],
+        Protocol(min_runs=1, min_seconds=0, warmup_runs=1, rounds=1, pause_s=0),
+    )
+
+    assert set(row.stages) == set(PARTS)
+    inside = sum(row.stages[part].p50 for part in PARTS)
+    assert all(row.stages[part].p50 > 0 for part in PARTS)
+    assert inside <= row.total.p50
+    assert "torch" in row.facts["provider"]
+
+
+def test_a_delay_is_counted_for_the_part_that_it_is_in(bundle: Bundle) -> None:
+    network = parts.load_bundle(bundle)
+    size = bundle.image_size
+
+    def slow(*_: Any) -> None:
+        time.sleep(0.3)
+
+    for part, module in {
+        "mesh": network.head.decoder,
+        "pose": network.head.pose_regressor.fc1,
+    }.items():
+        hook = module.register_forward_hook(slow)
+        with torch.inference_mode(), parts.clocked(network) as times:
+            network(torch.zeros(1, 3, size, size))
+        hook.remove()
+        assert max(times(), key=lambda name: times()[name]) == part
+        assert times()[part] >= 300
+
+
+def test_hooks_are_gone_afterwards(bundle: Bundle) -> None:
+    network = parts.load_bundle(bundle)
+    with parts.clocked(network):
+        pass
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+@pytest.mark.slow
+def test_three_files_compute_what_the_network_computes(bundle: Bundle, tmp_path: Path) -> None:
+    files = parts.write_parts(bundle, tmp_path)
+    images = np.random.default_rng(1).integers(
+        0, 256, (1, bundle.image_size, bundle.image_size, 3), dtype=np.uint8
+    )
+
+    known: dict[str, Any] = {"image": images}
+    for path in files.values():
+        step, _, inputs = onnx_file(path, 1)
+        known.update(step({name: known[name] for name in inputs}))
+
+    whole = backends.create("torch", bundle, 1).run(images)
+    np.testing.assert_allclose(known["vertices"], whole.vertices, atol=1e-4)
+    np.testing.assert_allclose(known["joints"], whole.joints, atol=1e-4)
+    run, words = parts.onnx_parts(files, 1)
+    assert set(run() or {}) == set(PARTS)
+    assert words.startswith("onnxruntime")
+
+
+def test_surface_and_pose_are_the_head(bundle: Bundle) -> None:
+    head = fold(parts.load_bundle(bundle)).head
+    latent = torch.randn(1, head.expand.in_features)
+    anchors = torch.rand(1, 21, 2) if bundle.name == "light" else None
+
+    with torch.inference_mode():
+        whole = head(latent, anchors)
+        apart = head.pose(head.surface(latent, anchors))
+
+    for one, other in zip(whole, apart, strict=True):
+        torch.testing.assert_close(one, other)
