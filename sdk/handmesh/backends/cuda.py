@@ -1,0 +1,1 @@
+TRUNK, HEAD = "trunk.onnx", "head.npz"
