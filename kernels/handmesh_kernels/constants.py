@@ -188,6 +188,11 @@ class HeadConstants:
             _expect("blend", self.blend, (nodes, JOINTS))
         _expect("pose_weight", self.pose_weight, (_OUTPUTS, 3 * nodes))
         _expect("pose_bias", self.pose_bias, (_OUTPUTS,))
+        if self.pose_weight[-3:-1].any() or self.pose_bias[-3:-1].any():
+            raise ConstantsError(
+                "rows 63 and 64 of the pose map must be 0: from the vertices only a depth is "
+                "subtracted"
+            )
 
 
 def _float(array: NDArray[Any]) -> NDArray[np.float32]:

@@ -294,9 +294,10 @@ HM_EXPAND(8)
 HM_CONVOLVE(8)
 HM_CONVOLVE(32)
 
-// Grid: (blocks that share a sample, samples / S).
+// Grid: (blocks that share a sample, samples / S). One block a multiprocessor is enough: without the 1
+// the assembler of CUDA 13 spills for Thor, to fit more.
 #define HM_FINISH(S)                                                                              \
-  extern "C" __global__ void __launch_bounds__(HM_WIDE_THREADS) hm_finish_##S(const HeadParams p) { \
+  extern "C" __global__ void __launch_bounds__(HM_WIDE_THREADS, 1) hm_finish_##S(const HeadParams p) { \
     finish<S>(p);                                                                                 \
   }
 HM_FINISH(1)
