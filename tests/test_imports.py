@@ -93,6 +93,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.cli_track": COMMON | {"cv2", "tqdm"},
     "handmesh.video": COMMON | {"cv2"},
     "handmesh.backends.onnx": COMMON | {"onnxruntime"},
+    "handmesh.backends.cuda": COMMON | {"onnxruntime"},
     "handmesh.backends.torch": COMMON | {"torch"},
     "handmesh.backends.coreml": COMMON | {"coremltools", "PIL"},
     "handmesh.backends.tflite": COMMON | {"ai_edge_litert", "tflite_runtime"},
