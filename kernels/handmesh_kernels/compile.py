@@ -93,9 +93,7 @@ def build(
         *(Shape() if shape is None else shape).defines(storage),
         *(["--ptxas-options=-v"] if cubin else []),
     ]
-    code, log = compiler.compile(
-        program, sources.text(program), sources.headers(), options, cubin
-    )
+    code, log = compiler.compile(program, sources.text(program), sources.headers(), options, cubin)
     usage = parse_usage(log) if cubin else ()
     spilled = [each.kernel for each in usage if each.spill_bytes]
     if spilled:
@@ -221,9 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sources_sha256": sources.sha256(),
         "compiler": compiler.name,
         "shape": asdict(Shape()),
-        "kernels": {
-            file_name(each): [asdict(usage) for usage in each.usage] for each in written
-        },
+        "kernels": {file_name(each): [asdict(usage) for usage in each.usage] for each in written},
     }
     write_whole(options.out / INDEX, (json.dumps(index, indent=2) + "\n").encode())
     print(f"{compiler.name}, {len(written)} files in {options.out}")

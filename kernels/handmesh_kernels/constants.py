@@ -146,7 +146,9 @@ class HeadConstants:
                 "`handmesh export --format cuda`"
             ) from cause
         except (TypeError, ValueError) as cause:
-            raise ConstantsError(f"the head's constants are not arrays of numbers: {cause}") from cause
+            raise ConstantsError(
+                f"the head's constants are not arrays of numbers: {cause}"
+            ) from cause
         made._check()
         return made
 

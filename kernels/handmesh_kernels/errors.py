@@ -1,9 +1,9 @@
 """What this package raises on purpose.
 
-    KernelError
-    ├── NoDevice       no GPU, no driver, or no package to reach it with
-    ├── CompileError   the sources did not compile, or to something that may not be used
-    └── ConstantsError (also ValueError)  arrays that do not fit the head or each other
+KernelError
+├── NoDevice       no GPU, no driver, or no package to reach it with
+├── CompileError   the sources did not compile, or to something that may not be used
+└── ConstantsError (also ValueError)  arrays that do not fit the head or each other
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The graph head on a GPU: constants loaded once, then latent vectors in, vertices and joints out."""
+"""The graph head on a GPU: constants loaded once, latent vectors in, vertices and joints out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .plan import Launch, plan
 from .twin import check_inputs
 
 __all__ = ["DeviceArray", "GraphHead"]
+
 
 @dataclass(frozen=True)
 class DeviceArray:
@@ -75,7 +76,7 @@ class GraphHead:
             binding = open_binding(binding, device)
         self.constants, self.max_batch, self.binding = constants, max_batch, binding
         shape = Shape.of(constants)
-        self._packed = packed = pack(constants, shape)
+        self._packed = pack(constants, shape)
         able = constants.storage == "fp16" and shape.tensor_cores and binding.architecture >= 70
         if tensor_cores and not able:
             raise ConstantsError(
@@ -93,7 +94,7 @@ class GraphHead:
         self._reserve()
 
     def _reserve(self) -> None:
-        """Device memory for constants, which are copied, and for all else; addresses in the struct."""
+        """Memory for constants, which are copied, and all else; addresses go into the struct."""
         c, b = self.constants, self.max_batch
         parts: dict[str, NDArray[Any] | int] = dict(self._packed.arrays)  # or bytes
         for i, size in enumerate(self._packed.map_sizes, start=1):
@@ -186,7 +187,7 @@ class GraphHead:
         return host
 
     def fetch_maps(self, batch: int) -> list[NDArray[Any]]:
-        """Copies of what the last run left between its kernels, maps1 to maps4, each (B, rows, C)."""
+        """What the last run left between its kernels: maps1 to maps4, each (B, rows, C)."""
         inputs = [self._packed.numbers[f"conv{i}.inputs"] for i in range(1, 5)]
         found = []
         for i, (size, rows) in enumerate(zip(self._packed.map_sizes, inputs, strict=True), start=1):
@@ -240,4 +241,3 @@ def _shape(given: Any) -> tuple[int, ...] | None:
     interface = getattr(given, "__cuda_array_interface__", None)
     shape = interface["shape"] if interface is not None else np.shape(given)
     return tuple(int(side) for side in shape)
-

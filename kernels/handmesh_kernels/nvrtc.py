@@ -62,7 +62,12 @@ class Compiler:
         return list(found)
 
     def compile(
-        self, name: str, source: str, headers: Mapping[str, str], options: Sequence[str], cubin: bool
+        self,
+        name: str,
+        source: str,
+        headers: Mapping[str, str],
+        options: Sequence[str],
+        cubin: bool,
     ) -> tuple[bytes, str]:
         """Compile one source.
 
@@ -137,9 +142,7 @@ def _candidates() -> Iterator[str]:
         return
     pattern = "nvrtc64_*.dll" if sys.platform == "win32" else "libnvrtc.so*"
     folders = [Path(sysconfig.get_path("purelib")) / "nvidia"]  # pip install nvidia-cuda-nvrtc-cu12
-    folders += [
-        Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ
-    ]
+    folders += [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
     folders.append(Path("/usr/local/cuda"))
     for folder in folders:
         for inside in ("cuda_nvrtc/lib", "cu*/lib", "lib64", "lib", "bin", "targets/*/lib"):
@@ -152,4 +155,3 @@ def _candidates() -> Iterator[str]:
 
 def _version(path: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", path.name)]
-

@@ -1,4 +1,4 @@
-"""`src/params.h` for NumPy: the struct that kernels take by value, and the widths they are built for."""
+"""`src/params.h` for NumPy: the struct that kernels take, and the widths they are built for."""
 
 from __future__ import annotations
 

@@ -114,9 +114,7 @@ def check_inputs(
         wanted = "needs" if joints_uv is None else "does not take"
         raise ConstantsError(f"this head {wanted} joints_uv, the anchors of its vertices")
     if joints_uv is not None and joints_uv.shape != (latent[0], JOINTS, 2):
-        raise ConstantsError(
-            f"joints_uv must be ({latent[0]}, {JOINTS}, 2), not {joints_uv.shape}"
-        )
+        raise ConstantsError(f"joints_uv must be ({latent[0]}, {JOINTS}, 2), not {joints_uv.shape}")
     return int(latent[0])
 
 

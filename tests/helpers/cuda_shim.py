@@ -1,4 +1,4 @@
-"""The kernels' sources compiled for the CPU, behind the protocol that the launcher talks to a GPU by.
+"""The kernels' sources compiled for the CPU, behind the protocol that the launcher has for GPUs.
 
 `cuda_fibers.h` runs a block's threads as fibers, so that barriers, shuffles and shared memory are
 those of CUDA; device memory is the host's, filled with NaN.
@@ -42,7 +42,7 @@ def compiled(folder: Path, storage: str, shape: Shape | None = None, *flags: str
 
 
 class Memory:
-    """"Device" memory of exactly so many bytes, so that AddressSanitizer sees the first one behind
+    """ "Device" memory of exactly so many bytes, so that AddressSanitizer sees the first one behind
     it; NaN as float and as half."""
 
     def __init__(self, size: int) -> None:

@@ -59,7 +59,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
 
 
 def open(bundle: Bundle) -> Backend:
-    """See `handmesh_converters.formats.Format`: on the CPU, the kernels' NumPy twin for the head."""
+    """See `handmesh_converters.formats.Format`: on the CPU, the head in the kernels' NumPy twin."""
     return cuda.open_twin(bundle, threads=1)
 
 
@@ -67,8 +67,8 @@ class _Trunk(nn.Module):
     """Crops (N, S, S, 3) uint8 to what `outputs` names, all float32.
 
     Attributes:
-        outputs: latent (N, F), joints_uv (N, 21, 2) where vertices are anchored, confidence (N, 21),
-            presence (N,) and handedness (N,) in 0..1.
+        outputs: latent (N, F), joints_uv (N, 21, 2) where vertices are anchored, confidence
+            (N, 21), presence (N,) and handedness (N,) in 0..1.
     """
 
     def __init__(self, network: Network) -> None:
@@ -100,7 +100,7 @@ def head_arrays(head: FoldedHead, precision: str) -> dict[str, NDArray[Any]]:
         precision: "fp16" rounds the large weights to half.
 
     Raises:
-        ExportError: another form, a pose regressor that is not linear, or weights too large for half.
+        ExportError: another form, a pose regressor that is not linear, weights too large for half.
     """
     if not isinstance(head.joints, nn.Linear):
         raise ExportError(

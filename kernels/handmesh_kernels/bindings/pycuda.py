@@ -1,4 +1,4 @@
-"""PyCUDA. It cannot wrap a foreign stream nor record graphs: make the stream here, and hand it on."""
+"""PyCUDA. It cannot wrap a foreign stream nor record graphs: make the stream here, hand it on."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """NVIDIA GPUs: the trunk in ONNX Runtime, the graph head in kernels of our own, on one stream.
 
-Crops go to the device, latent vectors and anchors stay there, vertices, joints and scores come back:
-ONNX Runtime is given the stream that the head's kernels run on and writes into the memory that they
-read, so nothing is copied and nobody waits in between. docs/jetson.md tells what has to be installed.
+Crops go to the device, latent vectors and anchors stay there, vertices, joints and scores come
+back: ONNX Runtime is given the stream that the head's kernels run on and writes into the memory
+that they read, so nothing is copied and nobody waits in between. docs/jetson.md tells what has to be
+installed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TRUNK, HEAD = "trunk.onnx", "head.npz"
 
 MAX_BATCH = 64
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-_SCORES = {"confidence": (21,), "presence": (), "handedness": ()}
+_SCORES: dict[str, tuple[int, ...]] = {"confidence": (21,), "presence": (), "handedness": ()}
 
 
 def unavailable() -> str | None:
@@ -110,7 +111,9 @@ class CudaBackend:
         }
         if provider == "tensorrt" and engines is not None:
             options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
-        self._session, version = _session(folder / TRUNK, threads, [(_PROVIDERS[provider], options)])
+        self._session, version = _session(
+            folder / TRUNK, threads, [(_PROVIDERS[provider], options)]
+        )
         if self._session.get_providers()[0] != _PROVIDERS[provider]:
             raise BackendError(
                 f"ONNX Runtime did not take {_PROVIDERS[provider]} but "
@@ -121,7 +124,7 @@ class CudaBackend:
             f"onnxruntime {version}, {_PROVIDERS[provider]}; graph head in kernels, "
             f"{constants.storage}, {self._binding.description}"
         )
-        self._outputs = {"latent": (constants.features,)}
+        self._outputs: dict[str, tuple[int, ...]] = {"latent": (constants.features,)}
         if constants.blend is not None:
             self._outputs["joints_uv"] = (constants.blend.shape[1], 2)
         self._outputs |= _SCORES
@@ -187,8 +190,8 @@ def open_twin(bundle: Bundle, threads: int) -> TwinBackend:
 
 
 class TwinBackend:
-    """The bundle's `cuda` artifact on the CPU: the trunk in ONNX Runtime, the head in NumPy, float64,
-    rounding to half what the kernels keep in half. See `handmesh.backends.Backend`.
+    """The bundle's `cuda` artifact on the CPU: the trunk in ONNX Runtime, the head in NumPy,
+    float64, rounding to half what the kernels keep in half. See `handmesh.backends.Backend`.
     """
 
     name = "cuda"
