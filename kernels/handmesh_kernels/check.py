@@ -1,7 +1,7 @@
 """Check the kernels on the device at hand: `python -m handmesh_kernels.check HEAD.npz ...`.
 
-Every array that a kernel writes is compared with the head in NumPy, float64, relative to the
-array's largest value: 1e-5 is allowed where numbers are float32, 2e-3 where they are stored in half. Run
+Every array that a kernel writes is compared with the head in NumPy, float64, relative to its
+largest value: 1e-5 is allowed where numbers are float32, 2e-3 where they are stored in half. Run
 under compute-sanitizer it also shows what reads or writes outside its memory, and what races.
 """
 

@@ -62,6 +62,9 @@ class FakeSession:
         self.runtime = runtime
         self.session = Session(path, options, ["CPUExecutionProvider"])
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
     def get_providers(self) -> list[str]:
         wanted = [p if isinstance(p, str) else p[0] for p in self.runtime.providers]
         return wanted[-1:] if self.runtime.falls_back else wanted
@@ -138,11 +141,11 @@ def test_more_crops_than_memory_is_taken_for(
 def test_a_photo_through_the_sdk(
     bundle: Bundle, runtime: Runtime, example_photos: dict[str, Path]
 ) -> None:
-    photo, box = str(example_photos["open"]), None
+    photo = str(example_photos["open"])
     with Predictor(bundle, backend="onnx", threads=1) as plain:
-        (wanted,) = plain.predict(photo, box)
+        (wanted,) = plain.predict(photo)
     with Predictor(bundle, backend="cuda", threads=1) as predictor:
-        (hand,) = predictor.predict(photo, box)
+        (hand,) = predictor.predict(photo)
     # ONNX's artifact stores its large weights in half.
     assert np.abs(hand.vertices_px - wanted.vertices_px).max() < 0.5
     assert "CUDAExecutionProvider" in hand.backend

@@ -67,12 +67,12 @@ class PyCudaBinding:
 
     def copy_in(self, pointer: int, array: NDArray[Any], stream: Any) -> None:
         with self._current():
-            self._driver.memcpy_htod_async(pointer, array, self._own(stream))
+            self._driver.memcpy_htod_async(pointer, _bytes(array), self._own(stream))
             # Memory that is not pinned was copied away when the call returned.
 
     def copy_out(self, pointer: int, array: NDArray[Any], stream: Any) -> None:
         with self._current():
-            self._driver.memcpy_dtoh_async(array, pointer, self._own(stream))
+            self._driver.memcpy_dtoh_async(_bytes(array), pointer, self._own(stream))
             stream.synchronize()
 
     def launch(self, function: Any, launch: Launch, params: NDArray[np.void], stream: Any) -> None:
@@ -97,6 +97,11 @@ class PyCudaBinding:
             "PyCUDA launches on streams of its own only: make one with new_stream() and hand its "
             f"handle on, or install CuPy. Got {type(stream).__name__}"
         )
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The same memory: not every structured type passes as a plain buffer."""
+    return array.reshape(-1).view(np.uint8)
 
 
 def open_device(device: int) -> PyCudaBinding:
