@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from handmesh import backends
@@ -21,7 +22,8 @@ from handmesh_converters.fold import fold
 from handmesh_converters.formats import cuda
 from handmesh_converters.forms import form_named
 from handmesh_converters.parity import TOLERANCES, network_outputs
-from handmesh_converters.request import Job, Precision, Request
+from handmesh_converters.request import Request
+from handmesh_kernels import twin as kernels_twin
 from handmesh_kernels.constants import HeadConstants
 
 Crops = Callable[..., NDArray[np.uint8]]
@@ -70,7 +72,15 @@ def test_the_twin_for_proof_is_no_silent_fallback(bundle: Bundle) -> None:
         backends.create("cuda", bundle)
 
 
-def test_half_is_smaller_and_within_its_tolerance(light_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.fixture
+def same_trunk(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting the trunk takes seconds: take the one that is there."""
+    model = onnx.load(bundle.artifact("cuda") / "trunk.onnx")
+    monkeypatch.setattr(cuda.onnx_format, "convert", lambda *_: model)
+
+
+@pytest.mark.usefixtures("same_trunk")
+def test_a_half_head_is_within_its_tolerance(light_bundle: Bundle, tmp_path: Path) -> None:
     written = add_formats(light_bundle, ["cuda"], tmp_path / "half", Request(precision="fp16"))
     entry = written.bundle.artifacts["cuda"]
     assert entry["head"] == "fp16"
@@ -79,6 +89,7 @@ def test_half_is_smaller_and_within_its_tolerance(light_bundle: Bundle, tmp_path
     assert head.storage == "fp16"
 
 
+@pytest.mark.usefixtures("same_trunk")
 def test_a_wrong_head_is_refused(
     light_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,14 +105,19 @@ def test_a_wrong_head_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_anchors(light: LightNetwork, make_network: MakeNetwork, tmp_path: Path) -> None:
+def test_without_anchors(light: LightNetwork, make_network: MakeNetwork) -> None:
     network = make_network(replace(light.config, anchor_to_heatmaps=False))
-    path = tmp_path / "cuda"
     twin = fold(network, form_named("polynomials"))
-    cuda.export(twin, path, _job("fp32"))
-    assert HeadConstants.load(path / "head.npz").blend is None
-    trunk = onnx.load(path / "trunk.onnx")
-    assert "joints_uv" not in [output.name for output in trunk.graph.output]
+    trunk = cuda._Trunk(twin.network)
+    assert trunk.outputs == ("latent", "confidence", "presence", "handedness")
+    image = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    head = HeadConstants.from_arrays(cuda.head_arrays(twin.head, "fp32"))
+    assert head.blend is None
+    with torch.inference_mode():
+        named = dict(zip(trunk.outputs, trunk(image), strict=True))
+        vertices = twin(image)[0]
+    found = kernels_twin.run(head, named["latent"].numpy())
+    np.testing.assert_allclose(found.vertices, vertices.numpy(), rtol=0, atol=2e-5)
 
 
 def test_heads_that_the_kernels_do_not_have(
@@ -119,7 +135,3 @@ def test_damaged_constants_are_an_error_of_the_backend(bundle: Bundle, tmp_path:
     (tmp_path / "head.npz").write_bytes(b"no archive")
     with pytest.raises(BackendError, match="cannot be used"):
         backends.cuda._constants(tmp_path)  # type: ignore[attr-defined]
-
-
-def _job(precision: Precision) -> Job:
-    return Job({}, precision, frozenset(), np.zeros((0, 32, 32, 3), np.uint8))

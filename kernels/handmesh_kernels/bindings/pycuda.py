@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -111,7 +112,7 @@ def open_device(device: int) -> PyCudaBinding:
         NoDevice: no driver, or no such GPU.
     """
     try:
-        from pycuda import driver
+        driver = importlib.import_module("pycuda.driver")
     except ImportError as cause:  # it is linked against the driver's library
         raise NoDevice(
             f"PyCUDA does not import, so there is no NVIDIA driver here, or not the one it was "
