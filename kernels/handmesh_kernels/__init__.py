@@ -1,6 +1,13 @@
-"""CUDA kernels for the graph head, for use by `handmesh.backends.cuda`.
+"""CUDA kernels for the graph head: latent vectors in, vertices and joints out, in five launches.
 
-This release contains no kernels: the package reserves the name and the place. Inference runs on
-ONNX Runtime or torch. The package takes arrays and returns arrays, and imports nothing else of
-handmesh.
+    from handmesh_kernels.constants import HeadConstants
+    from handmesh_kernels.launcher import GraphHead
+
+    head = GraphHead(HeadConstants.load("cuda/head.npz"))     # a GPU, and PyCUDA or CuPy
+    vertices, joints = head.run(latent, joints_uv)            # arrays or addresses on the device
+    head.fetch(vertices)
+
+`src/decoder.cu` is to be read first, `twin.py` beside it: the same head in NumPy. The package takes
+arrays and returns arrays, and imports nothing else of handmesh, nor PyCUDA or CuPy before they are
+needed. Within handmesh it is used by `handmesh.backends.cuda`.
 """

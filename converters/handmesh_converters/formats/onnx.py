@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from handmesh import __version__, backends
 from handmesh.backends import Backend
@@ -40,18 +41,40 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     float32 behind it. ONNX Runtime folds these when a session is made, so that it computes, holds
     and takes the time of float32.
     """
+    model = convert(twin, twin.image_size, twin.outputs, job)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return {
+        "opset": OPSET,
+        "precision": "fp32",
+        "weights": job.precision,
+        "nodes": len(model.graph.node),
+        "tools": {package: version(package) for package in ("torch", *REQUIRES)},
+    }
+
+
+def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job) -> Any:
+    """A module as an ONNX model, simplified, checked and described.
+
+    Args:
+        module: takes crops (N, S, S, 3) uint8. image_size: S.
+        outputs: names of what it gives, a tuple of tensors.
+        job: its precision is that in which large weights are stored, its metadata is written.
+
+    Raises:
+        ExportError: it does not convert.
+    """
     import onnx
     import onnxsim
 
     # Two crops, or the exporter would take the batch size for a constant.
-    example = torch.zeros(2, twin.image_size, twin.image_size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     try:
         with _quiet():
             program = torch.onnx.export(
-                twin,
+                module,
                 (example,),
                 input_names=[INPUT],
-                output_names=list(twin.outputs),
+                output_names=list(outputs),
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
                 dynamo=True,
@@ -62,7 +85,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
             raise ExportError("torch's exporter returned nothing; install the pinned torch")
         model, _ = onnxsim.simplify(program.model_proto)
         if job.precision == "fp16":
-            _halve(model, {name for name, _ in twin.named_parameters()})
+            _halve(model, {name for name, _ in module.named_parameters()})
         _describe(model, job.metadata)
         onnx.checker.check_model(model, full_check=True)
     except ExportError:
@@ -72,15 +95,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
             f"the network does not convert to ONNX opset {OPSET} "
             f"({type(cause).__name__}: {cause}); install the versions of constraints.txt"
         ) from cause
-    data = model.SerializeToString(deterministic=True)
-    path.write_bytes(data)
-    return {
-        "opset": OPSET,
-        "precision": "fp32",
-        "weights": job.precision,
-        "nodes": len(model.graph.node),
-        "tools": {package: version(package) for package in ("torch", *REQUIRES)},
-    }
+    return model
 
 
 def open(bundle: Bundle) -> Backend:

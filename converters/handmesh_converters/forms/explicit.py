@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .ell import BlockProduct
 from .spec import ConvSpec, polynomials
 
-__all__ = ["Dense", "Polynomials"]
+__all__ = ["Dense", "ExplicitConv", "Polynomials"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Polynomials:
 
     def convolution(self, spec: ConvSpec) -> nn.Module:
         rows = self.rows_per_block
-        return _ExplicitConv(spec, lambda m: BlockProduct(m, rows), rows, self.merge_unpooling)
+        return ExplicitConv(spec, lambda m: BlockProduct(m, rows), rows, self.merge_unpooling)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Dense:
         return f"dense T_k(L), {merged}"
 
     def convolution(self, spec: ConvSpec) -> nn.Module:
-        return _ExplicitConv(spec, _DenseProduct, 1, self.merge_unpooling)
+        return ExplicitConv(spec, _DenseProduct, 1, self.merge_unpooling)
 
 
 class _DenseProduct(nn.Module):
@@ -76,7 +76,7 @@ class _DenseProduct(nn.Module):
         return self.matrix @ x
 
 
-class _ExplicitConv(nn.Module):
+class ExplicitConv(nn.Module):
     """A convolution in the form `Polynomials` or `Dense`.
 
     Terms are interleaved along the nodes, (node 0, T_0), (node 0, T_1), ...: K channels of a node
@@ -96,6 +96,7 @@ class _ExplicitConv(nn.Module):
         merge: bool,
     ) -> None:
         super().__init__()
+        self.spec = spec
         terms = polynomials(spec)  # (K, N, N)
         order, width_in, width_out = spec.theta.shape
         count = len(spec.laplacian)

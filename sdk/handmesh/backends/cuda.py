@@ -1,0 +1,269 @@
+"""NVIDIA GPUs: the trunk in ONNX Runtime, the graph head in kernels of our own, on one stream.
+
+Crops go to the device, latent vectors and anchors stay there, vertices, joints and scores come
+back: ONNX Runtime is given the stream that the head's kernels run on and writes into the memory
+that they read, so nothing is copied and nobody waits in between. docs/jetson.md tells what to
+install.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, BackendUnavailable, InputError
+from . import Device, RawOutput, check_images, raw_output
+
+if TYPE_CHECKING:
+    from handmesh_kernels.constants import HeadConstants
+
+    from ..bundle import Bundle
+
+REQUIRES = ("pycuda", "cupy")
+EXTRA = "cuda"
+# Last: a GPU is taken when it is asked for, not because some driver is there.
+RANK = 300
+# What runs the trunk: ONNX Runtime's own kernels, or TensorRT. "cuda:1" is the second GPU.
+DEVICES = ("cuda", "tensorrt")
+
+# Files of the artifact, which is a folder.
+TRUNK, HEAD = "trunk.onnx", "head.npz"
+
+MAX_BATCH = 64
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_SCORES: dict[str, tuple[int, ...]] = {"confidence": (21,), "presence": (), "handedness": ()}
+
+
+def unavailable() -> str | None:
+    """Why it cannot run on this system; None if it can."""
+    if not _driver():
+        return (
+            "backend 'cuda' needs an NVIDIA GPU, and there is no NVIDIA driver on this system: "
+            "choose another backend; `handmesh export --format cuda` proves the artifact anywhere"
+        )
+    if not any(importlib.util.find_spec(package) for package in REQUIRES):
+        return (
+            "backend 'cuda' launches its kernels through PyCUDA or CuPy, and neither is "
+            f"installed: pip install 'handmesh[{EXTRA}]', or see docs/jetson.md"
+        )
+    import onnxruntime
+
+    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        return (
+            "backend 'cuda' runs the trunk in ONNX Runtime's CUDA provider, which the installed "
+            f"onnxruntime {onnxruntime.__version__} has not: install onnxruntime-gpu in its place, "
+            "on a Jetson NVIDIA's own build, see docs/jetson.md"
+        )
+    return None
+
+
+def _driver() -> bool:
+    """Whether NVIDIA's driver is there: its library opens, wherever the loader finds it."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def create(bundle: Bundle, threads: int, device: Device) -> CudaBackend:
+    return CudaBackend(bundle, threads, device)
+
+
+class CudaBackend:
+    """The bundle's `cuda` artifact on a GPU. See `handmesh.backends.Backend`.
+
+    One run at a time: other threads wait. Memory is taken for `MAX_BATCH` crops; more run in turn.
+
+    Args:
+        device: "cuda", or "tensorrt" for the trunk, which builds an engine when it is first used,
+            for minutes, and keeps it in `engines`; with the number of the GPU as argument.
+        engines: folder for TensorRT's engines; None, they are built each time.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        device: Device = Device("cuda"),  # noqa: B008  (immutable)
+        engines: Path | None = None,
+    ) -> None:
+        provider, number = device.kind, device.number
+        if provider not in _PROVIDERS:
+            raise InputError(f"device must be one of {', '.join(_PROVIDERS)}; not {provider!r}")
+        from handmesh_kernels.errors import KernelError, NoDevice
+        from handmesh_kernels.launcher import GraphHead
+
+        self.threads, self._device = threads, number
+        self._size, self._bundle = bundle.image_size, bundle
+        self._one_run = threading.Lock()
+        folder = bundle.artifact(self.name)
+        constants = _constants(folder)
+        try:
+            self._head = GraphHead(constants, MAX_BATCH, device=number)
+        except NoDevice as cause:
+            raise BackendUnavailable(f"backend 'cuda': {cause}") from cause
+        except KernelError as cause:
+            raise BackendError(f"the head's kernels cannot be used: {cause}") from cause
+        self._binding, self._stream = self._head.binding, self._head.stream
+        options = {
+            "device_id": str(number),
+            "user_compute_stream": str(self._binding.handle(self._stream)),
+        }
+        if provider == "tensorrt" and engines is not None:
+            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
+        self._session, version = _session(
+            folder / TRUNK, threads, [(_PROVIDERS[provider], options)]
+        )
+        if self._session.get_providers()[0] != _PROVIDERS[provider]:
+            raise BackendError(
+                f"ONNX Runtime did not take {_PROVIDERS[provider]} but "
+                f"{', '.join(self._session.get_providers())}: its libraries of CUDA, cuDNN or "
+                "TensorRT are missing or of another version; it names them on standard error"
+            )
+        self.description = (
+            f"onnxruntime {version}, {_PROVIDERS[provider]}; graph head in kernels, "
+            f"{constants.storage}, {self._binding.description}"
+        )
+        self._outputs: dict[str, tuple[int, ...]] = {"latent": (constants.features,)}
+        if constants.blend is not None:
+            self._outputs["joints_uv"] = (constants.blend.shape[1], 2)
+        self._outputs |= _SCORES
+        self._memory = {
+            name: self._binding.allocate(4 * MAX_BATCH * int(np.prod(shape, dtype=np.int64)))
+            for name, shape in self._outputs.items()
+        }
+        self._memory["image"] = self._binding.allocate(MAX_BATCH * 3 * self._size**2)
+
+    def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        named = self.outputs(images)
+        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
+
+    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        check_images(images, self._size)
+        try:
+            with self._one_run:
+                parts = [
+                    self._run(np.ascontiguousarray(images[start : start + MAX_BATCH]))
+                    for start in range(0, len(images), MAX_BATCH)
+                ]
+        except Exception as cause:  # ONNX Runtime's, PyCUDA's and CuPy's share no base class
+            raise BackendError(
+                f"{self.description} failed on {images.shape[0]} crops: {cause}"
+            ) from cause
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """At most `MAX_BATCH` crops."""
+        import onnxruntime
+
+        batch, stream, binding = len(images), self._stream, self._binding
+        binding.copy_in(self._memory["image"].pointer, images, stream)
+        io = self._session.io_binding()
+        io.bind_input(
+            "image", "cuda", self._device, np.uint8, images.shape, self._memory["image"].pointer
+        )
+        for name, shape in self._outputs.items():
+            io.bind_output(
+                name, "cuda", self._device, np.float32, (batch, *shape), self._memory[name].pointer
+            )
+        # The head is behind the trunk on the same stream: there is nothing to wait for.
+        run_options = onnxruntime.RunOptions()
+        run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._session.run_with_iobinding(io, run_options)
+        anchored = "joints_uv" in self._outputs
+        vertices, joints = self._head.run(
+            self._memory["latent"].pointer,
+            self._memory["joints_uv"].pointer if anchored else None,
+            batch,
+            stream,
+        )
+        named = {
+            "vertices": self._head.fetch(vertices, stream),
+            "joints": self._head.fetch(joints, stream),
+        }
+        for name, shape in _SCORES.items():
+            named[name] = np.empty((batch, *shape), np.float32)
+            binding.copy_out(self._memory[name].pointer, named[name], stream)
+        return named
+
+
+def open_twin(bundle: Bundle, threads: int) -> TwinBackend:
+    """The artifact without a GPU: what proves it where it is made."""
+    return TwinBackend(bundle, threads)
+
+
+class TwinBackend:
+    """The bundle's `cuda` artifact on the CPU: the trunk in ONNX Runtime, the head in NumPy,
+    float64, rounding to half what the kernels keep in half. See `handmesh.backends.Backend`.
+    """
+
+    name = "cuda"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self.threads = threads
+        self._size, self._vertex_count = bundle.image_size, bundle.topology.vertex_count
+        folder = bundle.artifact(self.name)
+        self._constants = _constants(folder)
+        self._session, version = _session(folder / TRUNK, threads, [])
+        self.description = (
+            f"onnxruntime {version}, CPU, {threads} thread{'s' if threads > 1 else ''}; the "
+            f"kernels' NumPy twin, {self._constants.storage}"
+        )
+
+    def run(self, images: NDArray[np.uint8]) -> RawOutput:
+        from handmesh_kernels import twin
+
+        check_images(images, self._size)
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, {"image": images})
+            trunk = dict(zip(names, values, strict=True))
+            head = twin.run(self._constants, trunk["latent"], trunk.get("joints_uv"), rounded=True)
+        except Exception as cause:
+            raise BackendError(
+                f"{self.description} failed on {images.shape[0]} crops: {cause}"
+            ) from cause
+        named: Mapping[str, Any] = {
+            "vertices": head.vertices.astype(np.float32),
+            "joints": head.joints.astype(np.float32),
+            **{name: trunk[name] for name in _SCORES},
+        }
+        return raw_output(named, len(images), self._vertex_count, self.description)
+
+
+def _constants(folder: Path) -> HeadConstants:
+    from handmesh_kernels.constants import HeadConstants
+    from handmesh_kernels.errors import ConstantsError
+
+    try:
+        return HeadConstants.load(folder / HEAD)
+    except ConstantsError as cause:
+        raise BackendError(f"the head in {folder} cannot be used: {cause}") from cause
+
+
+def _session(path: Path, threads: int, providers: list[tuple[str, Any]]) -> tuple[Any, str]:
+    """ONNX Runtime's session, on the CPU what the providers do not take, and its version."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, [*providers, "CPUExecutionProvider"]
+        )
+    except Exception as cause:  # ONNX Runtime's own errors share no base class
+        raise BackendError(f"ONNX Runtime cannot load {path}: {cause}") from cause
+    return session, str(onnxruntime.__version__)

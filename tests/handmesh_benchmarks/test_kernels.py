@@ -1,0 +1,89 @@
+"""The benchmark of the kernels, as far as it goes without a GPU: its peers compute the head, its
+counts are the head's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from handmesh.bundle import Bundle
+from handmesh.graph import Topology
+from handmesh_benchmarks import kernels
+from handmesh_benchmarks.kernels_peers import make, weighted_graph
+from handmesh_kernels import twin
+from handmesh_kernels.constants import HeadConstants
+
+
+@pytest.fixture(scope="module")
+def constants() -> HeadConstants:
+    return HeadConstants.from_arrays(kernels._arrays(Bundle.load("light"))["fp32"])
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense", "pyg"])
+def test_peers_compute_the_head(constants: HeadConstants, name: str) -> None:
+    peer = make(name, constants, Topology.default(), "cpu", torch.float32)
+    if peer is None:
+        pytest.skip("PyTorch Geometric is not installed")
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(3, constants.features)).astype(np.float32)
+    uv = rng.random((3, 21, 2), dtype=np.float32)
+    with torch.inference_mode():
+        vertices, joints = peer(torch.from_numpy(latent), torch.from_numpy(uv))
+    wanted = twin.run(constants, latent, uv)
+    np.testing.assert_allclose(vertices.numpy(), wanted.vertices, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(joints.numpy(), wanted.joints, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("count", [320, 1280])
+def test_a_graph_of_a_laplacian(count: int) -> None:
+    level = next(each for each in Topology.default().levels if each.node_count == count)
+    laplacian = level.dense()[level.mask][:, level.mask]
+    edges, weights = weighted_graph(laplacian, level.lambda_max)
+    adjacency = np.zeros_like(laplacian)
+    adjacency[edges[0], edges[1]] = weights
+    assert weights.min() > 0
+    np.testing.assert_allclose(adjacency, adjacency.T, rtol=1e-9)
+    degrees = adjacency.sum(axis=1)
+    normalised = np.eye(len(laplacian)) - adjacency / np.sqrt(np.outer(degrees, degrees))
+    found = 2 * normalised / level.lambda_max - np.eye(len(laplacian))
+    np.testing.assert_allclose(found, laplacian, rtol=0, atol=1e-6)
+
+
+def test_counts(constants: HeadConstants) -> None:
+    one, many = kernels.cost(constants, 1), kernels.cost(constants, 64)
+    assert many.operations == 64 * one.operations
+    # By hand: fully connected 298 x 5120; theta 80 x 64 x 192, 291 x 64 x 96, 291 x 32 x 96,
+    # 1036 x 32 x 9; the pose map 64 x 3108; anchors 1036 x 42.
+    dense = 298 * 5120 + 80 * 64 * 192 + 291 * 64 * 96 + 291 * 32 * 96 + 1036 * 32 * 9
+    dense += 64 * 3108 + 1036 * 42
+    gathered = one.operations // 2 - dense
+    entries = [int((c.values != 0).sum()) for c in constants.convolutions]
+    assert gathered == entries[0] * 64 + entries[1] * 32 + entries[2] * 32 + entries[3] * 3
+    each = 4 * (298 + 42 + 3108 + 63)
+    assert many.bytes - one.bytes == 63 * each
+    assert one.bytes > 4 * (298 * 5120 + 64 * 3108)
+
+
+def test_a_table() -> None:
+    row = kernels.Timed("ours", "fp16", 8, 12.345, 6.0, 2.0, "bytes", "3.0e-04")
+    text = kernels.render([row])
+    assert text.splitlines()[-1] == (
+        "| ours | fp16 | 8 | 12.3 | 6.0 | 2.00 | bytes | 3.0 | 3.0e-04 |"
+    )
+    missing = kernels.Timed("pyg", "fp16", 8, None, None, 2.0, "bytes", "not installed")
+    assert "|  |  | 2.00 | bytes |  | not installed |" in kernels.render([missing])
+
+
+def test_heads_are_written(tmp_path: Path) -> None:
+    assert kernels.main(["--heads", str(tmp_path / "heads")]) == 0
+    loaded = {s: HeadConstants.load(tmp_path / "heads" / f"{s}.npz") for s in ("fp32", "fp16")}
+    assert {s: head.storage for s, head in loaded.items()} == {"fp32": "fp32", "fp16": "fp16"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kernels.main([]) == 2
+    assert "no CUDA GPU" in capsys.readouterr().err
