@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUT ?= demo
-DEMO_PHOTOS ?= $(addprefix examples/photos/,open.jpg pointing.jpg hooked.jpg)
+DEMO_PHOTOS ?= $(addprefix examples/photos/,open.jpg pointing.jpg fist.jpg)
 
 ARM64_BUNDLE ?= light
 TFLITE_BUNDLE ?= light

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh.errors import ExportError
+from handmesh.nn.weights import LARGE
 
 __all__ = ["HALVED_FROM", "round_to_int8"]
 
-# Elements from which on a weight is halved. Those of 1,024 to 8,192 are a fiftieth of all bytes and
-# hold half of the error: 0.66 mm at worst where those from 4,096 on are halved, 0.25 without them.
-HALVED_FROM = 8192
+# Elements from which on a weight is halved: an artifact's are those of the weights it is made of.
+HALVED_FROM = LARGE
 
 _INT8_MAX = 127
 _BATCH = 16

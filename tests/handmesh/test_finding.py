@@ -12,7 +12,7 @@ import pytest
 from handmesh import Box
 from handmesh.bundle import DETECTOR, Bundle
 from handmesh.detector import Detection, Detector
-from handmesh.finding import DetectedHands, default_finder, search_windows
+from handmesh.finding import PRIOR, DetectedHands, default_finder, search_windows
 from handmesh.pipeline import Photo, Stopwatch
 from handmesh.search import Sighting, View
 
@@ -67,7 +67,7 @@ HERE, THERE = Box(100, 100, 80, 0.0), Box(300, 120, 60, 0.0)
 
 
 def test_two_hands_are_found_at_their_boxes_with_their_sides() -> None:
-    scene = _Scene((HERE, 0.9, True), (THERE, 0.8, False))
+    scene = _Scene((HERE, 0.98, True), (THERE, 0.97, False))
 
     found = _find(scene, Detection(HERE, 0.9, 0.95), Detection(THERE, 0.7, 0.1))
 
@@ -83,7 +83,8 @@ def test_both_networks_must_believe_in_a_hand() -> None:
     assert _find(_Scene((HERE, 0.01, True)), sure) == []
     assert _find(_Scene((HERE, 0.95, True)), Detection(HERE, 0.12, 0.9)) == []
     (found,) = _find(_Scene((HERE, 0.95, True)), sure)
-    assert found.presence == pytest.approx(0.95)
+    odds = math.exp(PRIOR) * (0.95 / 0.05) ** 2
+    assert found.presence == pytest.approx(odds / (1 + odds))
 
 
 def test_two_boxes_of_one_hand_are_one_hand() -> None:
