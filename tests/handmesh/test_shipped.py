@@ -17,8 +17,8 @@ from handmesh.verification import read_reference, verify
 
 # All five are left hands.
 NAMES = ("open", "open_turned", "pointing", "hooked", "fist")
-# Marked by eye, pixels, good to about 10: joint -> place. Finger tips, and of the fist, whose tips are
-# in the palm, the thumb's and the index finger's middle joint.
+# Marked by eye, pixels, good to about 10: joint -> place. Finger tips, and of the fist, whose tips
+# are in the palm, the thumb's and the index finger's middle joint.
 TIPS_PX = {
     "open": {4: (259, 15), 8: (495, 138), 12: (548, 259), 16: (528, 321), 20: (441, 444)},
     "pointing": {8: (217, 104)},

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FORMAT = "handmesh-weights-1"
 
 Precision = Literal["fp32", "fp16"]
-# Elements from which on a tensor is stored in fewer bytes. Those of 1,024 to 8,192 are a fiftieth of
-# all bytes and hold half of the error, in a crop that leaves doubt far more.
+# Elements from which on a tensor is stored in fewer bytes. Those of 1,024 to 8,192 are a fiftieth
+# of all bytes and hold half of the error, in a crop that leaves doubt far more.
 LARGE = 8192
 
 
