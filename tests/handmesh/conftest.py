@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from handmesh.backends import RawOutput
 from handmesh.bundle import Bundle, io_specs, write_manifest
+from handmesh.finding import search_windows
 from handmesh.graph import Topology
 from handmesh.types import Camera
 
@@ -169,3 +170,9 @@ def reading_backend(topology: Topology) -> Callable[..., ReadingBackend]:
         return ReadingBackend(hand.depths, topology, doubt)
 
     return make
+
+
+@pytest.fixture
+def found_by_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Painted hands are none to the shipped detector: the backend that reads them searches."""
+    monkeypatch.setattr("handmesh.predictor.default_finder", lambda threads=None: search_windows)

@@ -20,6 +20,8 @@ from handmesh.errors import BackendUnavailable
 from handmesh.predictor import Predictor
 from handmesh.types import Camera
 
+pytestmark = pytest.mark.usefixtures("found_by_windows")
+
 CAMERA = Camera.default(640, 480)
 Make = Callable[..., Any]
 

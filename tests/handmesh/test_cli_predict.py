@@ -26,6 +26,8 @@ from handmesh.graph import Topology
 from handmesh.predictor import Predictor
 from handmesh.types import Box, Camera, Style
 
+pytestmark = pytest.mark.usefixtures("found_by_windows")
+
 CAMERA = Camera.default(320, 240)
 Make = Callable[..., Any]
 

@@ -22,6 +22,8 @@ from handmesh.predictor import Predictor
 from handmesh.types import Camera
 from handmesh.video import Frame, Video, VideoFile, VideoWriter
 
+pytestmark = pytest.mark.usefixtures("found_by_windows")
+
 CAMERA = Camera.default(320, 240)
 FRAMES = 8
 Make = Callable[..., Any]

@@ -28,6 +28,8 @@ from handmesh.graph import Topology
 from handmesh.predictor import Predictor
 from handmesh.types import Box, Camera, Hand
 
+pytestmark = pytest.mark.usefixtures("found_by_windows")
+
 CAMERA = Camera.default(640, 480)
 Make = Callable[..., Any]
 

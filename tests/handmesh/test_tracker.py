@@ -18,6 +18,8 @@ from handmesh.pipeline import Photo
 from handmesh.search import Sighting, View, follow
 from handmesh.types import Box
 
+pytestmark = pytest.mark.usefixtures("found_by_windows")
+
 Make = Callable[..., Any]
 CAMERA = Camera.default(640, 480)
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photos" / "pointing.jpg"
