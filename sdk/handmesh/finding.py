@@ -22,7 +22,7 @@ Finder = Callable[[Photo, bool | None, int, float], list[Sighting]]
 LEAST_SCORE = 0.2
 # Log-odds of a hand before both networks have their say: each by itself believes in hands too
 # easily. Chosen for a false alarm in about one of twenty pictures without hands.
-PRIOR = -3.0
+PRIOR = -2.5
 # Neither network is ever surer than this.
 _SUREST = 1e-4
 # How many are looked at, beside twice the hands that are wanted.
@@ -74,7 +74,8 @@ class DetectedHands:
             for look, one in zip(followed, found, strict=True)
         ]
         kept = search.separate([look for look in judged if look.presence >= min_presence])
-        return kept[:max_hands]
+        kept = kept[:max_hands]
+        return search.judge_sides(photo.look, kept) if side is None else kept
 
 
 def default_finder(threads: int | None = None) -> Finder:

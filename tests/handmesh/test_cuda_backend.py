@@ -96,7 +96,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runtime(monkeypatch: pytest.MonkeyPatch, library: Path) -> Runtime:
     """As if there were a GPU, a driver, PyCUDA and a GPU's ONNX Runtime."""
     made = Runtime()
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a: FakeSession(made, *a))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **_: FakeSession(made, *a))
     shown = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: shown)
     monkeypatch.setattr(cuda, "_driver", lambda: True)
@@ -158,7 +158,7 @@ def test_tensorrt_keeps_its_engines_where_it_is_told(
     name, options = runtime.providers[0]
     assert name == "TensorrtExecutionProvider"
     assert options["trt_engine_cache_path"] == str(tmp_path)
-    with pytest.raises(InputError, match="provider must be one of cuda, tensorrt"):
+    with pytest.raises(InputError, match="device must be one of cuda, tensorrt"):
         cuda.CudaBackend(bundle, 1, Device("vulkan"))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handmesh.search import Sighting, View, find, follow, windows
+from handmesh.search import Sighting, View, find, follow, judge_sides, windows
 from handmesh.types import Box
 
 # Joints of the hand that is to be found, in pixels: it points up and fills 100 x 100.
@@ -241,3 +241,31 @@ def test_wild_guesses_move_a_view_only_so_far() -> None:
     follow(wild, wild([View(Box(100, 100, 50))]))
     sizes = [view.box.size for view in wild.shown]
     assert max(sizes) <= 50 * 2**2
+
+
+def test_a_side_in_doubt_is_judged_by_more_looks() -> None:
+    seen: list[View] = []
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        seen.extend(views)
+        return [_sighting_of(view, looks_right=0.2) for view in views]
+
+    box = Box(100, 120, 80, 0.3)
+    doubtful = _sighting_of(View(box, False), looks_right=0.6)
+    sure = _sighting_of(View(box, False), looks_right=0.99)
+
+    judged, same = judge_sides(look, [doubtful, sure])
+
+    assert same is sure
+    assert judged.view == View(box, True)  # shown the other way round in the end
+    assert judged.presence == doubtful.presence
+    assert judged.looks_right < 0.01
+    varied, last = seen[:-1], seen[-1]
+    assert last == View(box, True)
+    assert len({view.box for view in varied}) == len(varied) / 2
+    assert {view.mirrored for view in varied} == {False, True}
+
+
+def _sighting_of(view: View, looks_right: float) -> Sighting:
+    joints = np.full((21, 3), 0.5, np.float32)
+    return Sighting(view, joints, joints, np.ones(21, np.float32), 0.9, looks_right)

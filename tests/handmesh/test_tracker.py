@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("found_by_windows")
 
 Make = Callable[..., Any]
 CAMERA = Camera.default(640, 480)
-PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photos" / "pointing.jpg"
+PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photos" / "open.jpg"
 
 
 @pytest.fixture
