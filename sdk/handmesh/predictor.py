@@ -362,7 +362,7 @@ def _sides(
     if not isinstance(handedness, Sequence) or boxes is None or len(handedness) != count:
         raise InputError(
             "handedness must be 'left', 'right' or None, or with several boxes a list with one for "
-            f"each; not {handedness!r}" + ("" if boxes is None else f" for {count} boxes")
+            f"each; not {shown(handedness)}" + ("" if boxes is None else f" for {count} boxes")
         )
     every: Sequence[Any] = handedness
     return [wanted_side(each, mirrored) for each in every]
