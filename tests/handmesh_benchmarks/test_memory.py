@@ -87,7 +87,7 @@ assert steady.flat, steady
 def test_own_memory_is_what_arrays_take_and_no_file() -> None:
     _fresh("""
 import numpy as np
-from handmesh_benchmarks.device import own_memory_mib
+from handmesh_benchmarks.device import own_memory_mib, resident_mib
 
 before, resident = own_memory_mib(), resident_mib()
 kept = np.ones(64 * 2**20, np.uint8)
