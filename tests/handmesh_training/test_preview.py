@@ -52,7 +52,7 @@ def test_each_view_shows_its_label(samples: list[Sample]) -> None:
         # The mesh is drawn over most of the hand (it ends at the wrist).
         drawn = np.abs(mesh - picture).max(axis=-1) > 12
         assert drawn[sample.depth_m > 0].mean() > 0.5
-    assert told > 12, "of 25 tips; some are hidden by nearer bones"
+    assert told > 10, "of 25 tips; some are hidden by nearer bones"
     # The sixth place is empty.
     assert (tile(sheet, 5, 0, 5, 2) == PAPER).all()
 

@@ -23,6 +23,7 @@ from handmesh.imaging import decode
 
 from .evaluation_sets import spread
 from .finding import SUFFIXES
+from .seeds import Purpose, generator
 
 __all__ = ["PairsReport", "evaluate_pairs", "side_by_side"]
 
@@ -112,7 +113,7 @@ def evaluate_pairs(
             counts["found_both"] += 1
             counts["consistent"] += hands[0].handedness != twins[0].handedness
 
-    order = np.random.default_rng(SEED).permutation(len(files))
+    order = generator(SEED, Purpose.PAIRS).permutation(len(files))
     pairs = [(files[a], files[b]) for a, b in zip(order[::2], order[1::2], strict=False)]
     counts |= dict.fromkeys(("both_alone", "both", "both_of_alone", "astray"), 0)
     for paths in tqdm(pairs, desc=f"{name}, in pairs", unit="pair"):

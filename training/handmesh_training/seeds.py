@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     COMPOSED = 16  # scenes to find hands in: lane, batch, place in the batch
     GROUNDS = 17  # views that they stand before
     GRAIN = 18  # that scenes are given parts of
+    PAIRS = 19  # which two photos stand side by side
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:
