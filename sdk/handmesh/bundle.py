@@ -252,14 +252,7 @@ def io_specs(image_size: int, vertex_count: int) -> dict[str, dict[str, Any]]:
 
     point = "u, v: fraction of the crop; d: depth behind the wrist in MCP-PIP bone lengths"
     return {
-        "input": {
-            "name": "image",
-            "dtype": "uint8",
-            "shape": ["N", image_size, image_size, 3],
-            "layout": "NHWC",
-            "color": "RGB",
-            "range": [0, 255],
-        },
+        "input": _picture(image_size),
         "outputs": {
             "vertices": output(["N", vertex_count, 3], point),
             "joints": output(["N", joints, 3], point),
@@ -270,17 +263,21 @@ def io_specs(image_size: int, vertex_count: int) -> dict[str, dict[str, Any]]:
     }
 
 
+def _picture(size: int) -> dict[str, Any]:
+    return {
+        "name": "image",
+        "dtype": "uint8",
+        "shape": ["N", size, size, 3],
+        "layout": "NHWC",
+        "color": "RGB",
+        "range": [0, 255],
+    }
+
+
 def detector_specs(image_size: int, candidates: int) -> dict[str, dict[str, Any]]:
     """The same of a detector: a photo, shrunk and centred in a black square, to rows of hands."""
     return {
-        "input": {
-            "name": "image",
-            "dtype": "uint8",
-            "shape": ["N", image_size, image_size, 3],
-            "layout": "NHWC",
-            "color": "RGB",
-            "range": [0, 255],
-        },
+        "input": _picture(image_size),
         "outputs": {
             "hands": {
                 "dtype": "float32",

@@ -159,8 +159,7 @@ def test_a_bundle_whose_hands_are_others_does_not_pass(
 ) -> None:
     arrays = dict(read_arrays(detector_bundle.file("reference.npz"), ""))
     arrays["hands"] = arrays["hands"].copy()
-    arrays["hands"][..., 0] = 0.7
-    arrays["hands"][..., 1] += 0.01  # of the picture: two pixels
+    arrays["hands"][..., 1] += 0.01  # of the picture: more than half a pixel; all else is right
     monkeypatch.setattr("handmesh.detector_verification.read_arrays", lambda *_: arrays)
 
     (found,) = verify_detector(detector_bundle, ["onnx"], threads=1)

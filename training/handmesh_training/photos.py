@@ -66,6 +66,17 @@ def read_labels(folder: Path | str) -> Iterator[LabelledHand]:
     Raises:
         InputError: no readable label file in ``folder``, or an entry that is not as above.
     """
+    for hands in labelled_photos(folder):
+        if len(hands) == 1:
+            yield hands[0]
+
+
+def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
+    """The hands of each photo of a set, of one or more, all labelled beyond doubt.
+
+    Raises:
+        InputError: as `read_labels`.
+    """
     folder = Path(folder)
     try:
         labels = dict(json.loads((folder / LABELS).read_text(encoding="utf-8")))
@@ -77,12 +88,14 @@ def read_labels(folder: Path | str) -> Iterator[LabelledHand]:
     for name, entry in labels.items():
         try:
             hands = entry["hands"]
-            if len(hands) == 1 and hands[0].get("ok", True):
-                yield labelled_hand(folder / name, hands[0])
+            if not hands or not all(hand.get("ok", True) for hand in hands):
+                continue
+            read = [labelled_hand(folder / name, hand) for hand in hands]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{folder / LABELS}: the entry of {name!r} is not a labelled photo ({error!r})"
             ) from error
+        yield read
 
 
 def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:

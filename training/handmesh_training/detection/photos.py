@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from handmesh.errors import InputError
 from handmesh.imaging import decode
 
 from ..opencv import cv2
-from ..photos import LABELS, labelled_hand
+from ..photos import labelled_photos
 from .layers import leaves_in_one_place
 
 # Longer side to which photos are shrunk, pixels: scenes are smaller.
@@ -51,27 +49,10 @@ def read_photos(folder: Path | str) -> Iterator[Photo]:
         InputError: no readable label file, or an entry that is not a labelled photo.
         ImageError: a photo that cannot be decoded.
     """
-    folder = Path(folder)
-    try:
-        labels = dict(json.loads((folder / LABELS).read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder} holds no readable {LABELS} ({error}); "
-            "a photo set is a folder of images with one"
-        ) from error
-    for name, entry in labels.items():
-        try:
-            hands = entry["hands"]
-            if not hands or not all(hand.get("ok", True) for hand in hands):
-                continue
-            read = [labelled_hand(folder / name, hand) for hand in hands]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{folder / LABELS}: the entry of {name!r} is not a labelled photo ({error!r})"
-            ) from error
-        image = decode(folder / name)
-        joints = np.stack([hand.joints_px for hand in read])
-        yield _shrunk(image, joints, np.array([hand.is_right for hand in read]))
+    for hands in labelled_photos(folder):
+        image = decode(hands[0].path)
+        joints = np.stack([hand.joints_px for hand in hands])
+        yield _shrunk(image, joints, np.array([hand.is_right for hand in hands]))
 
 
 def _shrunk(
