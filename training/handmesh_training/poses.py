@@ -31,8 +31,8 @@ SHARES = {"gesture": 0.64, "transition": 0.18, "free": 0.18}
 GESTURE, TRANSITION, FREE = range(3)
 # Of the library gestures, by kind. Closed hands are common, and the hardest to see.
 KIND_SHARES = {
-    "fist": 0.13, "near_fist": 0.17, "thumb_before": 0.10, "count": 0.13, "open": 0.14,
-    "pinch": 0.11, "grip": 0.08, "sign": 0.08, "combined": 0.06,
+    "fist": 0.12, "near_fist": 0.16, "thumb_before": 0.15, "count": 0.12, "open": 0.14,
+    "pinch": 0.11, "grip": 0.08, "sign": 0.07, "combined": 0.05,
 }  # fmt: skip
 FREE_GESTURE = -1
 # Names of shape directions, each with a coefficient.

@@ -165,6 +165,12 @@ def _thumbs_before() -> list[Spec]:
         ("hooked_index_soft_thumb_before", "bccc", "post", "T2p=M1d"),
         ("half_index_thumb_before", "hccc", "post", "T2p=M1d"),
         ("little_finger_thumb_before", "ccco", "front", "T2p=I1d"),
+        ("point_thumb_before_low", "occc", "post", "T2p=M1d"),
+        ("point_thumb_before_apart", "occc", "post", ""),
+        ("point_flat_thumb_before", "efff", "front", "T2p=M1d"),
+        ("hooked_index_thumb_before_low", "kccc", "post", "T2p=M1d"),
+        ("hooked_index_thumb_before_apart", "bccc", "front", ""),
+        ("claw_index_thumb_before", "wccc", "post", "T2p=M1d"),
     ]
     return [_spec("thumb_before", *row) for row in rows]
 
