@@ -83,7 +83,7 @@ def test_noise_is_correlated_as_tendons_are() -> None:
 
 def test_kinds_come_in_their_shares() -> None:
     library = default_library()
-    chosen = choose_gestures(np.random.default_rng(0), library, 20_000)
+    chosen = choose_gestures(np.random.default_rng(0), library, 40_000)
 
     assert sum(KIND_SHARES.values()) == pytest.approx(1)
     kinds = np.array(library.kinds)[chosen]
