@@ -376,3 +376,24 @@ def test_other_protocols_have_no_name() -> None:
     assert planted.asked[0].bone_length_m is None
     assert "joints_mm" in report
     assert "root_mm" not in report
+
+
+def test_figures_by_group_are_of_the_group_s_hands_alone() -> None:
+    samples = [replace(hand(i), groups={"skin": "light" if i else "dark"}) for i in range(4)]
+    samples[3] = replace(samples[3], intrinsics=None, joints_m=None, vertices_m=None)
+    far = {0: 30.0, 1: 4.0, 2: 6.0}  # mm
+    planted = Planted(samples)
+    shifts = iter([[mm / 1000, 0, 0] for mm in far.values()])
+    planted.move = lambda joints: joints + next(shifts) if len(joints) == 21 else joints
+
+    report = evaluate(planted, samples, PAPER, "made")
+
+    skin = {group.name: group for group in report.groups if group.kind == "skin"}
+    assert (skin["light"].hands, skin["dark"].hands) == (3, 1)
+    assert skin["light"].figures["joints_mm"] == pytest.approx(5.0), "the third has no 3D label"
+    assert skin["dark"].figures["joints_mm"] == pytest.approx(30.0)
+    assert sum(group.hands for group in report.groups if group.kind == "view") == 3
+    assert "| skin | light | 3 |" in to_table([report], groups=True)
+    assert "skin" not in to_table([report])
+    read = to_dict(planted.description, [report])["reports"][0]["groups"]
+    assert {"kind", "name", "hands", "figures"} == set(read[0])

@@ -11,6 +11,7 @@ import pytest
 
 from handmesh.errors import InputError
 from handmesh_training.evaluation_sets import photo_samples, rendered_samples, spread
+from handmesh_training.groups import FREE_POSE, TONES
 from handmesh_training.rendered import HandRenderer, RenderSettings
 
 
@@ -41,6 +42,11 @@ def test_rendered_samples_are_the_renderer_s_hands(monkeypatch: pytest.MonkeyPat
         assert sample.intrinsics is not None
         projected = sample.joints_m @ sample.intrinsics.T
         np.testing.assert_allclose(sample.joints_px, projected[:, :2] / projected[:, 2:], atol=1e-2)
+        record = renderer.records([i])[0]
+        assert record.skin_tone in TONES[sample.groups["skin"]]
+        kinds = dict(zip(renderer.library.names, renderer.library.kinds, strict=True))
+        kind = FREE_POSE if record.gesture is None else kinds[record.gesture].replace("_", " ")
+        assert sample.groups["gesture"] == kind
     np.testing.assert_array_equal(samples[2].image, renderer.crops([2]).images[0])
 
 

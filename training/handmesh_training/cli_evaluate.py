@@ -72,6 +72,9 @@ def add_evaluate(commands: Any) -> None:
         "--search", action="store_true", help="also find hands without a box: protocol unaided"
     )
     parser.add_argument(
+        "--groups", action="store_true", help="also figures by gesture, skin and view"
+    )
+    parser.add_argument(
         "--negatives",
         type=Path,
         metavar="DIR",
@@ -128,7 +131,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         if predictor is not None:
             pairs = [evaluate_pairs(predictor, one, options.limit) for one in options.pairs]
         figures = to_dict(estimator.description, reports)
-    tables = [to_table(reports)] if reports else []
+    tables = [to_table(reports, options.groups)] if reports else []
     if finding is not None:
         tables.append(finding.to_table())
         figures["finding"] = finding.to_dict()

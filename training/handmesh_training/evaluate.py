@@ -23,6 +23,7 @@ from .datasets.crops import locates_hand
 from .estimators import BATCH, Estimate, Estimator, Query
 from .evaluation_report import Alignment, Curve, Figure, Report, Unit
 from .finding import FOUND_WITHIN
+from .groups import INDEX, LITTLE, MIDDLE, GroupTally, view_of
 from .protocols import Protocol
 
 MM = 1000.0
@@ -135,6 +136,21 @@ def query_for(sample: Sample, protocol: Protocol) -> Query:
     )
 
 
+def groups_of(sample: Sample) -> dict[str, str]:
+    """Kinds and names of the groups that a hand belongs to; its view where 3D labels tell it."""
+    groups = dict(sample.groups)
+    palm = [ROOT_JOINT, INDEX, MIDDLE, LITTLE]
+    if (
+        sample.joints_m is not None
+        and sample.is_right is not None
+        and sample.joint_known[palm].all()
+    ):
+        # A teacher's joints have an origin of their own, but the camera's axes.
+        ahead = None if sample.intrinsics is not None else np.array([0.0, 0.0, 1.0])
+        groups["view"] = view_of(sample.joints_m, sample.is_right, ahead)
+    return groups
+
+
 class Tally:
     """Errors hand by hand, as they come in."""
 
@@ -146,6 +162,7 @@ class Tally:
         self._sides_px: list[float] = []
         # Errors of single joints, for PCK, by alignment.
         self._joints_mm: defaultdict[Alignment, list[NDArray[np.float64]]] = defaultdict(list)
+        self._groups = GroupTally()
 
     def add(self, sample: Sample, query: Query, estimate: Estimate | None) -> None:
         """Count one hand, as it was asked for; None where it was not found."""
@@ -156,6 +173,7 @@ class Tally:
                 self._values["found"].append(0.0)
             return
         self.hands += 1
+        before = {name: len(of) for name, of in self._values.items()}
         known = sample.joint_known
         self._add_2d(np.float64(estimate.joints_px)[known], sample.joints_px[known])
         open_side = not self.protocol.handedness and sample.is_right is not None
@@ -174,6 +192,10 @@ class Tally:
             self._add_joints(np.float64(estimate.joints_m) * MM, sample.joints_m * MM, sample)
             if sample.vertices_m is not None and len(estimate.vertices_m):
                 self._add_mesh(estimate, sample.vertices_m, sample)
+        self._groups.add(
+            groups_of(sample),
+            {name: of[-1] for name, of in self._values.items() if len(of) > before.get(name, 0)},
+        )
 
     def _add_2d(self, found: NDArray[np.float64], truth: NDArray[np.float64]) -> None:
         """Known joints (K, 2), pixels."""
@@ -236,7 +258,7 @@ class Tally:
         """All that there is something to say of."""
         return Report(
             name, self.protocol, self.hands, dict(self.left_out),
-            tuple(self._figures()), tuple(self._curves()),
+            tuple(self._figures()), tuple(self._curves()), tuple(self._groups.report()),
         )  # fmt: skip
 
     def _figures(self) -> Iterator[Figure]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import handmesh
 
+from .groups import GroupFigures, group_table
 from .protocols import STANDARD, Protocol
 
 # Of the JSON file; raised when a reader of the old form would misread the new one.
@@ -72,6 +73,7 @@ class Report:
         name: of the set. protocol: what was given of each hand.
         hands: how many were compared. left_out: how many were not, by reason.
         figures, curves: those that there is something to say of.
+        groups: figures by view, gesture and skin, as far as the labels tell them.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Report:
     left_out: Mapping[str, int]
     figures: Sequence[Figure]
     curves: Sequence[Curve]
+    groups: Sequence[GroupFigures] = ()
 
     def __getitem__(self, name: str) -> Figure:
         """The figure of that name.
@@ -98,8 +101,8 @@ class Report:
         return next((name for name, known in STANDARD.items() if known == self.protocol), "other")
 
 
-def to_table(reports: Sequence[Report]) -> str:
-    """One line a figure, aligned; shares in percent."""
+def to_table(reports: Sequence[Report], groups: bool = False) -> str:
+    """One line a figure, aligned; shares in percent. With ``groups``, a table of those follows."""
     lines = []
     for report in reports:
         given = ", ".join(report.protocol.given()) or "nothing"
@@ -114,6 +117,8 @@ def to_table(reports: Sequence[Report]) -> str:
                 notes.append(f"of {figure.count} hands")
             line = f"  {figure.name:<22}{factor * figure.value:10.{digits}f} {mark:<3}"
             lines.append(f"{line} {'; '.join(notes)}".rstrip())
+        if groups and report.groups:
+            lines.append(f"\n{group_table(report.groups)}\n")
     return "\n".join(lines)
 
 
@@ -147,6 +152,7 @@ def to_dict(estimator: Mapping[str, str], reports: Sequence[Report]) -> dict[str
                     }
                     for curve in report.curves
                 ],
+                "groups": [group._asdict() for group in report.groups],
             }
             for report in reports
         ],

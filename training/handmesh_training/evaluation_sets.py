@@ -12,8 +12,10 @@ from handmesh.errors import InputError
 
 from .datasets import Dataset, Sample
 from .datasets.dataset import spread
+from .groups import FREE_POSE, tone_of
 from .photos import read_labels
 from .rendered import HandRenderer, RenderSettings
+from .tones import nearest_monk, skin_albedo
 
 # Hands that are rendered at once.
 CHUNK = 128
@@ -60,6 +62,8 @@ def _rendered(renderer: HandRenderer, count: int) -> Iterator[Sample]:
     for first in range(0, count, CHUNK):
         scene = renderer.draw(range(first, min(first + CHUNK, count)))
         images, views = renderer.render(scene).image, scene.views
+        tones = nearest_monk(skin_albedo(scene.look, renderer.skins))
+        kinds = renderer.library.kinds
         for i, image in enumerate(images):
             fx, fy, cx, cy = (float(x) for x in views.intrinsics[i])
             yield Sample(
@@ -71,4 +75,10 @@ def _rendered(renderer: HandRenderer, count: int) -> Iterator[Sample]:
                 intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
                 joints_m=views.joints_m[i].astype(np.float64),
                 vertices_m=np.asarray(views.vertices_m[i, subset], dtype=np.float32),
+                groups={
+                    "gesture": kinds[g].replace("_", " ")
+                    if (g := views.gesture[i]) >= 0
+                    else FREE_POSE,
+                    "skin": tone_of(int(tones[i])),
+                },
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ class Sample:
         vertices_m: (V, 3) float32 metres in the camera frame, of the set's own mesh; or None.
         depth_m: (H, W) float32 metres of the nearest surface, 0 where unknown; or None.
         mask: (H, W) uint8 share of the pixel that the hand covers, 0..255; or None.
+        groups: what else is known of the hand, as gesture or skin: kind to name.
 
     Raises:
         InputError: an array of another shape or dtype, or a value that is not finite.
@@ -44,6 +46,7 @@ class Sample:
     vertices_m: NDArray[np.float32] | None = None
     depth_m: NDArray[np.float32] | None = None
     mask: NDArray[np.uint8] | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         image = self.image
