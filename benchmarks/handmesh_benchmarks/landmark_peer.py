@@ -1,0 +1,184 @@
+"""Our networks beside MediaPipe's ``hand_landmark``: milliseconds a crop, by turns in one run.
+
+::
+
+    python -m handmesh_benchmarks.landmark_peer --threads 1 --out landmark.json
+
+Networks alone, on one crop: finding a hand, cutting it out and geometry are not on the clock (see
+`peers` for all of it). The files of MediaPipe come out of its wheel, which the first run installs
+into an environment of its own (`mediapipe_peer`); LiteRT runs them in this process, with XNNPACK as
+in MediaPipe. Ours run in each runtime that is installed and that the bundle holds a file for. The
+ratio is that of the medians of each round; below 1 ours is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handmesh.atomic import write_atomic
+from handmesh.backends import create
+from handmesh.bundle import Bundle
+from handmesh.errors import BackendError, BackendUnavailable, InputError
+
+from .device import describe
+from .mediapipe_peer import default_environment, prepare
+
+__all__ = ["PEERS", "landmark_files", "measure", "ratios"]
+
+PEERS = ("hand_landmark_full", "hand_landmark_lite")
+BACKENDS = ("onnx", "tflite")
+RUNS = 20  # of each in a round
+WARM_UP = 20
+
+Run = Callable[[], object]
+Times = Mapping[str, NDArray[np.float64]]
+
+
+def landmark_files(environment: Path) -> dict[str, Path]:
+    """MediaPipe's networks for one hand, by name, out of an environment that holds it.
+
+    Raises:
+        BackendUnavailable: they are not there.
+    """
+    found = {}
+    for name in PEERS:
+        files = sorted(environment.rglob(f"hand_landmark/{name}.tflite"))
+        if not files:
+            raise BackendUnavailable(
+                f"{environment} holds no {name}.tflite: expected MediaPipe's wheel in it, of a "
+                "version that carries its models; remove the folder to have it installed anew"
+            )
+        found[name] = files[0]
+    return found
+
+
+def measure(networks: Mapping[str, Run], rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds (rounds, RUNS) of each, in turns whose order rotates.
+
+    Args:
+        networks: what runs one crop, by name.
+        rounds: turns of each, after one that only warms up.
+    """
+    names = list(networks)
+    for run in networks.values():
+        for _ in range(WARM_UP):
+            run()
+    times: dict[str, list[list[float]]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            row = []
+            for _ in range(RUNS):
+                start = time.perf_counter()
+                networks[name]()
+                row.append((time.perf_counter() - start) * 1e3)
+            times[name].append(row)
+    return {name: np.array(rows) for name, rows in times.items()}
+
+
+def ratios(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rounds,) median of ours over median of theirs, from milliseconds (rounds, RUNS)."""
+    return np.asarray(np.median(ours, axis=1) / np.median(theirs, axis=1))
+
+
+def _peers(environment: Path, threads: int) -> dict[str, Run]:
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        raise BackendUnavailable('LiteRT is not installed: pip install "handmesh[tflite]"')
+    from ai_edge_litert.interpreter import Interpreter
+
+    rng = np.random.default_rng(0)
+    runs: dict[str, Run] = {}
+    for name, path in landmark_files(environment).items():
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+        given = interpreter.get_input_details()[0]
+        picture = rng.random(given["shape"], dtype=np.float32)
+        outputs = [detail["index"] for detail in interpreter.get_output_details()]
+
+        def run(
+            interpreter: Any = interpreter,
+            index: int = given["index"],
+            picture: NDArray[np.float32] = picture,
+            outputs: Sequence[int] = outputs,
+        ) -> object:
+            interpreter.set_tensor(index, picture)
+            interpreter.invoke()
+            return [interpreter.get_tensor(output) for output in outputs]
+
+        runs[name] = run
+    return runs
+
+
+def _ours(bundle: Bundle, threads: int) -> dict[str, tuple[Run, str]]:
+    """What runs one crop, and the backend's description, by backend."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, bundle.image_size, bundle.image_size, 3), dtype=np.uint8)
+    runs: dict[str, tuple[Run, str]] = {}
+    for name in BACKENDS:
+        try:
+            backend = create(name, bundle, threads)
+        except (BackendUnavailable, BackendError) as error:
+            sys.stderr.write(f"left out: {error}\n")
+            continue
+        runs[name] = partial(backend.outputs, image), backend.description
+    if not runs:
+        raise BackendUnavailable(f"no runtime here runs an artifact of {bundle.folder}")
+    return runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m handmesh_benchmarks.landmark_peer", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns (default 20)")
+    parser.add_argument(
+        "--environment", type=Path, default=default_environment(), metavar="DIR",
+        help="where MediaPipe is installed (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    options = parser.parse_args(arguments)
+    if min(options.threads, options.rounds) < 1:
+        raise InputError("--threads and --rounds must be at least 1")
+    prepare(options.environment)
+    bundle = Bundle.load(options.bundle)
+    ours = _ours(bundle, options.threads)
+    networks = {f"{bundle.name}, {description}": run for run, description in ours.values()}
+    times = measure({**networks, **_peers(options.environment, options.threads)}, options.rounds)
+    device = dict(describe())
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in device.items()]
+    lines += ["", "| network, one crop | p50 ms | p90 | " + " | ".join(PEERS) + " |"]
+    lines.append("| --- | ---: | ---: |" + " --- |" * len(PEERS))
+    rows = []
+    for name, ms in times.items():
+        cells = [f"{np.percentile(ms, q):.2f}" for q in (50, 90)]
+        against: dict[str, list[float]] = {}
+        for peer in PEERS:
+            low, middle, high = np.percentile(ratios(ms, times[peer]), (25, 50, 75))
+            against[peer] = [float(low), float(middle), float(high)]
+            cells.append("" if name in PEERS else f"{middle:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        p50, p90 = np.percentile(ms, (50, 90))
+        rows.append({"network": name, "p50_ms": p50, "p90_ms": p90, "ratio_p25_p50_p75": against})
+    sys.stdout.write("\n".join(lines) + "\n")
+    if options.out is not None:
+        written = {"device": device, "threads": options.threads, "networks": rows}
+        write_atomic(options.out, (json.dumps(written, indent=2) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
