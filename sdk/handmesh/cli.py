@@ -24,6 +24,7 @@ from . import __version__
 from .cli_completion import add_completion
 from .cli_predict import add_predict
 from .cli_shared import BROKEN_PIPE, INTERRUPTED, NEGATIVE, OK, TERMINATED, report, silence_stdout
+from .cli_sheet import add_sheet
 from .cli_track import add_track
 from .errors import HandMeshError, MissingExtra
 from .spelling import did_you_mean
@@ -58,7 +59,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"handmesh {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    own = {"predict": add_predict, "track": add_track, "info": _add_info, "verify": _add_verify}
+    own = {
+        "predict": add_predict, "track": add_track, "sheet": add_sheet, "info": _add_info,
+        "verify": _add_verify,
+    }  # fmt: skip
     for add in own.values():
         add(commands)
     add_completion(commands, parser)

@@ -1,0 +1,97 @@
+"""`handmesh sheet`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from .cli_photos import find_photos
+from .cli_shared import BAD_INPUT, NEGATIVE, OK, add_network_options, load_network, report
+from .errors import InputError
+from .types import Style
+
+__all__ = ["add_sheet"]
+
+FORMATS = (".png", ".jpg", ".jpeg", ".webp")
+STYLES = tuple(style for style in get_args(Style) if style != "side")
+
+
+def add_sheet(commands: Any) -> None:
+    """Add `sheet` to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "sheet",
+        help="one picture of what is found in many photos",
+        description="Draws the hands found in each photo and puts all of them on one contact "
+        "sheet, with name, side and presence below, failures included.",
+        epilog="Exit codes as of `handmesh predict`; a photo that cannot be read is left out.",
+    )
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="files, folders, patterns as 'photos/*.jpg'"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=f"the sheet: {', '.join(FORMATS)}"
+    )
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="folders with their sub-folders"
+    )
+    parser.add_argument("--tile", type=int, default=240, metavar="PX", help="side (default 240)")
+    parser.add_argument("--columns", type=int, default=5, metavar="N", help="default 5")
+    parser.add_argument("--style", choices=STYLES, default="full", help="default full")
+    parser.add_argument("--max-hands", type=int, default=2, metavar="N", help="default 2")
+    parser.add_argument("--mirrored", action="store_true", help="the photos are mirrored (selfies)")
+    add_network_options(parser)
+    parser.set_defaults(run=_sheet)
+
+
+def _sheet(args: argparse.Namespace) -> int:
+    import cv2
+    import numpy as np
+    from tqdm import tqdm
+
+    from .atomic import write_atomic
+    from .draw import overlay
+    from .imaging import decode
+    from .sheet import Tile, contact_sheet
+
+    if args.out.suffix.lower() not in FORMATS:
+        raise InputError(f"--out must end in {', '.join(FORMATS)}, not {args.out.name!r}")
+    if not args.out.parent.is_dir():
+        raise InputError(f"cannot write {args.out}: there is no folder {args.out.parent}")
+    sources = find_photos(args.photos, None, args.recursive)
+    # What makes no sheet is refused before the work, not after.
+    blank = np.zeros((1, 1, 3), dtype=np.uint8)
+    contact_sheet([Tile(blank, "")] * len(sources), args.tile, args.columns)
+    tiles: list[Tile] = []
+    found, code = 0, OK
+    with load_network(args) as predictor:
+        hidden = True if args.quiet or len(sources) < 2 else None  # None: unless it is a terminal
+        for source in tqdm(sources, unit="photo", disable=hidden, leave=False):
+            try:
+                pixels = decode(source.photo())
+                side = max(pixels.shape[:2])
+                if side < args.tile:  # enlarged first: lines drawn into few pixels tell little
+                    size = [round(length * args.tile / side) for length in pixels.shape[1::-1]]
+                    larger = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+                    pixels = np.asarray(larger, dtype=np.uint8)
+                hands = predictor.predict(pixels, max_hands=args.max_hands, mirrored=args.mirrored)
+                picture = overlay(pixels, hands, args.style, max_side=args.tile)
+            except InputError as error:  # the other photos may be fine
+                with tqdm.external_write_mode():
+                    report(error)
+                code = BAD_INPUT
+                continue
+            told = ", ".join(f"{hand.handedness} {hand.presence:.2f}" for hand in hands)
+            tiles.append(Tile(picture, f"{source.stem.name}: {told or 'no hand'}"))
+            found += bool(hands)
+            if not hands:
+                code = max(code, NEGATIVE)
+    if not tiles:
+        raise InputError("none of the photos could be read")
+    sheet = contact_sheet(tiles, args.tile, args.columns)
+    _, data = cv2.imencode(args.out.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    write_atomic(args.out, data.tobytes())
+    if not args.quiet:
+        sys.stdout.write(f"{args.out}: {len(tiles)} photos, {found} with hands\n")
+    return code
