@@ -175,3 +175,18 @@ def test_the_box_is_what_the_sdk_crops_by() -> None:
     joints = _joints() * 100
     box, _ = box_of(joints)
     assert box == Box.from_points(joints, angle=box.angle)
+
+
+def test_some_hands_fill_their_photo(supplies: Supplies, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "CLOSE", 1.0)
+    monkeypatch.setattr(scenes, "ASPECTS", (1.0,))
+    rows = [
+        row for _, labels in _composed(supplies, monkeypatch, 60) for row in labels if row[KIND]
+    ]
+
+    assert len(rows) == 60, "one hand each, asked for or, where much is cut off, not punished"
+    sizes = np.array([row[SIZE] for row in rows])
+    assert sizes.min() >= 0.79
+    assert sizes.max() <= 1.61
+    assert (sizes > 1.2).mean() == pytest.approx(0.5, abs=0.2)
+    assert np.mean([row[KIND] == HAND for row in rows]) > 0.7

@@ -42,6 +42,10 @@ REAL_CUT_OUTS = 0.2
 COUNTS = (0.25, 0.38, 0.27, 0.06, 0.04)
 # Size of a hand's box, as a share of the scene.
 SIZES = (0.06, 1.0)
+# Share of scenes with one hand that fills its photo, or nearly, and how large its box then is, as
+# a share of the photo's shorter side: half as large again as what it surrounds.
+CLOSE = 0.22
+CLOSE_SIZES = (0.8, 1.6)
 # Width over height of the photos that scenes are letterboxed from.
 ASPECTS = (1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16, 3 / 2, 2 / 3)
 # A hand of whose joints fewer than this share are seen may be found or not.
@@ -190,16 +194,29 @@ def _composed(rng: np.random.Generator, supplies: Supplies, side: int, frame: Fr
     canvas = _Canvas(supplies.grounds.draw(rng, side), np.full((side, side), _NOBODY, np.int8))
     for _ in range(rng.choice(4, p=(0.4, 0.3, 0.2, 0.1))):
         distractors.draw_any(rng, canvas.image)
+    if rng.random() < CLOSE:
+        _place_cut_out(rng, canvas, supplies, *_close(rng, frame), frame)
+        return canvas
     count = int(rng.choice(len(COUNTS), p=COUNTS))
     # Hands of one scene are of one person, more or less, about as far away.
     low, high = np.log(SIZES)
     common = np.exp(rng.uniform(low, high - 0.35 * max(0, count - 1)))
     for _ in range(count):
         size = np.clip(common * np.exp(rng.normal(0, 0.3)), *SIZES) * side
-        _place_cut_out(rng, canvas, supplies, size, frame)
+        x0, y0, x1, y1 = frame
+        at = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1)])
+        _place_cut_out(rng, canvas, supplies, size, at, frame)
     if rng.random() < 0.12:
         canvas.cover(distractors.draw_any(rng, canvas.image))
     return canvas
+
+
+def _close(rng: np.random.Generator, frame: Frame) -> tuple[float, NDArray[np.float64]]:
+    """Size of the box, in pixels, and middle (2,) of a hand that fills its photo."""
+    x0, y0, x1, y1 = frame
+    size = min(x1 - x0, y1 - y0) * rng.uniform(*CLOSE_SIZES)
+    middle, extent = np.array([x0 + x1, y0 + y1]) / 2, np.array([x1 - x0, y1 - y0])
+    return size, middle + extent * rng.normal(0, 0.1, 2)
 
 
 def _place_cut_out(
@@ -207,9 +224,10 @@ def _place_cut_out(
     canvas: _Canvas,
     supplies: Supplies,
     size: float,
+    at: NDArray[np.float64],
     frame: Frame,
 ) -> None:
-    """Lay a hand over the scene, its box about ``size`` pixels large."""
+    """Lay a hand over the scene, its box about ``size`` pixels large and its middle there."""
     side = len(canvas.image)
     if supplies.photo_cut_outs and rng.random() < REAL_CUT_OUTS:
         photo = supplies.photo_cut_outs[int(rng.integers(len(supplies.photo_cut_outs)))]
@@ -218,8 +236,6 @@ def _place_cut_out(
         index = int(rng.integers(len(supplies.cut_outs)))
         image, right = supplies.cut_outs.images[index], True
         joints = supplies.cut_outs.joints[index].astype(np.float64) * len(image) - 0.5
-    x0, y0, x1, y1 = frame
-    at = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1)])
     turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, 0.4)
     matrix, flip = _similarity(rng, image, joints, size, at, turn)
     layer = _warped(image, matrix, side, cv2.BORDER_REPLICATE)
@@ -332,6 +348,8 @@ def _place_picture(
         size = frame_side * np.exp(rng.uniform(np.log(0.12), np.log(1.1)))
     size = float(np.clip(size, SIZES[0] * side, 1.3 * frame_side))
     at = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1)])
+    if rng.random() < CLOSE:
+        size, at = _close(rng, frame)
     matrix, flip = _similarity(rng, image, joints, size, at, turn)
     if len(hands) and rng.random() < 0.7:
         matrix[:, 2] += _pulled_in(image, matrix, frame)
