@@ -116,15 +116,19 @@ class CudaBackend:
         except KernelError as cause:
             raise BackendError(f"the head's kernels cannot be used: {cause}") from cause
         self._binding, self._stream = self._head.binding, self._head.stream
-        options = {
+        common = {
             "device_id": str(number),
             "user_compute_stream": str(self._binding.handle(self._stream)),
         }
-        if provider == "tensorrt" and engines is not None:
-            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
-        self._session, version = _session(
-            folder / TRUNK, threads, [(_PROVIDERS[provider], options)]
-        )
+        # By default it would round the factors of float32 products to half's ten bits.
+        exact = {} if constants.storage == "fp16" else {"use_tf32": "0"}
+        providers = [(_PROVIDERS["cuda"], common | exact)]
+        if provider == "tensorrt":  # what it does not take is CUDA's, and stays on the stream
+            engine = dict(common)
+            if engines is not None:
+                engine |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
+            providers.insert(0, (_PROVIDERS[provider], engine))
+        self._session, version = _session(folder / TRUNK, threads, providers)
         if self._session.get_providers()[0] != _PROVIDERS[provider]:
             raise BackendError(
                 f"ONNX Runtime did not take {_PROVIDERS[provider]} but "
