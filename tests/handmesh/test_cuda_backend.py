@@ -101,6 +101,8 @@ def runtime(monkeypatch: pytest.MonkeyPatch, library: Path) -> Runtime:
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **_: FakeSession(made, *a))
     shown = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: shown)
+    # It looks for CUDA's libraries, and says on standard output that there are none.
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(cuda, "_driver", lambda: True)
     monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(
@@ -157,10 +159,13 @@ def test_a_photo_through_the_sdk(
 def test_tensorrt_keeps_its_engines_where_it_is_told(
     bundle: Bundle, runtime: Runtime, tmp_path: Path
 ) -> None:
-    cuda.CudaBackend(bundle, 1, Device("tensorrt"), engines=tmp_path)
+    kept = tmp_path / "engines"
+    cuda.CudaBackend(bundle, 1, Device("tensorrt"), engines=kept)
     (name, options), (fallback, its_options), last = runtime.providers
     assert name == "TensorrtExecutionProvider"
-    assert options["trt_engine_cache_path"] == str(tmp_path)
+    assert options["trt_engine_cache_path"] == str(kept)
+    assert kept.is_dir()
+    assert options["trt_profile_max_shapes"].startswith("image:64x")
     assert (fallback, last) == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert its_options["user_compute_stream"] == options["user_compute_stream"]
     with pytest.raises(InputError, match="device must be one of cuda, tensorrt"):
