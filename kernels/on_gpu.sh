@@ -2,6 +2,7 @@
 # Everything that needs a GPU, on a machine with one, nvcc, and a Python with torch and CuPy. Installs
 # nothing. Results go to $OUT (default: on_gpu/).
 #
+#   python -m handmesh_benchmarks.kernels --heads on_gpu/heads   # beforehand, where handmesh is installed
 #   PYTHON=python3 OUT=on_gpu kernels/on_gpu.sh
 #   BUNDLE=my_bundle kernels/on_gpu.sh    # also runs a bundle with a `cuda` artifact through the SDK;
 #                                         # needs onnxruntime-gpu
@@ -34,7 +35,9 @@ for half in 0 1; do
 done
 step compile "$PYTHON" -m handmesh_kernels.compile --arch "$ARCH" --ptx --out "$OUT/kernels"
 
-step heads "$PYTHON" -m handmesh_benchmarks.kernels --heads "$OUT/heads"
+if [ ! -f "$OUT/heads/fp16.npz" ]; then  # takes more than torch: see above
+  step heads "$PYTHON" -m handmesh_benchmarks.kernels --heads "$OUT/heads"
+fi
 HEADS=("$OUT/heads/fp32.npz" "$OUT/heads/fp16.npz")
 step check "$PYTHON" -m handmesh_kernels.check "${HEADS[@]}" --exact "$OUT/heads/fp32.npz" --binding cupy
 if "$PYTHON" -c 'import pycuda.driver' 2>/dev/null; then
@@ -51,7 +54,8 @@ else
   echo "compute-sanitizer is not installed: not run"
 fi
 
-step benchmark "$PYTHON" -m handmesh_benchmarks.kernels --out "$OUT/kernels.json"
+step benchmark "$PYTHON" -m handmesh_benchmarks.kernels --constants "$OUT/heads" \
+  --out "$OUT/kernels.json"
 
 if [ -n "${BUNDLE:-}" ]; then
   step verify "$PYTHON" -m handmesh verify "$BUNDLE" --backend cuda

@@ -5,6 +5,7 @@
     python -m handmesh_benchmarks.kernels --out kernels.json
     python -m handmesh_benchmarks.kernels --batches 1 8 64 --storage fp32 fp16
     python -m handmesh_benchmarks.kernels --heads DIR     # only write DIR/fp32.npz, DIR/fp16.npz
+    python -m handmesh_benchmarks.kernels --constants DIR # read them: torch and CuPy suffice
 
 Device time by events around `RUNS` heads on end, inputs rotated, the median of `REPEATS`; each way
 eagerly and as a CUDA graph. Before it is timed each way is compared with float64. The floor is
@@ -29,11 +30,7 @@ from torch import Tensor
 
 from handmesh.archive import write_arrays
 from handmesh.atomic import write_atomic
-from handmesh.bundle import Bundle
-from handmesh_converters.export import load_bundle
-from handmesh_converters.fold import fold
-from handmesh_converters.formats.cuda import head_arrays
-from handmesh_converters.forms import form_named
+from handmesh.graph import Topology
 from handmesh_kernels import twin
 from handmesh_kernels.constants import HeadConstants, Storage
 from handmesh_kernels.errors import KernelError
@@ -50,6 +47,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 ALLOWED = {"fp32": 1e-4, "fp16": 2e-2}
 
 Inputs = list[tuple[Tensor, Tensor]]
+Heads = dict[Storage, HeadConstants]
 
 
 @dataclass(frozen=True)
@@ -109,14 +107,17 @@ def roofs() -> dict[str, float]:
 
 
 def measure(
-    bundle: Bundle, storages: Sequence[Storage], batches: Sequence[int], rates: dict[str, float]
+    heads: Heads,
+    topology: Topology,
+    storages: Sequence[Storage],
+    batches: Sequence[int],
+    rates: dict[str, float],
 ) -> list[Timed]:
     """Everything, on the current CUDA device."""
-    arrays = _arrays(bundle)
-    exact = HeadConstants.from_arrays(arrays["fp32"])
+    exact = heads["fp32"]
     found = []
     for storage in storages:
-        constants = HeadConstants.from_arrays(arrays[storage])
+        constants = heads[storage]
         for batch in batches:
             inputs = _inputs(constants, batch)
             wanted = [
@@ -131,7 +132,7 @@ def measure(
             bound = max(floors, key=lambda name: floors[name])
             ways = ("ours", *(["ours, no tensor cores"] if storage == "fp16" else []), *PEERS)
             for way in ways:
-                eager, graph, note = _time(way, constants, bundle, inputs, wanted)
+                eager, graph, note = _time(way, constants, topology, inputs, wanted)
                 found.append(
                     Timed(way, storage, batch, eager, graph, floors[bound] * 1e6, bound, note)
                 )
@@ -140,11 +141,11 @@ def measure(
 
 
 def _time(
-    way: str, constants: HeadConstants, bundle: Bundle, inputs: Inputs, wanted: list[Any]
+    way: str, constants: HeadConstants, topology: Topology, inputs: Inputs, wanted: list[Any]
 ) -> tuple[float | None, float | None, str]:
     """Eager and graph microseconds, and a note."""
     try:
-        eager, graphs, vertices = _prepared(way, constants, bundle, inputs)
+        eager, graphs, vertices = _prepared(way, constants, topology, inputs)
         if eager is None:
             return None, None, "not installed"
         error = 0.0
@@ -161,7 +162,7 @@ def _time(
 
 
 def _prepared(
-    way: str, constants: HeadConstants, bundle: Bundle, inputs: Inputs
+    way: str, constants: HeadConstants, topology: Topology, inputs: Inputs
 ) -> tuple[Any, Any, Any]:
     """Runs input i eagerly, replays its graph, fetches its vertices after an eager run."""
     if way.startswith("ours"):
@@ -177,7 +178,7 @@ def _prepared(
             last[0] = head.run(*addresses[i], batch, stream)[0]
 
         return run, lambda i: replays[i](stream), lambda i: head.fetch(last[0], stream)
-    peer = make(way, constants, bundle.topology, "cuda", DTYPES[constants.storage])
+    peer = make(way, constants, topology, "cuda", DTYPES[constants.storage])
     if peer is None:
         return None, None, None
     results: list[Any] = [None] * len(inputs)
@@ -240,9 +241,38 @@ def _inputs(constants: HeadConstants, batch: int) -> Inputs:
     ]
 
 
-def _arrays(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    head = fold(load_bundle(bundle), form_named("polynomials")).head
-    return {storage: head_arrays(head, storage) for storage in DTYPES}
+def arrays(bundle: str) -> tuple[dict[str, dict[str, Any]], Topology]:
+    """A bundle's head by storage, as `HeadConstants.from_arrays` takes it, and its graph."""
+    # Only here: on a machine that has but torch and CuPy the constants are read from files.
+    from handmesh.bundle import Bundle
+    from handmesh_converters.export import load_bundle
+    from handmesh_converters.fold import fold
+    from handmesh_converters.formats.cuda import head_arrays
+    from handmesh_converters.forms import form_named
+
+    loaded = Bundle.load(bundle)
+    head = fold(load_bundle(loaded), form_named("polynomials")).head
+    return {storage: head_arrays(head, storage) for storage in DTYPES}, loaded.topology
+
+
+def read_heads(folder: Path) -> Heads:
+    """What `--heads` wrote.
+
+    Raises:
+        ConstantsError: a file is missing or no head.
+    """
+    return {
+        "fp32": HeadConstants.load(folder / "fp32.npz"),
+        "fp16": HeadConstants.load(folder / "fp16.npz"),
+    }
+
+
+def _heads(bundle: str, constants: Path | None) -> tuple[Heads, Topology]:
+    if constants is not None:
+        return read_heads(constants), Topology.default()
+    made, topology = arrays(bundle)
+    fp32, fp16 = (HeadConstants.from_arrays(made[storage]) for storage in ("fp32", "fp16"))
+    return {"fp32": fp32, "fp16": fp16}, topology
 
 
 def render(rows: Sequence[Timed], header: bool = True) -> str:
@@ -275,15 +305,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64], metavar="N")
     parser.add_argument("--out", type=Path, metavar="FILE")
     parser.add_argument("--heads", type=Path, metavar="DIR", help="write constants, and end")
+    parser.add_argument(
+        "--constants", type=Path, metavar="DIR", help="that --heads wrote, in place of --bundle"
+    )
     options = parser.parse_args(arguments)
-    bundle = Bundle.load(options.bundle)
     if options.heads is not None:
         options.heads.mkdir(parents=True, exist_ok=True)
-        for storage, arrays in _arrays(bundle).items():
-            write_arrays(options.heads / f"{storage}.npz", arrays)
+        for storage, found_arrays in arrays(options.bundle)[0].items():
+            write_arrays(options.heads / f"{storage}.npz", found_arrays)
         return 0
     if not torch.cuda.is_available():
         print("handmesh_benchmarks.kernels: torch sees no CUDA GPU here", file=sys.stderr)
+        return 2
+    try:
+        heads, topology = _heads(options.bundle, options.constants)
+    except KernelError as error:
+        print(f"handmesh_benchmarks.kernels: {error}", file=sys.stderr)
         return 2
     rates = roofs()
     print(
@@ -292,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{rates['fp16'] / 1e12:.1f} TFLOP/s fp16"
     )
     with torch.inference_mode():
-        found = measure(bundle, options.storage, options.batches, rates)
+        found = measure(heads, topology, options.storage, options.batches, rates)
     if options.out is not None:
         report = {
             "device": torch.cuda.get_device_name(),

@@ -204,6 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compiler = nvrtc.load()
         wanted = architectures(options.arch, compiler.architectures())
         builds = [build(compiler, arch, each) for arch in wanted for each in STORAGES]
+        silent = [each for each in builds if each.kind == "cubin" and not each.usage]
+        if silent:
+            raise CompileError(
+                f"{compiler.name} does not report what kernels take for sm_"
+                f"{silent[0].architecture}, so that spills would go unseen: take a newer one"
+            )
         written = list(builds)
         if options.ptx:
             written += [

@@ -20,6 +20,8 @@ from .twin import check_inputs
 
 __all__ = ["DeviceArray", "GraphHead"]
 
+_GRID, _INT = 65535, 2**31 - 1  # most blocks in y, and what kernels count elements in
+
 
 @dataclass(frozen=True)
 class DeviceArray:
@@ -70,13 +72,14 @@ class GraphHead:
         tensor_cores: bool | None = None,
         code: bytes | None = None,
     ) -> None:
-        if max_batch < 1:
-            raise ConstantsError(f"max_batch must be at least 1, not {max_batch}")
         if binding is None or isinstance(binding, str):
             binding = open_binding(binding, device)
         self.constants, self.max_batch, self.binding = constants, max_batch, binding
         shape = Shape.of(constants)
         self._packed = pack(constants, shape)
+        most = min(_GRID, _INT // max(*self._packed.map_sizes, 3 * constants.vertex_count))
+        if not 1 <= max_batch <= most:
+            raise ConstantsError(f"max_batch must be in 1..{most} for this head, not {max_batch}")
         able = constants.storage == "fp16" and shape.tensor_cores and binding.architecture >= 70
         if tensor_cores and not able:
             raise ConstantsError(
@@ -129,7 +132,7 @@ class GraphHead:
 
         Args:
             latent: (B, F) float32: an address on the device, anything with
-                `__cuda_array_interface__`, or a NumPy array, which is copied.
+                `__cuda_array_interface__`, or a NumPy array, which is copied and waited for.
             joints_uv: (B, 21, 2) float32, the same; only where the head has anchors.
             batch: B, where addresses are given.
             stream: a stream of the binding, or with CuPy the handle of any; None, `self.stream`.
@@ -147,6 +150,8 @@ class GraphHead:
         self._params["latent"] = self._address("own_latent", latent, stream)
         anchored = joints_uv is not None
         self._params["joints_uv"] = self._address("own_uv", joints_uv, stream) if anchored else 0
+        if not (_on_device(latent) and _on_device(joints_uv)):
+            self.binding.synchronize(stream)  # from here on the arrays are the caller's again
         for launch in self.launches(count):
             self.binding.launch(self._function(launch.kernel), launch, self._params, stream)
         return (
@@ -232,6 +237,11 @@ class GraphHead:
         array = np.ascontiguousarray(given, np.float32)
         self.binding.copy_in(self._pointers[own], array, stream)
         return self._pointers[own]
+
+
+def _on_device(given: Any) -> bool:
+    """Whether there is nothing to copy."""
+    return given is None or isinstance(given, int) or hasattr(given, "__cuda_array_interface__")
 
 
 def _shape(given: Any) -> tuple[int, ...] | None:

@@ -141,7 +141,10 @@ def _candidates() -> Iterator[str]:
         yield named
         return
     pattern = "nvrtc64_*.dll" if sys.platform == "win32" else "libnvrtc.so*"
-    folders = [Path(sysconfig.get_path("purelib")) / "nvidia"]  # pip install nvidia-cuda-nvrtc-cu12
+    # pip install nvidia-cuda-nvrtc-cu12, or what torch brings; a system's Python and a user's own
+    # packages lie elsewhere than sysconfig says.
+    sites = [sysconfig.get_path("purelib"), *sys.path]
+    folders = [Path(site) / "nvidia" for site in dict.fromkeys(filter(None, sites))]
     folders += [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
     folders.append(Path("/usr/local/cuda"))
     for folder in folders:

@@ -73,6 +73,8 @@ class FakeSession:
         return Binding(self.session.io_binding(), self.runtime)
 
     def run_with_iobinding(self, io: Binding, options: Any) -> None:
+        entry = options.get_run_config_entry("disable_synchronize_execution_providers")
+        assert entry == "1", "nobody waits between the trunk and the head"
         if self.runtime.fails:
             raise RuntimeError("CUDA failure 700")
         self.session.run_with_iobinding(io.binding, options)
@@ -99,6 +101,8 @@ def runtime(monkeypatch: pytest.MonkeyPatch, library: Path) -> Runtime:
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **_: FakeSession(made, *a))
     shown = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: shown)
+    # It looks for CUDA's libraries, and says on standard output that there are none.
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(cuda, "_driver", lambda: True)
     monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(
@@ -119,6 +123,7 @@ def test_everything_runs_on_one_stream_and_gives_the_reference(
         np.testing.assert_allclose(got, wanted[:5], rtol=0, atol=2e-5)
     (name, options), rest = runtime.providers[0], runtime.providers[1:]
     assert (name, rest) == ("CUDAExecutionProvider", ["CPUExecutionProvider"])
+    assert options["use_tf32"] == "0", "a bundle in float32 is not rounded to ten bits"
     shim: Any = backend._head.binding  # type: ignore[attr-defined]
     assert {str(stream) for _, stream in shim.launched} == {options["user_compute_stream"]}
     names = ["image", "latent", "joints_uv", "confidence", "presence", "handedness"]
@@ -154,10 +159,15 @@ def test_a_photo_through_the_sdk(
 def test_tensorrt_keeps_its_engines_where_it_is_told(
     bundle: Bundle, runtime: Runtime, tmp_path: Path
 ) -> None:
-    cuda.CudaBackend(bundle, 1, Device("tensorrt"), engines=tmp_path)
-    name, options = runtime.providers[0]
+    kept = tmp_path / "engines"
+    cuda.CudaBackend(bundle, 1, Device("tensorrt"), engines=kept)
+    (name, options), (fallback, its_options), last = runtime.providers
     assert name == "TensorrtExecutionProvider"
-    assert options["trt_engine_cache_path"] == str(tmp_path)
+    assert options["trt_engine_cache_path"] == str(kept)
+    assert kept.is_dir()
+    assert options["trt_profile_max_shapes"].startswith("image:64x")
+    assert (fallback, last) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert its_options["user_compute_stream"] == options["user_compute_stream"]
     with pytest.raises(InputError, match="device must be one of cuda, tensorrt"):
         cuda.CudaBackend(bundle, 1, Device("vulkan"))
 

@@ -3,13 +3,14 @@ counts are the head's."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from handmesh.bundle import Bundle
 from handmesh.graph import Topology
 from handmesh_benchmarks import kernels
 from handmesh_benchmarks.kernels_peers import make, weighted_graph
@@ -19,7 +20,7 @@ from handmesh_kernels.constants import HeadConstants
 
 @pytest.fixture(scope="module")
 def constants() -> HeadConstants:
-    return HeadConstants.from_arrays(kernels._arrays(Bundle.load("light"))["fp32"])
+    return HeadConstants.from_arrays(kernels.arrays("light")[0]["fp32"])
 
 
 @pytest.mark.parametrize("name", ["sparse", "dense", "pyg"])
@@ -79,8 +80,24 @@ def test_a_table() -> None:
 
 def test_heads_are_written(tmp_path: Path) -> None:
     assert kernels.main(["--heads", str(tmp_path / "heads")]) == 0
-    loaded = {s: HeadConstants.load(tmp_path / "heads" / f"{s}.npz") for s in ("fp32", "fp16")}
+    loaded = kernels.read_heads(tmp_path / "heads")
     assert {s: head.storage for s, head in loaded.items()} == {"fp32": "fp32", "fp16": "fp16"}
+
+
+def test_with_constants_from_files_torch_and_cupy_suffice() -> None:
+    """What a GPU's machine need not have is not imported."""
+    program = """
+import sys
+import handmesh_benchmarks.kernels, handmesh_kernels.check, handmesh_kernels.compile
+from handmesh.graph import Topology
+Topology.default()
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "torch" in said
+    assert not {"cv2", "safetensors", "onnx", "onnxruntime", "handmesh_converters"} & set(said)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -88,6 +88,19 @@ def make_inputs(shipped: HeadConstants) -> Callable[..., Inputs]:
 
 
 @pytest.fixture(scope="session")
+def heads(
+    tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Path]:
+    """The shipped head's constants, by storage."""
+    folder = tmp_path_factory.mktemp("heads")
+    large = ("expand_weight", "pose_weight", *(f"conv{i}_theta" for i in range(1, 5)))
+    half = {name: a.astype(np.float16) if name in large else a for name, a in arrays.items()}
+    np.savez(folder / "fp32.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "fp16.npz", **half)  # type: ignore[arg-type]
+    return {storage: folder / f"{storage}.npz" for storage in ("fp32", "fp16")}
+
+
+@pytest.fixture(scope="session")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By storage."""
     if shutil.which("g++") is None:

@@ -60,6 +60,9 @@ def pycuda(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         def pop(self) -> None:
             record.depth -= 1
 
+        def detach(self) -> None:
+            pass
+
     class Device:
         def __init__(self, number: int) -> None:
             if number > 0:
@@ -98,6 +101,7 @@ def pycuda(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     package.__spec__ = driver.__spec__ = types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr("handmesh_kernels.bindings.pycuda._contexts", {})
     return record
 
 
@@ -105,7 +109,7 @@ def test_pycuda(pycuda: Recorder, params: np.ndarray) -> None:
     binding = bindings.open_binding("pycuda")
     assert (binding.architecture, binding.description) == (87, "Orin, sm_87, PyCUDA 2026.1")
     stream = binding.new_stream()
-    assert stream.flags == 1, "it does not wait for the default stream"
+    assert stream.thing.flags == 1, "it does not wait for the default stream"
     assert binding.handle(stream) == 4242
     assert binding.allocate(8).pointer == 1 << 20
     function = binding.function(binding.load(b"code"), "hm_expand_1")
@@ -114,10 +118,10 @@ def test_pycuda(pycuda: Recorder, params: np.ndarray) -> None:
     out = np.zeros((2, 3), np.float32)
     binding.copy_out(7, out, stream)
     binding.synchronize(stream)
-    assert stream.waited == 2
+    assert stream.thing.waited == 2
     prepare, call, copied_in, copied_out = pycuda.calls
     assert prepare == ("prepare", ([f"{HEAD_PARAMS.itemsize}s"],))
-    assert call == ("call", ((80, 3), (256, 1, 1), stream, params.tobytes()))
+    assert call == ("call", ((80, 3), (256, 1, 1), stream.thing, params.tobytes()))
     assert copied_in[1][0] == 7
     assert copied_in[1][1].tobytes() == params.tobytes()
     copied_out[1][0][:] = 0xFF
@@ -196,7 +200,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         Device=Device,
         Stream=CupyStream,
         ExternalStream=lambda ptr: CupyStream(ptr=ptr),
-        alloc=lambda size: types.SimpleNamespace(ptr=512),
+        Memory=lambda size: types.SimpleNamespace(ptr=512),
         function=types.SimpleNamespace(Module=Module),
         runtime=runtime,
     )

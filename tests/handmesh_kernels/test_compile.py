@@ -75,6 +75,16 @@ def test_a_spill_fails(compiler: FakeCompiler, tmp_path: Path, capsys: Any) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_an_assembler_that_reports_nothing_is_no_proof(
+    compiler: FakeCompiler, tmp_path: Path, capsys: Any
+) -> None:
+    compiler.log = ""
+    assert compiling.build(compiler, 87, "fp32").usage == ()  # type: ignore[arg-type]
+    assert compiling.main(["--arch", "87", "--out", str(tmp_path / "out")]) == 1
+    assert "spills would go unseen" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_architectures_are_named(compiler: FakeCompiler) -> None:
     with pytest.raises(CompileError, match="does not compile for sm_110; it knows 53, 87, 90"):
         compiling.build(compiler, 110, "fp32")  # type: ignore[arg-type]

@@ -64,6 +64,28 @@ def test_five_launches_on_one_stream(head: GraphHead, make_inputs: Callable[[int
     assert {stream for _, stream in binding.launched} == {77}
 
 
+def test_only_arrays_of_the_host_are_waited_for(
+    head: GraphHead, make_inputs: Callable[[int], Inputs]
+) -> None:
+    """A copy may still read them when the call returns, and then they are the caller's."""
+    binding: Any = head.binding
+    latent, uv = make_inputs(2)
+    binding.waited.clear()
+    head.run(OnDevice(latent), uv.ctypes.data, stream=77)
+    assert binding.waited == []
+    for given in ((latent, OnDevice(uv)), (OnDevice(latent), uv)):
+        binding.waited.clear()
+        before = len(binding.launched)
+        head.run(*given, stream=77)
+        assert binding.waited == [(77, before)]
+
+
+@pytest.mark.parametrize("count", [0, 65536])
+def test_batches_that_kernels_cannot_count(shipped: HeadConstants, shim: Shim, count: int) -> None:
+    with pytest.raises(ConstantsError, match=r"max_batch must be in 1..65535 for this head"):
+        GraphHead(shipped, count, shim(shipped), code=b"")
+
+
 def test_inputs_may_be_arrays_addresses_or_on_the_device(
     head: GraphHead, shipped: HeadConstants, make_inputs: Callable[[int], Inputs]
 ) -> None:

@@ -7,12 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from cuda_shim import BACKWARDS, FORWARDS, SANITIZERS, compiled
-from numpy.typing import NDArray
 
 from handmesh_kernels import sources
 
@@ -30,19 +27,6 @@ def _runtimes() -> str:
             pytest.skip(f"this compiler has no {name}")
         found.append(path)
     return ":".join(found)
-
-
-@pytest.fixture(scope="module")
-def heads(
-    tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, NDArray[Any]]
-) -> dict[str, Path]:
-    """The shipped head's constants, by storage."""
-    folder = tmp_path_factory.mktemp("heads")
-    large = ("expand_weight", "pose_weight", *(f"conv{i}_theta" for i in range(1, 5)))
-    half = {name: a.astype(np.float16) if name in large else a for name, a in arrays.items()}
-    np.savez(folder / "fp32.npz", **arrays)  # type: ignore[arg-type]
-    np.savez(folder / "fp16.npz", **half)  # type: ignore[arg-type]
-    return {storage: folder / f"{storage}.npz" for storage in ("fp32", "fp16")}
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,8 @@ class ShimBinding:
     """See `handmesh_kernels.bindings.Binding`. Streams are numbers.
 
     Attributes:
-        order: of threads and blocks. launched: what ran, and on which stream.
+        order: of threads and blocks. launched: what ran, and on which stream. waited: for which
+            stream, and how many launches there had been.
     """
 
     name = "shim"
@@ -70,6 +71,7 @@ class ShimBinding:
         self.architecture = architecture
         self.order = FORWARDS
         self.launched: list[tuple[Launch, Any]] = []
+        self.waited: list[tuple[Any, int]] = []
         self.library = ctypes.CDLL(str(library))
         self.library.hm_shim_launch.restype = ctypes.c_char_p
         self._streams = 0
@@ -110,7 +112,7 @@ class ShimBinding:
             raise KernelError(failure.decode())
 
     def synchronize(self, stream: Any) -> None:
-        pass
+        self.waited.append((stream, len(self.launched)))
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[Any], None]:
         """A graph replays what was launched: the same structs, whatever changed since."""

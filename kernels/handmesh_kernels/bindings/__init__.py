@@ -62,7 +62,9 @@ class Binding(Protocol):
         """Its cudaStream_t, for ONNX Runtime's `user_compute_stream` and the like."""
 
     def copy_in(self, pointer: int, array: NDArray[Any], stream: Any) -> None:
-        """A contiguous array to the device. The array may be changed afterwards."""
+        """A contiguous array to the device. It must stay as it is until the stream has come so far:
+        from pinned memory, and on chips whose CPU shares its memory, the copy may still be under
+        way when the call returns."""
 
     def copy_out(self, pointer: int, array: NDArray[Any], stream: Any) -> None:
         """From the device into a contiguous array, when the stream has come so far; waits."""

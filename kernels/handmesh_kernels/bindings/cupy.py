@@ -44,7 +44,9 @@ class CupyBinding:
 
     def allocate(self, size: int) -> _Memory:
         with self._device:
-            return _Memory(self._cupy.cuda.alloc(size))
+            # Not of CuPy's pool: that hands on at once what was freed on the stream that is current
+            # here, which is not ours, while kernels there may still use it.
+            return _Memory(self._cupy.cuda.Memory(size))
 
     def new_stream(self) -> Any:
         with self._device:
@@ -56,7 +58,6 @@ class CupyBinding:
     def copy_in(self, pointer: int, array: NDArray[Any], stream: Any) -> None:
         runtime = self._cupy.cuda.runtime
         with self._device:
-            # From memory that is not pinned: copied away when the call returns.
             runtime.memcpyAsync(
                 pointer, array.ctypes.data, array.nbytes, runtime.memcpyHostToDevice,
                 self.handle(stream),

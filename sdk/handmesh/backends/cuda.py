@@ -116,15 +116,9 @@ class CudaBackend:
         except KernelError as cause:
             raise BackendError(f"the head's kernels cannot be used: {cause}") from cause
         self._binding, self._stream = self._head.binding, self._head.stream
-        options = {
-            "device_id": str(number),
-            "user_compute_stream": str(self._binding.handle(self._stream)),
-        }
-        if provider == "tensorrt" and engines is not None:
-            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
-        self._session, version = _session(
-            folder / TRUNK, threads, [(_PROVIDERS[provider], options)]
-        )
+        stream = str(self._binding.handle(self._stream))
+        providers = _providers(provider, number, stream, constants.storage, self._size, engines)
+        self._session, version = _session(folder / TRUNK, threads, providers)
         if self._session.get_providers()[0] != _PROVIDERS[provider]:
             raise BackendError(
                 f"ONNX Runtime did not take {_PROVIDERS[provider]} but "
@@ -242,6 +236,30 @@ class TwinBackend:
         return raw_output(named, len(images), self._vertex_count, self.description)
 
 
+def _providers(
+    kind: str, number: int, stream: str, storage: str, size: int, engines: Path | None
+) -> list[tuple[str, Any]]:
+    """ONNX Runtime's providers for the trunk, with their options, all on one stream."""
+    common = {"device_id": str(number), "user_compute_stream": stream}
+    # The default tries every algorithm again for every new size of batch.
+    details = common | {"cudnn_conv_algo_search": "HEURISTIC"}
+    if storage == "fp32":  # by default factors of float32 products are rounded to ten bits, as half
+        details["use_tf32"] = "0"
+    providers = [(_PROVIDERS["cuda"], details)]
+    if kind == "tensorrt":  # what it does not take is CUDA's, and stays on the stream
+        shape = f"{size}x{size}x3"
+        engine = common | {  # one engine for all batches
+            "trt_profile_min_shapes": f"image:1x{shape}",
+            "trt_profile_opt_shapes": f"image:1x{shape}",
+            "trt_profile_max_shapes": f"image:{MAX_BATCH}x{shape}",
+        }
+        if engines is not None:
+            engines.mkdir(parents=True, exist_ok=True)
+            engine |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
+        providers.insert(0, (_PROVIDERS[kind], engine))
+    return providers
+
+
 def _constants(folder: Path) -> HeadConstants:
     from handmesh_kernels.constants import HeadConstants
     from handmesh_kernels.errors import ConstantsError
@@ -260,9 +278,11 @@ def _session(path: Path, threads: int, providers: list[tuple[str, Any]]) -> tupl
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if providers and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, [*providers, "CPUExecutionProvider"]
+            str(path), options, [*providers, "CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as cause:  # ONNX Runtime's own errors share no base class
         raise BackendError(f"ONNX Runtime cannot load {path}: {cause}") from cause
