@@ -36,6 +36,7 @@ _NONE = "Nothing has been measured for this page yet.\n"
 _COMMANDS = """    handmesh bench --headline --out docs/benchmarks/DEVICE.json
     handmesh bench --headline --device ssh:HOST --out docs/benchmarks/HOST.json
     handmesh bench --scaling --headline --out docs/benchmarks/scaling.json
+    python -m handmesh_benchmarks.network_peers --headline --out docs/benchmarks/peers.json
 """
 
 
