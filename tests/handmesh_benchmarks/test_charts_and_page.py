@@ -78,6 +78,20 @@ def test_page_says_what_it_shows(made: Any) -> None:
     assert text.count("<svg") == 4
 
 
+def test_every_device_is_in_every_table_and_chart(made: Any) -> None:
+    first = _results(made)[0]
+    second = made.results(*first.measurements, processor="Abacus 4")
+
+    sections = page.sections([first, second])
+
+    assert [row[0] for row in page.device_table([first, second])[1]] == ["1", "2"]
+    assert [section.name for section in sections] == ["accuracy", "stages", "networks", "parts"]
+    for section in sections:
+        runs = [row[0] for row in section.table[1]]
+        assert runs.count("1") == runs.count("2") > 0 or section.name == "accuracy"
+        assert "2: " in section.chart or "run 2 " in section.chart
+
+
 def test_markdown_has_the_same_figures(made: Any) -> None:
     text = page.to_markdown(_results(made))
 
