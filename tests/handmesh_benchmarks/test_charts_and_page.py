@@ -128,6 +128,14 @@ def test_places_on_a_logarithmic_axis_keep_ratios() -> None:
     assert dots[1] - dots[0] == pytest.approx(line / 2, rel=0.01)
 
 
+def test_values_that_hardly_differ_are_not_drawn_far_apart() -> None:
+    points = [Point(1.0, 24.925, "a", "s"), Point(9.0, 24.928, "b", "s")]
+    tree = ElementTree.fromstring(charts.scatter(points, "x", "y"))
+    a, b = (float(c.get("cy", "0")) for c in tree.iter(f"{SVG}circle"))
+
+    assert abs(a - b) < 2  # of some 300 pixels
+
+
 def test_curves_of_a_power_are_straight() -> None:
     points = [(320.0, 1.0), (1280.0, 16.0), (5120.0, 256.0)]
     tree = ElementTree.fromstring(charts.lines([Line("square", points)], "n", "ms"))
