@@ -123,7 +123,7 @@ def spreads(rows: Sequence[Spread]) -> str:
             if v
         ]
         out.append(f'<circle cx="{at(row.p50):.1f}" cy="{y}" r="5" fill="{colour}"/>')
-        out.append(_text(at(end) + 8, y + 4, _number(row.p50), "m"))
+        out.append(_text(at(end) + 8, y + 4, f"p50 {_number(row.p50)}", "m"))
     return _svg(out, bottom + 24)
 
 
@@ -257,9 +257,10 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _linear(values: Sequence[float]) -> tuple[float, float, float]:
-    """Bounds and step of a linear axis, with some room around the values."""
+    """Bounds and step of a linear axis, with some room around the values: at least a twentieth, so
+    that values which hardly differ are seen to."""
     low, high = min(values), max(values)
-    room = (high - low) * 0.15 or max(abs(high) * 0.1, 0.1)
+    room = max((high - low) * 0.15, abs(high) * 0.05, 0.1)
     step = 10.0 ** math.floor(math.log10((high - low + 2 * room) / 2))
     while (high - low + 2 * room) / step > 8:
         step *= 2

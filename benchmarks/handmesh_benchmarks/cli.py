@@ -93,8 +93,9 @@ def _add_what(parser: Any) -> None:
         help="the same of the network `paper`, whose exports take minutes (default fp32)",
     )  # fmt: skip
     group.add_argument(
-        "--threads", type=_integers, default=[1, 2], metavar="N,M", help="default 1,2"
-    )
+        "--threads", type=_integers, metavar="N,M",
+        help="default 1,2; with --headline 2, as every row takes a minute",
+    )  # fmt: skip
     group.add_argument(
         "--no-paper", action="store_true", help="without the network `paper` and the ratio to it"
     )
@@ -105,8 +106,9 @@ def _add_what(parser: Any) -> None:
 def _add_how(parser: Any) -> None:
     group = parser.add_argument_group("how long, and where to")
     group.add_argument(
-        "--headline", action="store_true", help="long enough to quote (more than an hour)"
-    )
+        "--headline", action="store_true",
+        help="fewer rows, each long enough to quote (some 25 minutes)",
+    )  # fmt: skip
     group.add_argument("--runs", type=int, metavar="N", help="at least so many of each")
     group.add_argument("--seconds", type=float, metavar="S", help="at least so long of each")
     group.add_argument(
@@ -151,6 +153,8 @@ def _bench(args: argparse.Namespace) -> int:
         print(floors_text())
         return 0
     protocol = _protocol(args)
+    if args.threads is None:
+        args.threads = [2] if args.headline else [1, 2]
     if args.scaling:
         return _scaling(args, protocol)
     kind, _, name = args.device.partition(":")
@@ -265,6 +269,7 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
         parts=not args.no_parts,
         memory=not args.no_memory,
         artifacts=folder,
+        brief=args.headline,
     )
 
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnxruntime
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from handmesh_converters.forms import Dense, GraphForm, Polynomials, Recurrence
 
 from .protocol import Candidate, Percentiles, Protocol, Run, measure
 
-__all__ = ["FORMS", "Decoder", "compare_decoders", "loader", "to_markdown"]
+__all__ = ["FORMS", "Decoder", "compare_decoders", "exported", "loader", "to_markdown"]
 
 FORMS: tuple[GraphForm, ...] = (
     Recurrence(),
@@ -75,6 +74,34 @@ def compare_decoders(bundle: Bundle, protocol: Protocol) -> list[Decoder]:
     ]
 
 
+def exported(head: FoldedHead, anchored: bool) -> bytes:
+    """A head by itself as an ONNX file: `latent`, and `joints_uv` where it is anchored, to vertices
+    and joints.
+
+    Raises:
+        ExportError: the exporter failed.
+    """
+    inputs = _inputs(head, anchored)
+    with warnings.catch_warnings():  # of deprecations inside the exporter
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Head(head).eval(), tuple(inputs.values()), input_names=list(inputs),
+            opset_version=OPSET, dynamo=True, verbose=False,
+        )  # fmt: skip
+    if program is None:
+        raise ExportError("torch's exporter returned nothing; install the pinned torch")
+    model: bytes = program.model_proto.SerializeToString()
+    return model
+
+
+def _inputs(head: FoldedHead, anchored: bool) -> dict[str, torch.Tensor]:
+    width = head.expand.in_features
+    inputs = {"latent": torch.randn(1, width, generator=torch.Generator().manual_seed(0))}
+    if anchored:
+        inputs["joints_uv"] = torch.full((1, 21, 2), 0.5)
+    return inputs
+
+
 def loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:
     """Exports a head by itself, and returns what loads it into ONNX Runtime at one thread.
 
@@ -84,21 +111,8 @@ def loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:
     Raises:
         ExportError: the exporter failed.
     """
-    width = head.expand.in_features
-    inputs = [torch.randn(1, width, generator=torch.Generator().manual_seed(0))]
-    if anchored:
-        inputs.append(torch.full((1, 21, 2), 0.5))
-    names = ["latent", "joints_uv"][: len(inputs)]
-    with warnings.catch_warnings():  # of deprecations inside the exporter
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _Head(head).eval(), tuple(inputs), input_names=names, opset_version=OPSET,
-            dynamo=True, verbose=False,
-        )  # fmt: skip
-    if program is None:
-        raise ExportError("torch's exporter returned nothing; install the pinned torch")
-    model = program.model_proto.SerializeToString()
-    feed = {name: np.asarray(value) for name, value in zip(names, inputs, strict=True)}
+    model = exported(head, anchored)
+    feed = {name: value.numpy() for name, value in _inputs(head, anchored).items()}
 
     def load() -> Run:
         options = onnxruntime.SessionOptions()

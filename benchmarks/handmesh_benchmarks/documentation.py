@@ -35,7 +35,8 @@ they are measured. A figure belongs to the device that it was measured on.
 _NONE = "Nothing has been measured for this page yet.\n"
 _COMMANDS = """    handmesh bench --headline --out docs/benchmarks/DEVICE.json
     handmesh bench --headline --device ssh:HOST --out docs/benchmarks/HOST.json
-    handmesh bench --scaling --headline --out docs/benchmarks/scaling.json
+    handmesh bench --scaling --out docs/benchmarks/scaling.json
+    python -m handmesh_benchmarks.network_peers --headline --out docs/benchmarks/peers.json
 """
 
 

@@ -1,9 +1,14 @@
-"""Floors: what no program can be faster than on a device, from its data sheet. Nothing is measured.
+"""Floors: what no program that computes the same is faster than on a device, from its data sheet.
+Nothing is measured.
 
 A part of a network takes at least as long as its multiply-accumulates at the device's peak, and at
 least as long as reading its weights once at the device's memory bandwidth; the floor is the larger
 of both. Multiply-accumulates and parameters are counted by `handmesh.nn.summary`. Activations are
 not counted: they may stay in caches. Real programs are several times slower.
+
+The floors are those of float32 in the units for it, at the clocks that are stated, each convolution
+done as it is defined. Tensor cores, half precision, a clock beyond the data sheet's, and schemes
+that convolve with fewer products (Winograd's) each lie below.
 """
 
 from __future__ import annotations
@@ -24,7 +29,6 @@ __all__ = ["SHEETS", "Floor", "Sheet", "Work", "floor_ms", "floors", "to_text", 
 BYTES_PER_WEIGHT = 4  # float32
 FLOPS_PER_MAC = 2
 NETWORKS = ("paper", "light")
-_JETSON = "https://developer.nvidia.com/embedded/jetson-modules"
 
 
 @dataclass(frozen=True)
@@ -44,36 +48,52 @@ class Sheet:
     source: str
 
 
+# Looked up in November 2026. Where NVIDIA's or Raspberry Pi's own document could not be opened the
+# source is one that repeats it.
 SHEETS: tuple[Sheet, ...] = (
     Sheet(
-        "GeForce GTX 1080", 2560 * 1.733 * 2, 320.0, "2,560 cores x 1.733 GHz x 2",
-        "NVIDIA GeForce GTX 1080 white paper (2016), table 1",
+        "GeForce GTX 1080", 2560 * 1.733 * 2, 320.0,
+        "2,560 cores x 1.733 GHz (boost) x 2; 256 bit x 10 Gbit/s",
+        "NVIDIA's specifications, as in "
+        "https://forums.overclockers.co.uk/threads/nvidia-live-stream-special-event.18730107",
     ),
     Sheet(
-        "Jetson Nano", 128 * 0.9216 * 2, 25.6, "128 cores x 0.9216 GHz x 2",
-        f"NVIDIA Jetson Nano data sheet; {_JETSON}",
+        "Jetson Nano", 128 * 0.9216 * 2, 25.6,
+        "128 cores x 0.9216 GHz x 2; 64 bit x 3,200 MT/s",
+        "https://cpu-gpu.alldbin.com/graphics-card-comparison/"
+        "Jetson-TX2-GPU-and-Jetson-Nano-comparison.html",
     ),
     Sheet(
-        "Jetson Orin Nano 8 GB", 1024 * 0.625 * 2, 68.0, "1,024 cores x 0.625 GHz x 2",
-        f"NVIDIA Jetson Orin Nano series data sheet (before its Super mode); {_JETSON}",
+        "Jetson Orin Nano 8 GB, 15 W", 1024 * 0.625 * 2, 68.0,
+        "1,024 cores x 0.625 GHz x 2; 128 bit LPDDR5",
+        "Jetson Orin Nano Series data sheet, https://www.scribd.com/document/673174036",
     ),
     Sheet(
-        "Jetson AGX Orin 64 GB", 2048 * 1.3 * 2, 204.8, "2,048 cores x 1.3 GHz x 2",
-        f"NVIDIA Jetson AGX Orin series data sheet; {_JETSON}",
+        "Jetson Orin Nano 8 GB, Super", 1024 * 1.02 * 2, 102.0,
+        "1,024 cores x 1.02 GHz x 2; 128 bit LPDDR5",
+        "Jetson Orin Nano Super data sheet (2024), as in https://www.brojogopalsapui.com/"
+        "ai-foundations/sub_contents/AI_hardware/jetson_orin_nano_light.html",
     ),
     Sheet(
-        "Raspberry Pi 4", 4 * 1.5 * 8, 12.8,
-        "4 cores x 1.5 GHz x 8 (one 128-bit fused multiply-add); 32 bit x 3,200 MT/s",
-        "Raspberry Pi 4 Model B data sheet; Arm Cortex-A72 software optimization guide",
+        "Jetson AGX Orin 64 GB", 2048 * 1.3 * 2, 204.8,
+        "2,048 cores x 1.3 GHz x 2, stated as 5.3 TFLOP/s; 256 bit x 6,400 MT/s",
+        "Jetson AGX Orin Series technical brief, as in http://mzph.cn/web/30785.shtml, and data "
+        "sheet DS-10662-001",
+    ),
+    Sheet(
+        "Raspberry Pi 4", 4 * 1.8 * 8, 12.8,
+        "4 cores x 1.8 GHz (1.5 before 2021) x 8, the peak of a Cortex-A72; 32 bit x 3,200 MT/s",
+        "Raspberry Pi 4 specifications; https://wlog.flatlib.jp/2015/10/30/n1787/",
     ),
     Sheet(
         "Raspberry Pi 5", 4 * 2.4 * 16, 17.1,
-        "4 cores x 2.4 GHz x 16 (two 128-bit fused multiply-adds); 32 bit x 4,267 MT/s",
-        "Raspberry Pi 5 product brief; Arm Cortex-A76 software optimization guide",
+        "4 cores x 2.4 GHz x 16, the most that a Cortex-A76's two 128-bit pipes can do; "
+        "32 bit x 4,267 MT/s",
+        "Raspberry Pi 5 specifications; https://www.androidauthority.com/cortex-a76-deep-dive-870896/",
     ),
     Sheet(
         "H100 SXM", 67_000.0, 3350.0, "as stated, without tensor cores",
-        "https://www.nvidia.com/en-us/data-center/h100/",
+        "https://archive-lib.hpctech.co.jp/gpuproduct/nvidia-h100.html",
     ),
 )  # fmt: skip
 
@@ -160,7 +180,7 @@ def to_text(found: Sequence[Floor] | None = None) -> str:
     paper = ", ".join(f"{part} {PAPER_MS[part]}" for part in PARTS)
     return "\n".join(
         [
-            "FLOORS from data sheets, float32, batch 1, ms. Nothing here was measured.",
+            "FLOORS from data sheets, ms: float32, no tensor cores, batch 1. Nothing was measured.",
             *table,
             f"Measured by the paper on a GTX 1080: {paper}; {sum(PAPER_MS.values()):.1f} ms in all",
             "",

@@ -45,6 +45,9 @@ class Wanted:
         threads: each row at each of them.
         paper: also the paper's network, with random weights. parts: networks in their three parts.
         memory: also each artifact's memory, in processes of their own.
+        brief: fewer rows, for a headline run, in which each takes a minute and those of `paper`
+            several: `predict()` with one artifact of each backend (the others differ in their
+            network alone, which has a row), and `paper` with the first backend only.
         artifacts: folder for what is exported; exists.
     """
 
@@ -57,6 +60,7 @@ class Wanted:
     parts: bool
     memory: bool
     artifacts: Path
+    brief: bool = False
 
 
 class Prepared(NamedTuple):
@@ -161,14 +165,23 @@ def prepare(
     # Decoded inside the clock where there is a file to decode.
     given = image if photo is None else photo
     candidates = [yardstick()]
+    shown = own
+    if wanted.brief:
+        shown = _first_of_each(own)
+        alone = [*own, *[v for v in alone if v not in own][:1]]
     for threads in wanted.threads:
-        candidates += [predict_candidate(given, hand, variant, threads) for variant in own]
+        candidates += [predict_candidate(given, hand, variant, threads) for variant in shown]
         candidates += [network_candidate(image, hand, variant, threads) for variant in alone]
     if wanted.parts:
         candidates += _parts(wanted, alone, parts, missing)
     if wanted.memory:
         _add_memory(candidates, alone, say)
     return Prepared(candidates, list(dict.fromkeys(missing)))
+
+
+def _first_of_each(found: Sequence[Variant]) -> list[Variant]:
+    """The first artifact of each backend: the bundle's own, where it has one."""
+    return list({variant.backend: variant for variant in reversed(found)}.values())[::-1]
 
 
 def _parts(
@@ -197,7 +210,8 @@ def _parts(
             found += [
                 parts.parts_candidate(bundle, cut, n, own | {"threads": n}) for n in wanted.threads
             ]
-        if "torch" in wanted.names:
+        slow = wanted.brief and cut is not None and bundle.name != wanted.bundle.name
+        if "torch" in wanted.names and not slow:
             found += [
                 parts.torch_candidate(bundle, n, facts | {"threads": n}) for n in wanted.threads
             ]

@@ -13,6 +13,7 @@ from handmesh.errors import InputError, MissingExtra
 from . import charts
 from .charts import Bar, Point, Spread
 from .floors import SHEETS, Floor, floors, rows
+from .network_peers import table as peers_table
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
 from .report import PAPER_MS, PARTS, STAGES, accuracy
 from .results import Results, kind_of
@@ -117,6 +118,7 @@ def sections(results: Sequence[Results]) -> list[Section]:
             "parts", "Networks in their parts, beside the paper", _PARTS, _parts_chart(results),
             parts_table(results),
         ),
+        Section("peers", "In other hands", _PEERS, "", peers_table(results)),
     )  # fmt: skip
     return [section for section in every if section.chart or section.table[1]]
 
@@ -136,10 +138,16 @@ _PARTS = (
     "residual network with the graph CNN (of light: the graph CNN), and the pose regressor. As "
     "exported, the network is three files, and the regressor the affine map that it amounts to."
 )
+_PEERS = (
+    "Milliseconds of one crop through the network, and of one latent vector through its graph "
+    "decoder, each way in a process of its own that measures itself: ours is onnxruntime. The "
+    "ratio is that of the medians of each round; more than 1 is slower than ours."
+)
 FLOORS = (
-    "Nothing here was measured. Float32, batch 1, milliseconds that no program can beat: counted "
-    "multiply-accumulates at the device's peak, or its weights read once at its memory bandwidth, "
-    "whichever takes longer."
+    "Nothing here was measured. Float32 without tensor cores at the stated clocks, batch 1, "
+    "milliseconds: counted multiply-accumulates at the device's peak, or its weights read once at "
+    "its memory bandwidth, whichever takes longer. A program that convolves with fewer products, "
+    "as Winograd's scheme does, may lie below."
 )
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from handmesh import Bundle
+from handmesh.atomic import write_atomic
 from handmesh.errors import ExportError
 from handmesh.nn import PaperNetwork
 from handmesh_converters.export import load_bundle
@@ -218,5 +219,4 @@ def _export(
         )  # fmt: skip
     if program is None:
         raise ExportError("torch's exporter returned nothing; install the pinned torch")
-    path.write_bytes(program.model_proto.SerializeToString())
-    return path
+    return write_atomic(path, program.model_proto.SerializeToString())

@@ -78,6 +78,20 @@ def test_page_says_what_it_shows(made: Any) -> None:
     assert text.count("<svg") == 4
 
 
+def test_every_device_is_in_every_table_and_chart(made: Any) -> None:
+    first = _results(made)[0]
+    second = made.results(*first.measurements, processor="Abacus 4")
+
+    sections = page.sections([first, second])
+
+    assert [row[0] for row in page.device_table([first, second])[1]] == ["1", "2"]
+    assert [section.name for section in sections] == ["accuracy", "stages", "networks", "parts"]
+    for section in sections:
+        runs = [row[0] for row in section.table[1]]
+        assert runs.count("1") == runs.count("2") > 0 or section.name == "accuracy"
+        assert "2: " in section.chart or "run 2 " in section.chart
+
+
 def test_markdown_has_the_same_figures(made: Any) -> None:
     text = page.to_markdown(_results(made))
 
@@ -112,6 +126,14 @@ def test_places_on_a_logarithmic_axis_keep_ratios() -> None:
 
     line = max(ends) - dots[0]  # two decades
     assert dots[1] - dots[0] == pytest.approx(line / 2, rel=0.01)
+
+
+def test_values_that_hardly_differ_are_not_drawn_far_apart() -> None:
+    points = [Point(1.0, 24.925, "a", "s"), Point(9.0, 24.928, "b", "s")]
+    tree = ElementTree.fromstring(charts.scatter(points, "x", "y"))
+    a, b = (float(c.get("cy", "0")) for c in tree.iter(f"{SVG}circle"))
+
+    assert abs(a - b) < 2  # of some 300 pixels
 
 
 def test_curves_of_a_power_are_straight() -> None:

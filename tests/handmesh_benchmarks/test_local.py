@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
-from handmesh import Bundle
+from handmesh import Box, Bundle
 from handmesh.errors import BackendError, InputError
 from handmesh_benchmarks import local, results, variants
 from handmesh_benchmarks.candidates import yardstick
@@ -118,6 +120,35 @@ def test_memory_of_an_artifact_is_that_of_a_process_of_its_own() -> None:
     found = footprint.measure(Bundle.load().folder, "onnx", 1)
 
     assert found["peak_mib"] > found["before_mib"] + 8  # the weights at least
+
+
+def test_a_headline_run_has_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.load()
+    paper = Bundle(bundle.folder, {**bundle.manifest, "name": "paper"})
+    own = [
+        Variant(bundle, *words) for words in (("onnx", "fp16"), ("onnx", "fp32"), ("torch", "fp16"))
+    ]
+    others = [Variant(paper, "onnx", "fp32"), Variant(paper, "torch", "fp32")]
+    monkeypatch.setattr(local, "artifacts", lambda wanted, say: ([*own, *others], {}, []))
+    image = np.zeros((200, 200, 3), np.uint8)
+    hand = SimpleNamespace(box=Box(100, 100, 90), handedness="right")
+    monkeypatch.setattr(local, "locate", lambda *_: hand)
+
+    def names(brief: bool) -> list[str]:
+        wanted = local.Wanted(
+            bundle, ["onnx", "torch"], [], [], [2], paper=True, parts=False, memory=False,
+            artifacts=tmp_path, brief=brief,
+        )  # fmt: skip
+        return [c.name for c in local.prepare(wanted, image, None, None, _say).candidates]
+
+    networks = [f"network {v.name} 2" for v in own]
+    assert names(brief=True) == [
+        "yardstick", "predict light onnx fp16 2", "predict light torch fp16 2", *networks,
+        "network paper onnx fp32 2",
+    ]  # fmt: skip
+    assert set(names(brief=False)) - set(names(brief=True)) == {
+        "predict light onnx fp32 2", "network paper torch fp32 2",
+    }  # fmt: skip
 
 
 def test_variant_names_tell_them_apart() -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from handmesh import BackendError, BackendUnavailable, InputError
-from handmesh_benchmarks import mediapipe_peer, peers
-from handmesh_benchmarks.mediapipe_peer import MediaPipe, prepare
+from handmesh import BackendError, InputError
+from handmesh_benchmarks import peers
+from handmesh_benchmarks.mediapipe_peer import MediaPipe
 from handmesh_benchmarks.peers import Comparison, Rates, clip, compare, fitted, rates
 
 # As many hands as the first pixel's red value says; of a video's first frame none.
@@ -170,26 +168,3 @@ def test_tables_say_both_names_and_the_ratio() -> None:
     assert "| video | 5.0 | 5.0 | 10.0 | 10.0 | 0.50 (0.50 to 0.50) | 100 % / 50 % |" in text
     assert "| asl | 200 | 75.0 % | 95.0 % | 74.0 % |" in text
     assert "- processor: X" in text
-
-
-def test_an_environment_that_is_there_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mediapipe_peer, "_installed", lambda _: mediapipe_peer.VERSION)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it was installed anew"))
-    assert prepare(tmp_path).is_relative_to(tmp_path)
-
-
-def test_an_installation_that_fails_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-
-    def run(command: list[str], **_: Any) -> Any:
-        asked.append(command)
-        raise subprocess.CalledProcessError(1, command)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(BackendUnavailable, match=r"MediaPipe 0\.10\.21 cannot be installed"):
-        prepare(tmp_path / "new", "python3.9")
-    assert asked[-1][0] == "python3.9"
