@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from handmesh.closing import Closing
 from handmesh.errors import BackendError, BackendUnavailable
 
 __all__ = ["VERSION", "MediaPipe", "default_environment", "prepare"]
@@ -70,7 +70,7 @@ def _installed(interpreter: Path) -> str | None:
         return None
 
 
-class MediaPipe:
+class MediaPipe(Closing):
     """MediaPipe's process. It waits while it is not asked, and takes no time then.
 
     Args:
@@ -134,14 +134,3 @@ class MediaPipe:
         self._process.wait(30)
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-    def __enter__(self) -> MediaPipe:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

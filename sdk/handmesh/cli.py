@@ -23,7 +23,16 @@ from typing import Any
 from . import __version__
 from .cli_completion import add_completion
 from .cli_predict import add_predict
-from .cli_shared import BROKEN_PIPE, INTERRUPTED, NEGATIVE, OK, TERMINATED, report, silence_stdout
+from .cli_shared import (
+    BAD_INPUT,
+    BROKEN_PIPE,
+    INTERRUPTED,
+    NEGATIVE,
+    OK,
+    TERMINATED,
+    report,
+    silence_stdout,
+)
 from .cli_track import add_track
 from .errors import HandMeshError, MissingExtra
 from .spelling import did_you_mean
@@ -35,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     # OpenCV logs what it cannot decode; the error that follows says it better.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
     if argv is None:  # a process of its own, which clears up when it is told to end
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(arguments).parse_args(arguments)
+    parser = _parser(arguments)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return BAD_INPUT
+    args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
         return code

@@ -44,6 +44,13 @@ def add_track(commands: Any) -> None:
     )
     parser.add_argument("--mesh", action="store_true", help="with the vertices in the JSON")
     parser.add_argument("--max-hands", type=int, default=2, metavar="N", help="default 2")
+    parser.add_argument(
+        "--min-presence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
+    )
     parser.add_argument("--handedness", choices=("left", "right"), help="of all hands, if known")
     parser.add_argument("--mirrored", action="store_true", help="the video is mirrored (selfies)")
     parser.add_argument("--no-smoothing", action="store_true", help="results as they are measured")
@@ -129,6 +136,7 @@ def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, T
                     bone_length_m=args.bone_length,
                     mirrored=args.mirrored,
                     max_hands=args.max_hands,
+                    min_presence=args.min_presence,
                     smoother=None if args.no_smoothing else HandSmoother,
                 )
             yield frame, tracker.update(frame.pixels, frame.time_s)

@@ -162,9 +162,15 @@ def test_one_bad_photo_does_not_stop_the_others(
     ],
 )
 def test_wrong_usage_is_exit_code_two(run: Make, arguments: tuple[str, ...]) -> None:
-    code, _, errors = run(*arguments)
-    assert code == 2
+    code, text, errors = run(*arguments)
+    assert (code, text) == (2, "")
     assert "usage: handmesh" in errors
+
+
+def test_without_a_command_there_is_the_list_of_them(run: Make) -> None:
+    _, _, errors = run()
+    for command in ("predict", "track", "info", "verify", "completion"):
+        assert f"\n    {command} " in errors
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_no_hand_is_exit_code_1(run: Make, tmp_path: Path) -> None:
         (["clip.mkv", "--out", "clip.mkv"], 2, "would replace"),
         (["clip.mkv", "--json", "--max-hands", "0"], 2, "max_hands"),
         (["clip.mkv", "--json", "--fov", "200"], 2, "fov_deg"),
+        (["clip.mkv", "--json", "--min-presence", "2"], 2, "min_presence"),
     ],
 )
 @pytest.mark.usefixtures("clip")
@@ -143,6 +144,18 @@ def test_what_cannot_be_done_is_told(
     assert seen == code
     assert message in err
     assert {path.name for path in tmp_path.iterdir()} <= {"clip.mkv", "bundle"}
+
+
+def test_a_file_that_is_no_video_is_one_line(tmp_path: Path) -> None:
+    """FFmpeg, which reads it, says nothing of its own: in a process of its own, as it asks once."""
+    (tmp_path / "text.mp4").write_text("no video")
+    done = subprocess.run(
+        [sys.executable, "-m", "handmesh", "track", "text.mp4"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("handmesh: text.mp4 is not a video")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("clip")
