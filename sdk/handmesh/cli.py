@@ -22,6 +22,7 @@ from typing import Any
 
 from . import __version__
 from .cli_completion import add_completion
+from .cli_info import add_info
 from .cli_predict import add_predict
 from .cli_shared import (
     BAD_INPUT,
@@ -34,7 +35,7 @@ from .cli_shared import (
     silence_stdout,
 )
 from .cli_track import add_track
-from .errors import HandMeshError, MissingExtra
+from .errors import HandMeshError
 from .spelling import did_you_mean
 
 __all__ = ["main"]
@@ -72,7 +73,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"handmesh {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    own = {"predict": add_predict, "track": add_track, "info": _add_info, "verify": _add_verify}
+    own = {"predict": add_predict, "track": add_track, "info": add_info, "verify": _add_verify}
     for add in own.values():
         add(commands)
     add_completion(commands, parser)
@@ -92,15 +93,6 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_info(commands: Any) -> None:
-    parser = commands.add_parser("info", help="layers, parameters and operations of a network")
-    parser.add_argument("--network", choices=("light", "paper"), default="light")
-    parser.add_argument(
-        "--depth", type=int, metavar="N", help="sum up layers below this depth (default: all)"
-    )
-    parser.set_defaults(run=_info)
-
-
 def _add_verify(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
@@ -117,21 +109,6 @@ def _add_verify(commands: Any) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: up to 4)")
     parser.set_defaults(run=_verify)
-
-
-def _info(args: argparse.Namespace) -> int:
-    from .graph import Topology
-
-    try:
-        from .nn import build, from_dict
-        from .nn.summary import describe
-    except ModuleNotFoundError as cause:
-        if cause.name is None or cause.name.startswith(__package__):
-            raise
-        raise MissingExtra(cause.name, "torch") from cause
-    network = build(from_dict({"network": args.network}), Topology.default())
-    print(describe(network).render(args.depth))
-    return OK
 
 
 def _verify(args: argparse.Namespace) -> int:
