@@ -17,6 +17,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def main() -> None:
+    if len(sys.argv) != 3 or not Path(sys.argv[1]).is_dir():
+        sys.exit("usage: python examples/batch_folder.py FOLDER RESULTS.jsonl")
     folder, results = Path(sys.argv[1]), Path(sys.argv[2])
     photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     whole = read_whole_lines(results)

@@ -12,7 +12,10 @@ import handmesh as sdk
 def main() -> None:
     default = Path(__file__).parent / "photos" / "pointing.jpg"
     photo = Path(sys.argv[1]) if len(sys.argv) > 1 else default
-    hands = sdk.predict(photo, max_hands=2)
+    try:
+        hands = sdk.predict(photo, max_hands=2)
+    except sdk.ImageError as error:
+        sys.exit(str(error))
     if not hands:
         print(f"no hand in {photo}")
     for number, hand in enumerate(hands, start=1):

@@ -32,7 +32,12 @@ def main() -> None:
                     f"index finger tip at ({x:+.3f}, {y:+.3f}, {z:+.3f}) m"
                 )
             picture = overlay(pixels, [hand.hand for hand in tracked.hands])
-            cv2.imshow("handmesh: q ends", picture[..., ::-1])
+            try:
+                cv2.imshow("handmesh: q ends", picture[..., ::-1])
+            except cv2.error:
+                sys.exit(
+                    "no window: pip uninstall opencv-python-headless; pip install opencv-python"
+                )
             if cv2.waitKey(1) & 0xFF == ord("q"):
                 break
 

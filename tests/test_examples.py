@@ -90,6 +90,27 @@ def test_webcam_follows_a_video(
     assert np.median(np.abs(shown[0].astype(int) - frame)) < 8
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("predict_photo.py", ["none.jpg"], "cannot read the image file none.jpg"),
+        ("batch_folder.py", [], "usage: "),
+        ("batch_folder.py", ["none", "hands.jsonl"], "usage: "),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    tmp_path: Path, name: str, arguments: list[str], message: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_example_is_run_here() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
     assert [p.name for p in EXAMPLES.glob("*.py") if f'"{p.name}"' not in tests] == []

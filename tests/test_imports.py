@@ -35,7 +35,7 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 
 # Inside handmesh a module may import from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "spelling"}),
+    frozenset({"closing", "errors", "spelling"}),
     frozenset({"camera"}),
     frozenset({"types"}),
     frozenset(
@@ -66,7 +66,17 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"pipeline", "detector", "finding", "predictor", "verification", "detector_verification"}
     ),
     frozenset({"tracker"}),
-    frozenset({"cli", "cli_completion", "cli_photos", "cli_predict", "cli_shared", "cli_track"}),
+    frozenset(
+        {
+            "cli",
+            "cli_completion",
+            "cli_info",
+            "cli_photos",
+            "cli_predict",
+            "cli_shared",
+            "cli_track",
+        }
+    ),
     frozenset({"__main__"}),
     frozenset({"__init__"}),
 )
@@ -83,7 +93,7 @@ ON_USE: frozenset[tuple[str, str]] = frozenset(
 )
 
 # The networks are for training, converters and the torch backend; the command only describes them.
-NN_IMPORTERS = frozenset({"handmesh.backends.torch", "handmesh.cli"})
+NN_IMPORTERS = frozenset({"handmesh.backends.torch", "handmesh.cli_info"})
 
 # Third-party packages that a module may import: the longest prefix of its name decides.
 COMMON = frozenset({"numpy"})
@@ -237,7 +247,7 @@ def _problem_inside_handmesh(entry: Import) -> str | None:
     if (entry.target + ".").startswith(nn + ".") and from_outside:
         if entry.importer not in NN_IMPORTERS:
             return "the networks are not for this module"
-        if entry.importer == "handmesh.cli" and not entry.on_use:
+        if entry.importer == "handmesh.cli_info" and not entry.on_use:
             return "the command imports the networks on use only"
     if target > importer:
         return "a lower layer must not import a higher one"
@@ -315,7 +325,7 @@ def _plant(root: Path, files: Mapping[str, str]) -> None:
         ("sdk/handmesh/errors.py", "from .types import Box", "higher"),
         ("sdk/handmesh/utils.py", "from . import errors", "no layer"),
         ("sdk/handmesh/predictor.py", "from .nn import build", "not for this module"),
-        ("sdk/handmesh/cli.py", "from .nn import build", "on use only"),
+        ("sdk/handmesh/cli_info.py", "from .nn import build", "on use only"),
         ("sdk/handmesh/geometry.py", "import scipy.spatial", "scipy is not among"),
         ("sdk/handmesh/predictor.py", "def f():\n    import torch", "torch is not among"),
         ("sdk/handmesh/bundle.py", "import importlib\nimportlib.import_module('torch')", "torch"),
@@ -361,7 +371,7 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
             "sdk/handmesh/graph.py": "import hashlib",
             "sdk/handmesh/backends/cuda.py": "def f():\n    import handmesh_kernels.launch",
             "sdk/handmesh/backends/torch.py": "import torch\nfrom ..nn import build",
-            "sdk/handmesh/cli.py": "def info():\n    from .nn import build",
+            "sdk/handmesh/cli_info.py": "def info():\n    from .nn import build",
             "training/handmesh_training/template/source.py": "import anny",
             "benchmarks/handmesh_benchmarks/a.py": "import handmesh_converters, handmesh_training",
         },

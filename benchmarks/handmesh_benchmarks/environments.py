@@ -13,14 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
+from handmesh.closing import Closing
 from handmesh.errors import BackendError, BackendUnavailable
 
 __all__ = ["Environment", "Process"]
-
-_Process = TypeVar("_Process", bound="Process")
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Environment:
         return [found.split("+")[0] for found in done.stdout.split()] == list(pinned.values())
 
 
-class Process:
+class Process(Closing):
     """A program that answers one JSON object a line. It waits while it is not asked.
 
     Args:
@@ -134,14 +132,3 @@ class Process:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-    def __enter__(self: _Process) -> _Process:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -13,6 +13,8 @@ from .cli_import import add_import
 from .cli_sensitivity import add_sensitivity
 
 if TYPE_CHECKING:
+    from handmesh.bundle import Bundle
+
     from .export import Written
     from .fold import Network
     from .request import Request
@@ -86,12 +88,16 @@ def _export(args: argparse.Namespace) -> int:
         raise InputError("--format names no format; see --list")
     if args.explain:
         return _explain(args, _request(args, chosen), chosen)
+    from handmesh.bundle import Bundle
+
     try:
         if args.checkpoint is not None:
             from .detector import is_detector
 
             if is_detector(args.checkpoint):
                 return _detector(args, chosen)
+        elif (bundle := Bundle.load(args.bundle)).is_detector:
+            return _detector(args, chosen, bundle)
         written = _from_bundle(args, chosen) if args.bundle else _from_checkpoint(args, chosen)
     except ParityError as error:
         print(f"handmesh: {error}", file=sys.stderr)
@@ -113,9 +119,7 @@ def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
 
     from .export import add_formats
 
-    for option in ("reference", "card", "weights"):
-        if getattr(args, option) is not None:
-            raise InputError(f"--{option} goes with --checkpoint; a bundle holds its own")
+    _refuse_options_of_checkpoints(args)
     request = _request(args, chosen)
     bundle = Bundle.load(args.bundle)
     if args.out is None and not Path(args.bundle).is_dir():
@@ -124,6 +128,12 @@ def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
             "say with --out DIR where the new one goes"
         )
     return add_formats(bundle, chosen, args.out, request)
+
+
+def _refuse_options_of_checkpoints(args: argparse.Namespace) -> None:
+    for option in ("reference", "card", "weights"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option} goes with --checkpoint; a bundle holds its own")
 
 
 def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
@@ -154,28 +164,37 @@ def _from_checkpoint(args: argparse.Namespace, chosen: list[str]) -> Written:
     )
 
 
-def _detector(args: argparse.Namespace, chosen: list[str]) -> int:
-    from .detector import load_detector, write_detector
+def _detector(args: argparse.Namespace, chosen: list[str], detector: Bundle | None = None) -> int:
+    from .detector import export_detector, load_detector, write_detector
     from .export import LICENCES
     from .reading import read_card, read_crops
 
-    for option in ("reference", "out"):
-        if getattr(args, option) is None:
-            raise InputError(f"--checkpoint needs --{option}")
     request = _request(args, chosen)
-    card = read_card(args.card) if args.card else {}
-    pictures, _ = read_crops(args.reference)
-    network, run = load_detector(args.checkpoint)
-    bundle, parity = write_detector(
-        network,
-        args.out,
-        pictures,
-        provenance={**run, **card.get("provenance", {})},
-        licences={**LICENCES, **card.get("licences", {})},
-        export=chosen,
-        request=request,
-        weights=args.weights or "fp16",
-    )
+    if detector is not None:
+        _refuse_options_of_checkpoints(args)
+        if args.out is None:
+            raise InputError(
+                "say with --out DIR where the new bundle goes: of a detector it is written whole, "
+                "with the formats that --format names"
+            )
+        bundle, parity = export_detector(detector, args.out, chosen, request)
+    else:
+        for option in ("reference", "out"):
+            if getattr(args, option) is None:
+                raise InputError(f"--checkpoint needs --{option}")
+        card = read_card(args.card) if args.card else {}
+        pictures, _ = read_crops(args.reference)
+        network, run = load_detector(args.checkpoint)
+        bundle, parity = write_detector(
+            network,
+            args.out,
+            pictures,
+            provenance={**run, **card.get("provenance", {})},
+            licences={**LICENCES, **card.get("licences", {})},
+            export=chosen,
+            request=request,
+            weights=args.weights or "fp16",
+        )
     for name in chosen:
         path = bundle.folder / bundle.artifacts[name]["path"]
         print(f"{path}: {bundle.size_of(name) / 1e6:.2f} MB")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh import __version__, backends
-from handmesh.archive import write_arrays
+from handmesh.archive import read_arrays, write_arrays
 from handmesh.bundle import Bundle, detector_specs, write_manifest
 from handmesh.detector_verification import (
     DETECTOR_TOLERANCE,
@@ -25,7 +25,14 @@ from handmesh.detector_verification import (
     compare_hands,
 )
 from handmesh.errors import CheckpointError, ExportError, InputError, ParityError
-from handmesh.nn import DetectorConfig, DetectorNetwork, from_dict, load_weights, save_weights
+from handmesh.nn import (
+    DetectorConfig,
+    DetectorNetwork,
+    from_dict,
+    load_weights,
+    read_config,
+    save_weights,
+)
 from handmesh.nn.config import to_dict
 from handmesh.nn.detector import PicturesToHands
 from handmesh.nn.weights import Precision
@@ -38,6 +45,7 @@ from .request import Job, Request
 
 __all__ = [
     "DetectorTwin",
+    "export_detector",
     "is_detector",
     "load_detector",
     "write_detector",
@@ -160,6 +168,45 @@ def write_detector(
             parity[format_name] = found
         write_manifest(temporary, manifest)
     return Bundle.load(target), parity
+
+
+def export_detector(
+    bundle: Bundle,
+    folder: str | os.PathLike[str],
+    export: Sequence[str],
+    request: Request = Request(),  # noqa: B008  (frozen)
+) -> tuple[Bundle, dict[str, DetectorDifference]]:
+    """A detector's bundle in other formats, proven on the pictures that it holds.
+
+    Args:
+        bundle: of a detector, with its weights.
+        folder: of the new bundle; its parent must exist.
+        export, request: as in `write_detector`.
+
+    Returns:
+        As `write_detector`.
+
+    Raises:
+        BundleError, IntegrityError: a file of the bundle is missing or was changed.
+        InputError, ParityError, MissingExtra, ExportError: as `write_detector`.
+    """
+    path = bundle.artifact("torch")
+    config = read_config(path)
+    if not isinstance(config, DetectorConfig):
+        raise ExportError(f"bundle {bundle.name!r} holds no detector")
+    network = DetectorNetwork(config)
+    load_weights(network, path, config, None)
+    pictures = read_arrays(bundle.file(REFERENCE), "export it again from its checkpoint")["images"]
+    return write_detector(
+        network.eval(),
+        folder,
+        np.asarray(pictures, dtype=np.uint8),
+        provenance=bundle.manifest["provenance"],
+        licences=bundle.manifest["licences"],
+        export=export,
+        request=request,
+        weights="fp16" if bundle.precision_of("torch") == "fp16" else "fp32",
+    )
 
 
 @torch.no_grad()

@@ -22,11 +22,21 @@ from typing import Any
 
 from . import __version__
 from .cli_completion import add_completion
+from .cli_info import add_info
 from .cli_predict import add_predict
-from .cli_shared import BROKEN_PIPE, INTERRUPTED, NEGATIVE, OK, TERMINATED, report, silence_stdout
+from .cli_shared import (
+    BAD_INPUT,
+    BROKEN_PIPE,
+    INTERRUPTED,
+    NEGATIVE,
+    OK,
+    TERMINATED,
+    report,
+    silence_stdout,
+)
 from .cli_sheet import add_sheet
 from .cli_track import add_track
-from .errors import HandMeshError, MissingExtra
+from .errors import HandMeshError
 from .spelling import did_you_mean
 
 __all__ = ["main"]
@@ -36,10 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     # OpenCV logs what it cannot decode; the error that follows says it better.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
     if argv is None:  # a process of its own, which clears up when it is told to end
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(arguments).parse_args(arguments)
+    parser = _parser(arguments)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return BAD_INPUT
+    args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
         return code
@@ -60,7 +75,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"handmesh {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     own = {
-        "predict": add_predict, "track": add_track, "sheet": add_sheet, "info": _add_info,
+        "predict": add_predict, "track": add_track, "sheet": add_sheet, "info": add_info,
         "verify": _add_verify,
     }  # fmt: skip
     for add in own.values():
@@ -82,15 +97,6 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_info(commands: Any) -> None:
-    parser = commands.add_parser("info", help="layers, parameters and operations of a network")
-    parser.add_argument("--network", choices=("light", "paper"), default="light")
-    parser.add_argument(
-        "--depth", type=int, metavar="N", help="sum up layers below this depth (default: all)"
-    )
-    parser.set_defaults(run=_info)
-
-
 def _add_verify(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
@@ -107,21 +113,6 @@ def _add_verify(commands: Any) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: up to 4)")
     parser.set_defaults(run=_verify)
-
-
-def _info(args: argparse.Namespace) -> int:
-    from .graph import Topology
-
-    try:
-        from .nn import build, from_dict
-        from .nn.summary import describe
-    except ModuleNotFoundError as cause:
-        if cause.name is None or cause.name.startswith(__package__):
-            raise
-        raise MissingExtra(cause.name, "torch") from cause
-    network = build(from_dict({"network": args.network}), Topology.default())
-    print(describe(network).render(args.depth))
-    return OK
 
 
 def _verify(args: argparse.Namespace) -> int:

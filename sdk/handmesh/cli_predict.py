@@ -67,11 +67,21 @@ def add_predict(commands: Any) -> None:
         "--style", choices=STYLES, default="full", help="of the overlay (default full)"
     )
     parser.add_argument(
-        "--box", type=_box, metavar="X0,Y0,X1,Y1", help="where the hand is, in pixels"
+        "--box",
+        type=_box,
+        metavar="X0,Y0,X1,Y1",
+        help="where the hand is, in pixels; as --box=X0,... where X0 is negative",
     )
     parser.add_argument("--handedness", choices=("left", "right"), help="the person's own hand")
     parser.add_argument("--mirrored", action="store_true", help="the photos are mirrored (selfies)")
     parser.add_argument("--max-hands", type=int, default=1, metavar="N", help="default 1")
+    parser.add_argument(
+        "--min-presence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
+    )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         "--fov",
@@ -99,6 +109,7 @@ def _predict(args: argparse.Namespace) -> int:
             "--skip-existing goes by the files of results: with --json, give --out DIR"
         )
     sources = find_photos(args.photos, args.files_from, args.recursive)
+    _check_options(args)
     if out is not None:
         _check_names(sources)
         _make_folder(out)
@@ -129,6 +140,21 @@ def _predict(args: argparse.Namespace) -> int:
         told = ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind])
         print(f"{len(sources)} photos: {told}", file=sys.stderr if args.json else sys.stdout)
     return worst
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse what no photo can be looked at with, once and before the first one."""
+    from .geometry import place
+    from .predictor import checked_count, checked_presence
+    from .types import Box, Camera
+
+    checked_count(args.max_hands)
+    checked_presence(args.min_presence)
+    place(1.0, args.bone_length)
+    if args.fov is not None:
+        Camera.from_fov(1, 1, args.fov)
+    if args.box is not None:
+        Box.from_xyxy(*args.box)
 
 
 def _check_names(sources: list[Source]) -> None:
@@ -182,6 +208,7 @@ def _predict_one(
         bone_length_m=args.bone_length,
         mirrored=args.mirrored,
         max_hands=args.max_hands,
+        min_presence=args.min_presence,
     )
     written = [] if out is None else _write(pixels, hands, out / source.stem, args)
     with _beside_the_bar():
@@ -262,7 +289,7 @@ def _write_png(path: Path, picture: Any) -> Path:
 def _summary(hand: Hand) -> str:
     stages = ", ".join(
         f"{stage} {hand.timings_ms[stage]:.1f} ms"
-        for stage in ("crop", "network", "geometry")
+        for stage in ("detector", "crop", "network", "geometry")
         if stage in hand.timings_ms
     )
     return (
@@ -273,7 +300,8 @@ def _summary(hand: Hand) -> str:
 
 
 def _box(text: str) -> tuple[float, ...]:
-    values = tuple(float(part) for part in text.split(","))  # argparse reports the ValueError
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"expected X0,Y0,X1,Y1, not {text!r}")
-    return values
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError as cause:
+        raise argparse.ArgumentTypeError(f"expected X0,Y0,X1,Y1, not {text!r}") from cause
+    return x0, y0, x1, y1

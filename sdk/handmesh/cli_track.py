@@ -17,6 +17,7 @@ from .errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
     from .tracker import TrackedFrame
+    from .types import Hand
     from .video import Frame, Video
 
 __all__ = ["add_track"]
@@ -30,20 +31,33 @@ def add_track(commands: Any) -> None:
     parser = commands.add_parser(
         "track",
         help="follow hands through a video or before a camera",
-        description="Writes a video with the hands drawn over it. Without --out, --show or --json, "
-        "of a file NAME it is NAME_hand.mp4 in this folder. Ctrl-C ends it: the file then holds "
-        "all that was done.",
+        description="Writes a video with the hands drawn over it. Without --out, --glb, --show or "
+        "--json, of a file NAME it is NAME_hand.mp4 in this folder. Ctrl-C ends it: files then "
+        "hold all that was done.",
     )
     parser.add_argument(
         "source", metavar="VIDEO", help="a video file, or the number of a camera, from 0"
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help=".mp4, .mov, .mkv, .avi or .webm")
+    parser.add_argument(
+        "--glb",
+        metavar="FILE",
+        type=Path,
+        help="animations, one a hand: of hand.glb they are hand_1.glb, hand_2.glb, by the ids",
+    )
     parser.add_argument("--show", action="store_true", help="show it in a window; q ends")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a frame: time, hands with ids"
     )
     parser.add_argument("--mesh", action="store_true", help="with the vertices in the JSON")
     parser.add_argument("--max-hands", type=int, default=2, metavar="N", help="default 2")
+    parser.add_argument(
+        "--min-presence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
+    )
     parser.add_argument("--handedness", choices=("left", "right"), help="of all hands, if known")
     parser.add_argument("--mirrored", action="store_true", help="the video is mirrored (selfies)")
     parser.add_argument("--no-smoothing", action="store_true", help="results as they are measured")
@@ -68,12 +82,13 @@ def _track(args: argparse.Namespace) -> int:
 
     source: int | Path = int(args.source) if args.source.isdecimal() else Path(args.source)
     out: Path | None = args.out
-    if out is None and not (args.show or args.json):
+    if out is None and not (args.show or args.json or args.glb):
         if isinstance(source, int):
-            raise InputError("of a camera, say what is wanted: --show, --out FILE or --json")
+            raise InputError("of a camera, say what is wanted: --show, --out FILE, --glb or --json")
         out = Path(f"{source.stem}_hand.mp4")
     if out is not None and isinstance(source, Path) and out.resolve() == source.resolve():
         raise InputError(f"--out {out} would replace the video that is read")
+    animations = None if args.glb is None else _Animations(args.glb)
     with contextlib.ExitStack() as stack:
         if args.show:
             stack.enter_context(_window())
@@ -84,6 +99,8 @@ def _track(args: argparse.Namespace) -> int:
         try:
             for frame, tracked in _followed(video, args):
                 report.add(frame, tracked)
+                if animations is not None:
+                    animations.add(tracked)
                 if args.json:
                     line = {"frame": frame.index, "dropped": frame.dropped}
                     print(json.dumps(line | tracked.to_dict(args.mesh)), flush=True)
@@ -99,12 +116,13 @@ def _track(args: argparse.Namespace) -> int:
             stopped = stop.code if isinstance(stop.code, int) else 128 + signal.SIGTERM
         except BrokenPipeError:  # whoever reads the JSON has seen enough
             silence_stdout()
-        written = writer.finish() if writer is not None else None
+        film = writer.finish() if writer is not None else None
+    written = ([] if film is None else [film]) + ([] if animations is None else animations.write())
     if not args.quiet:
         channel = sys.stderr if args.json else sys.stdout
         print(f"{args.source}: {report}", file=channel)
-        if written is not None:
-            print(f"  {written}", file=channel)
+        for path in written:
+            print(f"  {path}", file=channel)
     if stopped is not None:
         print("handmesh: interrupted", file=sys.stderr)
         return stopped
@@ -129,6 +147,7 @@ def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, T
                     bone_length_m=args.bone_length,
                     mirrored=args.mirrored,
                     max_hands=args.max_hands,
+                    min_presence=args.min_presence,
                     smoother=None if args.no_smoothing else HandSmoother,
                 )
             yield frame, tracker.update(frame.pixels, frame.time_s)
@@ -175,6 +194,41 @@ class _Report:
             f"{self.frames} frames{dropped}: {hands or 'no hand found'}; "
             f"searched {self.searches} times, median {middle:.1f} ms a frame"
         )
+
+
+class _Animations:
+    """An animated GLB of each hand, written when all of the video has been seen.
+
+    Args:
+        path: hand.glb stands for hand_1.glb, hand_2.glb, ..., by the ids.
+
+    Raises:
+        InputError: it does not end in .glb, or its folder does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() != ".glb":
+            raise InputError(f"animations are .glb; {path.name!r} ends in {path.suffix!r}")
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: its folder does not exist")
+        self._path = path
+        self._seen: dict[int, list[tuple[float, Hand]]] = {}
+
+    def add(self, tracked: TrackedFrame) -> None:
+        for hand in tracked.hands:
+            self._seen.setdefault(hand.id, []).append((tracked.time_s, hand.hand))
+
+    def write(self) -> list[Path]:
+        from .files import save_animation
+
+        written = []
+        for number, seen in sorted(self._seen.items()):
+            # All frames decide the side, so that the last one knows best; surfaces cannot be mixed.
+            side = seen[-1][1].handedness
+            seconds, hands = zip(*(s for s in seen if s[1].handedness == side), strict=True)
+            path = self._path.with_name(f"{self._path.stem}_{number}{self._path.suffix}")
+            written.append(save_animation(hands, seconds, path))
+        return written
 
 
 def _drawn(frame: Frame, tracked: TrackedFrame) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from . import backends
 from .bundle import DETECTOR, Bundle
+from .closing import Closing
 from .errors import BackendError, BundleError
 from .imaging import ImageLike, Pyramid, decode
 from .pipeline import Photo
@@ -45,7 +45,7 @@ class Detection:
     looks_right: float
 
 
-class Detector:
+class Detector(Closing):
     """A trained detector in a runtime. Several threads may use one. Close it, or use it as a
     context manager.
 
@@ -53,6 +53,7 @@ class Detector:
         bundle: a detector's `Bundle`, its path or name; by default the one that ships.
         backend: "auto", or the name of a backend. Nothing else is run instead.
         threads: CPU threads of the backend; by default those available, at most 4.
+        device, precision: as `handmesh.Predictor` takes them.
 
     Raises:
         BundleError, IntegrityError: the bundle is missing, damaged, or of another network.
@@ -64,6 +65,8 @@ class Detector:
         bundle: Bundle | str | os.PathLike[str] | None = None,
         backend: str = "auto",
         threads: int | None = None,
+        device: str | None = None,
+        precision: str | None = None,
     ) -> None:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or DETECTOR)
         if not opened.is_detector:
@@ -72,7 +75,9 @@ class Detector:
                 "finds no hands: expected one of the network 'detector'"
             )
         self.bundle = opened
-        self._backend: backends.NamedBackend | None = backends.create(backend, opened, threads)
+        self._backend: backends.NamedBackend | None = backends.create(
+            backend, opened, threads, device, precision
+        )
 
     @property
     def description(self) -> str:
@@ -108,17 +113,6 @@ class Detector:
     def close(self) -> None:
         """Let the runtime and its memory go."""
         self._backend = None
-
-    def __enter__(self) -> Detector:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def letterbox(width: int, height: int) -> Box:

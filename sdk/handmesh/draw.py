@@ -62,13 +62,16 @@ def overlay(
 
     Raises:
         ImageError: the photo cannot be used.
-        InputError: another style, or an opacity that is not in 0..1.
+        InputError: another style, an opacity that is not in 0..1, or a photo of another size than
+            the one the hands were found in.
     """
     if style not in get_args(Style):
         raise InputError(f"style must be one of {', '.join(get_args(Style))}, not {style!r}")
     if not 0 <= finite(opacity, "opacity", InputError) <= 1:
         raise InputError(f"opacity lies between 0 and 1, not {opacity}")
     picture = decode(image)
+    for hand in hands:
+        _check_size(picture, hand)
     scale = min(1.0, (max_side or np.inf) / max(picture.shape[:2]))
     if scale < 1:
         size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
@@ -135,6 +138,16 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
     _draw_surface(picture, vertices[:, :2] * scale + centre, vertices, hand.faces, 1.0)
     _draw_skeleton(picture, joints[:, :2] * scale + centre, joints[:, 2])
     return picture
+
+
+def _check_size(picture: NDArray[np.uint8], hand: Hand) -> None:
+    """Pixels of one photo mean nothing in another."""
+    height, width = picture.shape[:2]
+    if (width, height) != (hand.camera.width, hand.camera.height):
+        raise InputError(
+            f"the hand was found in a photo of {hand.camera.width} x {hand.camera.height} pixels, "
+            f"and this one has {width} x {height}: draw over the former, and scale the result"
+        )
 
 
 def _reduced(points_px: NDArray[Any], scale: float) -> NDArray[np.float64]:

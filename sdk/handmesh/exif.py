@@ -41,7 +41,9 @@ _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}
 _NARROWEST_DEG, _WIDEST_DEG = 2.0, 160.0
 # Rounding the sides of a reduced photo changes their ratio by less.
 _ASPECT_TOLERANCE = 0.02
-_REMEDY = "give Camera.from_fov(width, height, ...) instead, or leave the camera to be assumed"
+_REMEDY = (
+    "give Camera.from_fov(width, height, ...), or --fov, instead, or leave the camera to be assumed"
+)
 
 
 def camera_from_exif(
@@ -73,7 +75,8 @@ def _bytes_of(photo: ImageLike) -> tuple[str, bytes]:
     if isinstance(photo, (str, os.PathLike)):
         return os.fspath(photo), read_photo(photo)
     if isinstance(photo, (bytes, bytearray, memoryview)):
-        return f"{len(photo)} bytes", bytes(photo)
+        data = bytes(photo)
+        return f"a photo of {len(data)} bytes", data
     raise CameraError(
         f"pixels carry no EXIF ({type(photo).__name__} came): pass the photo's path or the bytes "
         f"of its file, or {_REMEDY}"

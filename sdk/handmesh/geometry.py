@@ -47,6 +47,8 @@ __all__ = [
 ADULT_BONE_LENGTH_M = 0.047
 
 _PARENTS, _CHILDREN = (np.array(ends) for ends in zip(*BONES, strict=True))
+# Larger ones were given in another unit.
+_LONGEST_BONE_M, _DEEPEST_M = 0.5, 100.0
 # Depth of the wrist, in bones, beyond which nothing is believed: about 10 cm and 90 m.
 _NEAREST, _FARTHEST = 2.0, 2000.0
 # What the network's outputs and the proportions of people are wrong by, roughly, in bones: only
@@ -125,10 +127,15 @@ def place(
     both, both are believed and the picture's own answer is set aside (the paper's protocol).
 
     Raises:
-        InputError: a length or a depth is not a positive, finite number.
+        InputError: a length or a depth is not a positive, finite number, or more than 0.5 m of bone
+            or 100 m of depth: then it was meant in another unit.
     """
-    bone_length_m = _metres(bone_length_m, "bone_length_m", "0.047 for an average adult")
-    root_depth_m = _metres(root_depth_m, "root_depth_m", "0.5 for a hand at half a metre")
+    bone_length_m = _metres(
+        bone_length_m, "bone_length_m", "0.047 for an average adult", _LONGEST_BONE_M
+    )
+    root_depth_m = _metres(
+        root_depth_m, "root_depth_m", "0.5 for a hand at half a metre", _DEEPEST_M
+    )
     if bone_length_m is None:
         if root_depth_m is None:
             bone_length_m = ADULT_BONE_LENGTH_M
@@ -139,13 +146,18 @@ def place(
     return Placement(root_depth_m, bone_length_m)
 
 
-def _metres(value: float | None, name: str, example: str) -> float | None:
+def _metres(value: float | None, name: str, example: str, most: float) -> float | None:
     """A caller's length as a float, whatever number it came as; None stays None."""
     if value is None:
         return None
     number = finite(value, name, InputError)
     if number <= 0:
         raise InputError(f"{name} must be a positive number of metres ({example}), not {value!r}")
+    if number > most:
+        raise InputError(
+            f"{name} must be at most {most:g} metres ({example}), not {value!r}: is it in "
+            "millimetres?"
+        )
     return number
 
 

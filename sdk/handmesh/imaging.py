@@ -64,7 +64,8 @@ def decode(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike)):
         return _decode_bytes(read_photo(image), os.fspath(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _decode_bytes(bytes(image), f"{len(image)} bytes")
+        data = bytes(image)
+        return _decode_bytes(data, f"an image of {len(data)} bytes")
     if hasattr(image, "mode") and hasattr(image, "convert"):
         return _from_array(_pil_pixels(image))
     if hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
@@ -96,6 +97,8 @@ def read_photo(path: str | os.PathLike[str]) -> bytes:
 
 
 def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
+    if not data:
+        raise ImageError(f"{name} is empty: expected an image file")
     if data.startswith(_JPEG_SIGNATURE):
         size = _check_jpeg(data, name)
     else:
@@ -105,7 +108,7 @@ def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
     if size is not None:  # before the pixels are unpacked
         _check_size(*size, name)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as cause:
         raise ImageError(f"{name} cannot be decoded: {cause.err or cause}") from cause
     if pixels is None:

@@ -6,7 +6,6 @@ import operator
 import os
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from . import backends, search
 from .bundle import Bundle
 from .camera import shown
+from .closing import Closing
 from .errors import BackendError, BoxError, CameraError, InputError
 from .finding import Finder, default_finder
 from .geometry import place
@@ -27,6 +27,7 @@ __all__ = [
     "Predictor",
     "checked_camera",
     "checked_count",
+    "checked_finder",
     "checked_presence",
     "load",
     "predict",
@@ -37,7 +38,7 @@ __all__ = [
 BoxLike = Any
 
 
-class Predictor:
+class Predictor(Closing):
     """A trained network in a runtime, ready for photos. Close it, or use it as a context manager.
 
     Several threads may use one Predictor; each photo is one thread's work.
@@ -80,6 +81,11 @@ class Predictor:
             choice = backends.choose(backend, self.bundle, threads, device, precision)
             self._backend: backends.Backend | None = choice.backend
             self.chosen = choice.reasons
+        elif not callable(getattr(backend, "run", None)):
+            raise InputError(
+                "backend is 'auto', the name of one, or a handmesh.backends.Backend, not "
+                f"{type(backend).__name__}"
+            )
         elif (threads, device, precision) == (None, None, None):
             self._backend, self.chosen = backend, (f"{backend.name}: handed over",)
         else:
@@ -87,7 +93,8 @@ class Predictor:
                 "a backend that is handed over has its threads, device and precision already: "
                 "give it these when it is made"
             )
-        self._threads, self._find, self._find_lock = threads, find, threading.Lock()
+        self._threads, self._find = threads, checked_finder(find)
+        self._find_lock = threading.Lock()
 
     @property
     def find(self) -> Finder:
@@ -95,8 +102,9 @@ class Predictor:
 
         Raises:
             BundleError, IntegrityError, BackendUnavailable, BackendError: the shipped detector
-                cannot be used.
+                cannot be used, or the Predictor was closed.
         """
+        _ = self.backend
         with self._find_lock:
             if self._find is None:
                 self._find = default_finder(self._threads)
@@ -211,19 +219,10 @@ class Predictor:
         return Photo(image, self.bundle, self.backend)
 
     def close(self) -> None:
-        """Let the runtime and its memory go."""
+        """Let the runtimes and their memory go, the detector's with the network's."""
         self._backend = None
-
-    def __enter__(self) -> Predictor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        with self._find_lock:
+            self._find = None
 
 
 def load(
@@ -311,6 +310,20 @@ def checked_count(number: int, name: str = "max_hands") -> int:
     if count < 1:
         raise InputError(f"{name} must be at least 1, not {shown(count)}")
     return count
+
+
+def checked_finder(find: Finder | None) -> Finder | None:
+    """What a caller searches with.
+
+    Raises:
+        InputError: it cannot be called.
+    """
+    if find is not None and not callable(find):
+        raise InputError(
+            "find is a function as handmesh.finding.Finder describes it, as "
+            f"DetectedHands(Detector(...)), not {type(find).__name__}"
+        )
+    return find
 
 
 def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:

@@ -6,15 +6,22 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
+from .closing import Closing
 from .errors import InputError
 from .finding import Finder, search_windows
 from .geometry import place
 from .imaging import ImageLike
 from .pipeline import Photo
-from .predictor import Predictor, checked_camera, checked_count, checked_presence, wanted_side
+from .predictor import (
+    Predictor,
+    checked_camera,
+    checked_count,
+    checked_finder,
+    checked_presence,
+    wanted_side,
+)
 from .smoothing import HandSmoother
 from .tracks import Track, Tracks
 from .types import Camera, Hand, Handedness, finite
@@ -83,7 +90,7 @@ class TrackedFrame:
         }
 
 
-class Tracker:
+class Tracker(Closing):
     """Follows hands through a video. Close it, or use it as a context manager.
 
     Frames are handed over one by one, in the order of their times. The whole picture is searched
@@ -135,10 +142,14 @@ class Tracker:
                 raise InputError(f"{name} must be 0 or more seconds, not {seconds}")
         self._search_every_s, self._remember_s = float(search_every_s), float(remember_s)
         self._camera, self._bone_length_m, self._mirrored = camera, bone_length_m, mirrored
-        self._smoother = smoother
+        if not isinstance(predictor, (Predictor, type(None))):
+            raise InputError(
+                "predictor must be a handmesh.Predictor, as handmesh.load() gives one, not "
+                f"{type(predictor).__name__}"
+            )
+        self._smoother, self._find = smoother, checked_finder(find)
         self._owned = predictor is None
         self._predictor = Predictor() if predictor is None else predictor
-        self._find = find
         self.reset()
 
     def reset(self) -> None:
@@ -251,14 +262,3 @@ class Tracker:
         """Let the network go, if it was loaded for this tracker."""
         if self._owned:
             self._predictor.close()
-
-    def __enter__(self) -> Tracker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

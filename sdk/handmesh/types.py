@@ -192,7 +192,7 @@ class Box:
         return dataclasses.replace(self, size=self.size * factor)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Hand:
     """One hand in one photo. Arrays are read-only.
 
@@ -275,6 +275,14 @@ class Hand:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return _hand, (fields | {"timings_ms": dict(self.timings_ms)},)
 
+    def __repr__(self) -> str:
+        """On one line: arrays are asked for by name."""
+        x, y, z = self.joints_m[ROOT_JOINT]
+        return (
+            f"Hand({self.handedness}, presence {self.presence:.2f}, wrist at ({x:.3f}, {y:.3f}, "
+            f"{z:.3f}) m, depth {self.depth}, {len(self.vertices_m)} vertices)"
+        )
+
     def draw(self, image: Any, style: Style = "full") -> NDArray[np.uint8]:
         """The hand over a copy of the photo.
 
@@ -289,7 +297,7 @@ class Hand:
 
         Raises:
             ImageError: the photo cannot be used.
-            InputError: another style.
+            InputError: another style, or a photo of another size.
         """
         from .draw import overlay
 

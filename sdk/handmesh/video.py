@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import replacing
+from .closing import Closing
 from .errors import InputError
 
 __all__ = ["CODECS", "Frame", "LiveVideo", "Video", "VideoFile", "VideoWriter", "open_video"]
@@ -48,7 +49,7 @@ class Frame:
     dropped: int = 0
 
 
-class Video:
+class Video(Closing):
     """What frames come from. Close it, or use it as a context manager.
 
     Attributes:
@@ -64,17 +65,6 @@ class Video:
 
     def close(self) -> None:
         """Let the file or the camera go."""
-
-    def __enter__(self) -> Video:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class VideoFile(Video):

@@ -210,6 +210,15 @@ def test_unknown_devices_are_bad_input(light: Bundle, name: str) -> None:
         backends.create(name, light, device="cudaa")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 513, 10**9, 1.5, "2", float("nan")])
+@pytest.mark.parametrize("name", ["auto", "onnx"])
+def test_impossible_numbers_of_threads_are_bad_input(
+    light: Bundle, name: str, threads: Any
+) -> None:
+    with pytest.raises(InputError, match="threads must be"):
+        backends.create(name, light, threads)
+
+
 def test_names_that_are_nearly_right_are_suggested(light: Bundle) -> None:
     with pytest.raises(InputError, match="did you mean 'tflite'"):
         backends.create("tflight", light)

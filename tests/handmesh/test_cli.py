@@ -15,6 +15,7 @@ import pytest
 
 import handmesh.cli as cli
 import handmesh.predictor
+from handmesh import backends
 from handmesh.bundle import Bundle
 from handmesh.errors import BackendUnavailable
 from handmesh.predictor import Predictor
@@ -162,9 +163,15 @@ def test_one_bad_photo_does_not_stop_the_others(
     ],
 )
 def test_wrong_usage_is_exit_code_two(run: Make, arguments: tuple[str, ...]) -> None:
-    code, _, errors = run(*arguments)
-    assert code == 2
+    code, text, errors = run(*arguments)
+    assert (code, text) == (2, "")
     assert "usage: handmesh" in errors
+
+
+def test_without_a_command_there_is_the_list_of_them(run: Make) -> None:
+    _, _, errors = run()
+    for command in ("predict", "track", "info", "verify", "completion"):
+        assert f"\n    {command} " in errors
 
 
 @pytest.mark.parametrize(
@@ -227,8 +234,31 @@ def test_info_without_torch_is_exit_code_three(
     for module in [m for m in sys.modules if m.startswith("handmesh.nn")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert cli.main(["info"]) == 3
+    assert cli.main(["info", "--network", "light"]) == 3
     assert "pip install 'handmesh[torch]'" in capsys.readouterr().err
+    assert cli.main(["info"]) == 0  # what a base install can tell, it tells
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("onnx (") for line in told)
+    assert told[-1].startswith("layers: not told: the package 'torch'")
+
+
+@pytest.mark.parametrize("name", ["light", "detector"])
+def test_info_says_what_a_bundle_holds_and_what_runs_it(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    bundle = Bundle.load(name)
+    assert cli.main(["info", name]) == 0
+    text, _, layers = capsys.readouterr().out.partition("\n\n")
+    lines = text.splitlines()
+    assert lines[0] == f"{name}: {bundle.folder}"
+    assert "licence of weights: Apache-2.0" in text
+    told = {line.split(" ")[0].rstrip(":"): line for line in lines[-len(backends.names()) :]}
+    assert list(told) == backends.names()
+    size = (bundle.folder / "model.onnx").stat().st_size / 2**20
+    assert told["onnx"] == f"onnx (fp16, {size:.1f} MiB): can run here"
+    assert told["tflite"].startswith("tflite: not here: backend 'tflite'")
+    assert layers.startswith("light, input 128 x 128 x 3" if name == "light" else "")
+    assert bool(layers) == (name == "light")
 
 
 def _entry_points(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:

@@ -255,6 +255,38 @@ def test_photos_that_cannot_be_read_have_a_line_too(run: Command, album: Path) -
     assert "3 photos: 1 with hands, 1 without a hand, 1 failed" in errors
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--max-hands=0", "max_hands"),
+        ("--min-presence=1.5", "min_presence"),
+        ("--bone-length=47", "bone_length_m must be at most 0.5 metres"),
+        ("--fov=200", "fov_deg"),
+        ("--box=50,50,10,10", "x0 < x1"),
+    ],
+)
+def test_what_fits_no_photo_is_told_once_and_before_all(
+    run: Command, album: Path, option: str, message: str
+) -> None:
+    code, text, errors = run(album, "--json", option)
+    assert (code, text) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert run.loaded == 0
+
+
+def test_a_box_that_is_no_box_is_told_as_one(run: Command, album: Path) -> None:
+    for box in ("a,b,c,d", "1,2,3", ""):
+        code, _, errors = run(album, f"--box={box}")
+        assert code == 2
+        assert f"argument --box: expected X0,Y0,X1,Y1, not {box!r}" in errors
+
+
+def test_the_least_presence_reaches_the_search(run: Command, album: Path) -> None:
+    assert run(album / "b.PNG", "--json", "-q")[0] == 0
+    assert run(album / "b.PNG", "--json", "-q", "--min-presence", "1")[0] == 1
+
+
 def test_quiet_says_nothing_but_errors(run: Command, album: Path, tmp_path: Path) -> None:
     assert run(album, "--out", tmp_path / "out", "-q") == (1, "", "")
     assert (tmp_path / "out" / "b_hand.json").exists()

@@ -106,6 +106,27 @@ def test_json_has_a_line_a_frame_and_writes_nothing(run: Make, clip: Path, tmp_p
     assert len(json.loads(out.splitlines()[0])["hands"][0]["vertices_m"]) > 500
 
 
+def test_each_hand_becomes_an_animation(run: Make, clip: Path, tmp_path: Path) -> None:
+    code, out, _ = run(clip, "--glb", "hand.glb", "--no-smoothing")
+    assert code == 0
+    assert out.splitlines()[1:] == ["  hand_1.glb"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"clip.mkv", "hand_1.glb", "bundle"}
+    data = (tmp_path / "hand_1.glb").read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    document, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    sampler = document["animations"][0]["samplers"][0]
+
+    def floats(accessor: int) -> np.ndarray:
+        of = document["accessors"][accessor]
+        start = document["bufferViews"][of["bufferView"]].get("byteOffset", 0)
+        width = {"SCALAR": 1, "VEC3": 3}[of["type"]]
+        return np.frombuffer(binary, "<f4", of["count"] * width, start).reshape(-1, width)
+
+    seconds, wrists = floats(sampler["input"])[:, 0], floats(sampler["output"])
+    np.testing.assert_allclose(seconds, np.arange(FRAMES) / 20, atol=1e-3)
+    np.testing.assert_allclose(np.diff(wrists[:, 0]), 0.004, atol=0.002)  # as the clip moves
+
+
 def test_mirrored_and_handedness_reach_the_tracker(run: Make, clip: Path) -> None:
     for options, side in ((["--mirrored"], "left"), (["--handedness", "right"], "right")):
         _, out, _ = run(clip, "--json", "--max-hands", 1, *options)
@@ -126,13 +147,16 @@ def test_no_hand_is_exit_code_1(run: Make, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["none.mp4"], 2, "no video file"),
-        (["0"], 2, "--show, --out FILE or --json"),
+        (["0"], 2, "--show, --out FILE, --glb or --json"),
         (["97", "--json"], 2, "camera 97"),
         (["clip.mkv", "--out", "clip.gif"], 2, "ends in '.gif'"),
         (["clip.mkv", "--out", "none/clip.mp4"], 2, "folder does not exist"),
         (["clip.mkv", "--out", "clip.mkv"], 2, "would replace"),
+        (["clip.mkv", "--glb", "hand.obj"], 2, "ends in '.obj'"),
+        (["clip.mkv", "--glb", "none/hand.glb"], 2, "folder does not exist"),
         (["clip.mkv", "--json", "--max-hands", "0"], 2, "max_hands"),
         (["clip.mkv", "--json", "--fov", "200"], 2, "fov_deg"),
+        (["clip.mkv", "--json", "--min-presence", "2"], 2, "min_presence"),
     ],
 )
 @pytest.mark.usefixtures("clip")
@@ -143,6 +167,18 @@ def test_what_cannot_be_done_is_told(
     assert seen == code
     assert message in err
     assert {path.name for path in tmp_path.iterdir()} <= {"clip.mkv", "bundle"}
+
+
+def test_a_file_that_is_no_video_is_one_line(tmp_path: Path) -> None:
+    """FFmpeg, which reads it, says nothing of its own: in a process of its own, as it asks once."""
+    (tmp_path / "text.mp4").write_text("no video")
+    done = subprocess.run(
+        [sys.executable, "-m", "handmesh", "track", "text.mp4"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("handmesh: text.mp4 is not a video")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("clip")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from handmesh import Predictor
+from handmesh import Predictor, cli
 from handmesh.archive import read_arrays
 from handmesh.bundle import Bundle
 from handmesh.detector import Detector, hand_rows, letterbox
@@ -48,6 +48,29 @@ def detector_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
     assert parity["onnx"].hands > 5
     return bundle
+
+
+def test_a_bundle_is_exported_again_from_what_it_holds(
+    detector_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, out = detector_bundle, tmp_path / "again"
+    export = ["export", str(old.folder), "--format", "onnx"]
+    assert cli.main([*export, "--out", str(out)]) == 0
+    again = Bundle.load(out)
+    assert again.is_detector
+    again.check()
+    for key in ("config", "licences", "provenance"):
+        assert again.manifest[key] == old.manifest[key]
+    given, expected = (read_arrays(bundle.file("reference.npz"), "") for bundle in (again, old))
+    np.testing.assert_array_equal(given["images"], expected["images"])
+    np.testing.assert_allclose(given["hands"], expected["hands"], atol=1e-5)
+    assert (old.folder / "model.onnx").exists(), "the old one stays"
+    assert "model.onnx" in capsys.readouterr().out
+
+    assert cli.main(export) == 2
+    assert "--out DIR" in capsys.readouterr().err
+    assert cli.main([*export, "--out", str(out), "--card", "card.json"]) == 2
+    assert "--card goes with --checkpoint" in capsys.readouterr().err
 
 
 def test_a_photo_is_centred_in_a_square_and_black_beyond() -> None:

@@ -251,6 +251,11 @@ def test_every_style_bears_hands_outside_the_picture(
     assert (edge[:, :640] != photo).any()
 
 
+def test_a_photo_of_another_size_is_refused(hand: Hand, photo: np.ndarray) -> None:
+    with pytest.raises(InputError, match="draw over the former"):
+        hand.draw(photo[:-2])
+
+
 def test_other_styles_are_refused(hand: Hand, photo: np.ndarray) -> None:
     with pytest.raises(InputError, match="full, mesh, skeleton, wireframe, depth, side, not 'x'"):
         hand.draw(photo, "x")  # type: ignore[arg-type]

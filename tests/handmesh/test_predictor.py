@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -333,7 +335,9 @@ def test_boxes_that_do_not_fit_the_image_are_refused(predict: Make, box: Any) ->
         ({"bone_length_m": "x"}, InputError, "bone_length_m"),
         ({"bone_length_m": float("inf")}, InputError, "bone_length_m"),
         ({"bone_length_m": -1}, InputError, "bone_length_m"),
+        ({"bone_length_m": 47}, InputError, "bone_length_m .* millimetres"),
         ({"root_depth_m": 0}, InputError, "root_depth_m"),
+        ({"root_depth_m": 500}, InputError, "root_depth_m .* millimetres"),
     ],
 )
 def test_bad_arguments_are_refused(
@@ -349,6 +353,39 @@ def test_bad_photos_are_refused(
 ) -> None:
     with pytest.raises(ImageError):
         Predictor(bundle, reading_backend(make_hand())).predict(image)
+
+
+@pytest.mark.parametrize("backend", [None, 5, np.zeros(3)])
+def test_what_is_no_backend_is_refused(bundle: Bundle, backend: Any) -> None:
+    with pytest.raises(InputError, match="backend is 'auto'"):
+        Predictor(bundle, backend)
+
+
+def test_what_cannot_search_is_refused_at_once(
+    bundle: Bundle, make_hand: Make, reading_backend: Make
+) -> None:
+    with pytest.raises(InputError, match=r"find is a function .* not str"):
+        Predictor(bundle, reading_backend(make_hand()), find="detector")  # type: ignore[arg-type]
+
+
+def test_closing_lets_the_network_and_the_search_go(
+    bundle: Bundle, make_hand: Make, reading_backend: Make
+) -> None:
+    class Search:
+        def __call__(self, *_: Any) -> list[Any]:
+            return []
+
+    held: list[Any] = [reading_backend(make_hand()), Search()]
+    predictor = Predictor(bundle, held[0], find=held[1])
+    left = [weakref.ref(one) for one in held]
+    held.clear()
+    gc.collect()
+    assert all(one() is not None for one in left)
+    predictor.close()
+    gc.collect()
+    assert [one() for one in left] == [None, None]
+    with pytest.raises(BackendError, match="closed"):
+        _ = predictor.find
 
 
 def test_closed_predictor_says_so(bundle: Bundle, make_hand: Make, reading_backend: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
+import time
 import types
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -83,6 +84,28 @@ def test_threads_get_their_own_results(with_tflite: Bundle) -> None:
         for output in outputs:
             for got, expected in zip(output, wanted[n], strict=True):
                 np.testing.assert_array_equal(got, expected)
+
+
+def test_one_run_at_a_time(with_tflite: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter has one set of tensors, and lets other threads go on while it computes."""
+    backend = backends.create("tflite", with_tflite, threads=1)
+    inside, most = [0], [0]
+    original = backend._run  # type: ignore[attr-defined]
+
+    def run(**named: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        inside[0] -= 1
+        return original(**named)
+
+    monkeypatch.setattr(backend, "_run", run)
+    threads = [threading.Thread(target=backend.run, args=(crop[None],)) for crop in _crops(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1]
 
 
 def test_results_outlive_the_next_run(with_tflite: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from handmesh import Box, Bundle, Hand, Predictor, Tracker, backends
+from handmesh import predictor as predictor_module
 from handmesh.imaging import decode
 
 THREADS = 8
@@ -54,6 +56,38 @@ def _assert_same(found: Sequence[Hand], expected: Sequence[Hand]) -> None:
         assert one.crops_seen == other.crops_seen
         for name in ("joints_m", "joints_px", "vertices_m", "vertices_px", "confidence"):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=EXACT)
+
+
+def test_the_search_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def load(threads: int | None) -> Any:
+        time.sleep(0.05)  # long enough for all others to ask meanwhile
+        made.append(threads)
+        return lambda *_: []
+
+    monkeypatch.setattr(predictor_module, "default_finder", load)
+    with Predictor(threads=2) as predictor:
+        found = _at_once([lambda: predictor.find] * THREADS)
+    assert made == [2], "with the threads of the predictor"
+    assert len(set(map(id, found))) == 1
+
+
+def test_the_network_of_predict_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    class Slow:
+        def __init__(self) -> None:
+            time.sleep(0.05)
+            made.append(self)
+
+        def predict(self, image: Any, **_: Any) -> list[Hand]:
+            return []
+
+    monkeypatch.setattr(predictor_module, "Predictor", Slow)
+    monkeypatch.setattr(predictor_module, "_default", None)
+    assert _at_once([lambda: predictor_module.predict("photo.jpg")] * THREADS) == [[]] * THREADS
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])

@@ -188,6 +188,7 @@ def test_without_times_frames_are_taken_as_they_come(
         ({"bone_length_m": -1}, InputError, "bone_length_m"),
         ({"search_every_s": -1}, InputError, "search_every_s"),
         ({"remember_s": float("inf")}, InputError, "remember_s"),
+        ({"find": "detector"}, InputError, "find is a function"),
     ],
 )
 def test_bad_options_are_refused_before_a_frame(
@@ -195,6 +196,11 @@ def test_bad_options_are_refused_before_a_frame(
 ) -> None:
     with pytest.raises(error, match=message):
         Tracker(predictor, **options)
+
+
+def test_a_name_is_no_predictor() -> None:
+    with pytest.raises(InputError, match=r"handmesh.load\(\)"):
+        Tracker("light")  # type: ignore[arg-type]
 
 
 def test_bad_frames_and_cameras_are_refused(predictor: Predictor) -> None:

@@ -27,6 +27,7 @@ class Actor:
     path: Path
     left: bool = False
     confidence: float = 0.9
+    presence: float = 0.999
 
     def joints(self, t: float) -> np.ndarray:
         return (SHAPE * (-1, 1) if self.left else SHAPE) + self.path(t)
@@ -58,7 +59,7 @@ class Scene:
             joints, presence, right, sure = np.full((21, 2), 0.5), 0.05, 0.5, 0.1
         else:
             joints, sure = view.box.to_crop(actor.joints(self.t)), actor.confidence
-            presence = 0.999 if best < 0.4 else 0.2
+            presence = actor.presence if best < 0.4 else 0.2
             right = 0.02 if actor.left else 0.98
             if round(self.t * FPS) in self.lies:
                 right = 1 - right
@@ -166,6 +167,24 @@ def test_a_hand_that_comes_back_where_it_was_needs_no_search() -> None:
     scene = Scene(Actor(lambda t: (300, 240) if not 0.5 < t < 1.0 else (2000, 240)))
     seen = _run(scene, Tracks(1, 3.0), 45)
     assert [list(seen[n]) for n in (10, 20, 44)] == [[1], [], [1]]
+
+
+def test_of_two_lost_hands_the_nearer_one_has_returned() -> None:
+    one = Actor(lambda t: (100, 240) if t < 0.5 else (2000, 240))
+    other = Actor(lambda t: (500, 240) if t < 0.5 else (2000, 240) if t < 1 else (400, 240))
+    seen = _run(Scene(one, other), Tracks(2, 3.0), 45, searches=(0, 40))
+    assert [sorted(seen[n]) for n in (0, 14, 39)] == [[1, 2], [1, 2], []]
+    assert seen[-1] == {2: (pytest.approx(_middle(other, 1.4)), False)}
+
+
+@pytest.mark.parametrize(("presence", "back"), [(0.7, []), (0.95, [1])])
+def test_what_is_looked_for_must_be_surer_than_what_is_followed(
+    presence: float, back: list[int]
+) -> None:
+    hand = Actor(lambda t: (300, 240) if t < 0.5 else (2000, 240))
+    later = Actor(lambda t: (300, 240) if t > 0.7 else (-500, 240), presence=presence)
+    seen = _run(Scene(hand, later), Tracks(1, 3.0), 30)
+    assert [sorted(seen[n]) for n in (0, 18, 29)] == [[1], [], back]
 
 
 def test_another_hand_in_the_place_of_a_lost_one_is_not_taken_for_it() -> None:

@@ -200,6 +200,13 @@ def _hand(**changes: Any) -> Hand:
     return Hand(**fields | changes)
 
 
+def test_a_hand_is_printed_on_one_line() -> None:
+    hand = _hand()
+    assert "\n" not in repr(hand)
+    assert repr(hand).startswith("Hand(right, presence 0.9")
+    assert len(repr(hand)) < 120
+
+
 def test_hand_is_of_stated_types_and_cannot_be_changed() -> None:
     mine = np.zeros((4, 3))
     hand = _hand(vertices_m=mine)

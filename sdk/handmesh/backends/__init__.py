@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import operator
 import os
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..camera import shown
 from ..errors import BackendError, BackendUnavailable, InputError
 from ..spelling import did_you_mean
 from ..types import JOINT_NAMES
@@ -50,6 +52,8 @@ __all__ = [
 ]
 
 PRECISIONS = ("fp32", "fp16", "int8")
+# Each takes memory, and runtimes start all that they are told to.
+MOST_THREADS = 512
 
 
 class RawOutput(NamedTuple):
@@ -225,7 +229,7 @@ def choose(
         name: a backend, or "auto": the first of `names` that is installed, in the bundle, and can
             do what else is asked for.
         bundle: the trained model.
-        threads: CPU threads, at least 1; by default those this process may use, at most 4, beyond
+        threads: CPU threads, 1 to 512; by default those this process may use, at most 4, beyond
             which networks this small gain little.
         device: a kind of the backend's ``DEVICES``, perhaps with an argument, as "cuda:1"; by
             default its first one.
@@ -233,16 +237,13 @@ def choose(
             export --precision` names it; by default whatever the bundle has.
 
     Raises:
-        InputError: an unknown backend, device or precision, or a number of threads below 1.
+        InputError: an unknown backend, device or precision, or an impossible number of threads.
         BackendUnavailable: its package is not installed, the bundle has no such artifact, or the
             device is not there. Nothing else is run instead.
         BackendError: the runtime refuses the artifact.
         BundleError, IntegrityError: the artifact is missing or was changed.
     """
-    if threads is None:
-        threads = min(4, _usable_cpus())
-    if threads < 1:
-        raise InputError(f"threads must be at least 1, not {threads}")
+    threads = min(4, _usable_cpus()) if threads is None else _checked_threads(threads)
     candidates = names() if name == "auto" else [name]
     _check_device(device, candidates)
     reasons: dict[str, str] = {}
@@ -314,6 +315,16 @@ def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: 
                 "compute the network: choose another backend, or see what `handmesh verify` says"
             )
     return output
+
+
+def _checked_threads(threads: int) -> int:
+    try:
+        count = operator.index(threads)
+    except TypeError as cause:
+        raise InputError(f"threads must be a whole number, not {shown(threads)}") from cause
+    if not 1 <= count <= MOST_THREADS:
+        raise InputError(f"threads must be at least 1 and at most {MOST_THREADS}, not {count}")
+    return count
 
 
 def _check_device(device: str | None, candidates: Iterable[str]) -> None:

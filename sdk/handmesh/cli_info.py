@@ -1,0 +1,82 @@
+"""The sub-command `handmesh info`: a bundle, what runs it here, and the layers of its network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .cli_shared import OK
+from .errors import MissingExtra
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
+__all__ = ["add_info"]
+
+
+def add_info(commands: Any) -> None:
+    """Add `info` to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "info",
+        help="a trained model, what runs it here, and its layers",
+        description="Says what a bundle holds, under which licences, and which backends run it "
+        "here; then, where torch is installed, the layers of its network with their parameters "
+        "and operations.",
+    )
+    parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="default: the shipped one")
+    parser.add_argument(
+        "--network",
+        choices=("light", "paper"),
+        help="the layers of that one alone, as it is by default",
+    )
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help="sum up layers below this depth (default: all)"
+    )
+    parser.set_defaults(run=_info)
+
+
+def _info(args: argparse.Namespace) -> int:
+    from .bundle import Bundle
+
+    if args.network is not None:
+        print(_layers({"network": args.network}, args.depth))
+        return OK
+    bundle = Bundle.load(args.bundle)
+    print("\n".join(_lines(bundle)))
+    if not bundle.is_detector:
+        try:
+            print(f"\n{_layers(bundle.manifest['config'], args.depth)}")
+        except MissingExtra as error:  # all else was told without it
+            print(f"layers: not told: {error}")
+    return OK
+
+
+def _lines(bundle: Bundle) -> Iterator[str]:
+    from . import backends
+
+    manifest = bundle.manifest
+    yield f"{bundle.name}: {bundle.folder}"
+    size = bundle.image_size
+    yield f"network {manifest['network']}, pictures of {size} x {size} pixels"
+    for what, licence in manifest["licences"].items():
+        yield f"licence of {what}: {licence}"
+    for name in backends.names():
+        stored = ""
+        if name in bundle.artifacts:
+            stored = f" ({bundle.precision_of(name)}, {bundle.size_of(name) / 2**20:.1f} MiB)"
+        reason = backends.unavailable(name, bundle)
+        yield f"{name}{stored}: {'can run here' if reason is None else f'not here: {reason}'}"
+
+
+def _layers(config: dict[str, Any], depth: int | None) -> str:
+    from .graph import Topology
+
+    try:
+        from .nn import build, from_dict
+        from .nn.summary import describe
+    except ModuleNotFoundError as cause:
+        if cause.name is None or cause.name.startswith(__package__):
+            raise
+        raise MissingExtra(cause.name, "torch") from cause
+    return describe(build(from_dict(config), Topology.default())).render(depth)
