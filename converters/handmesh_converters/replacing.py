@@ -72,10 +72,13 @@ def _swap(new: Path, target: Path) -> None:
         os.rename(new, target)
         return
     old = new.with_suffix(".old")
-    os.rename(target, old)
     try:
+        os.rename(target, old)
         os.rename(new, target)
+        os.rename(old, new)
     except BaseException:
-        os.rename(old, target)
+        # An interrupt may come after any of these as well as before it: what counts is what lies
+        # where. With the new one in its place there is only the old one left to be cleared away.
+        if old.exists():
+            os.rename(old, new if target.exists() else target)
         raise
-    os.rename(old, new)

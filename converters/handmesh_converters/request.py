@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh.errors import InputError
+from handmesh.spelling import did_you_mean
 
 from .forms import FORMS
 
@@ -29,12 +29,14 @@ class Abilities:
         optimizations: name -> (precisions it goes with, what it does).
         optimized_graphs: name of an optimization -> graph that it is for, where that is not the
             default: it goes with the others, and does little for them.
+        alternatives: optimizations of which a request may have one.
     """
 
     graphs: Sequence[str]
     precisions: Sequence[Precision]
     optimizations: Mapping[str, tuple[Sequence[Precision], str]] = field(default_factory=dict)
     optimized_graphs: Mapping[str, str] = field(default_factory=dict)
+    alternatives: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ class Request:
                     f"optimization {wanted!r} of format {name!r} goes with precision "
                     f"{' or '.join(goes_with)}, not {precision}: give --precision {goes_with[0]}"
                 )
+        both = [wanted for wanted in able.alternatives if wanted in self.optimize]
+        if len(both) > 1:
+            raise InputError(
+                f"optimizations {' and '.join(both)} of format {name!r} exclude each other: "
+                "give one"
+            )
         return graph, precision
 
 
@@ -113,6 +121,6 @@ def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
     """Raise `InputError` unless the value is one of those, naming the nearest."""
     if value in allowed:
         return
-    near = difflib.get_close_matches(value, allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{what} must be one of {', '.join(allowed)}; not {value!r}{hint}")
+    raise InputError(
+        f"{what} must be one of {', '.join(allowed)}; not {value!r}{did_you_mean(value, allowed)}"
+    )

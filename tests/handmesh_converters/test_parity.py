@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,19 @@ from handmesh.geometry import solve_root_depth
 from handmesh.graph import Topology
 from handmesh.nn import LightNetwork
 from handmesh.types import Box, Camera
-from handmesh_converters.parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
+from handmesh_converters.parity import (
+    TOLERANCES,
+    Deviation,
+    Parity,
+    Tolerance,
+    measure,
+    network_outputs,
+)
+from handmesh_converters.request import Precision
 
 Crops = Callable[..., NDArray[np.uint8]]
 CROPS = 14
+_EXPORTING = Path(__file__).parents[2] / "docs" / "exporting.md"
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +171,42 @@ def test_past_tolerance(
 
     with pytest.raises(ParityError, match=rf"replay .* {named} "):
         found.check(TOLERANCES["fp32"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("past", [None, "tensor", "scores", "px", "mm", "p99_mm", "point_mm"])
+def test_each_limit_of_a_precision_holds_by_itself(precision: Precision, past: str | None) -> None:
+    """A hundredth past one limit and at all others; where the limit of p99 is that of the worst,
+    p99 alone could not be past it."""
+    allowed = TOLERANCES[precision]
+    found = {
+        name: value * (1.01 if name == past else 1.0) for name, value in allowed.to_dict().items()
+    }
+    tensor, scores, px = (Deviation(found[name], 0.0) for name in ("tensor", "scores", "px"))
+    mm = Deviation(found["mm"], found["p99_mm"])
+    parity = Parity("some", 1, tensor, scores, px, px, mm, found["point_mm"])
+
+    if past is None:
+        parity.check(allowed)
+        return
+    named = {"p99_mm": "p99 of mm", "point_mm": "mm of one point in most crops"}.get(past, past)
+    limit = re.escape(f"{getattr(allowed, past):g}")
+    with pytest.raises(ParityError, match=rf"by {named} [^,]* \(allowed {limit}\);"):
+        parity.check(allowed)
+
+
+def test_the_limits_are_those_that_are_documented() -> None:
+    rows = {
+        cells[0]: [float(cell) for cell in cells[1:]]
+        for line in _EXPORTING.read_text(encoding="utf-8").splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 7
+        and cells[0] in TOLERANCES
+    }
+    # In the order of the table's columns.
+    assert rows == {
+        name: [each.tensor, each.scores, each.px, each.mm, each.p99_mm, each.point_mm]
+        for name, each in TOLERANCES.items()
+    }
 
 
 def test_network_outputs_need_fitting_crops(light: LightNetwork, random_crops: Crops) -> None:

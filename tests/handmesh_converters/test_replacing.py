@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,29 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     _replace(tmp_path / "bundle")
     assert (tmp_path / "bundle" / "model.onnx").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("done", [False, True])
+def test_an_interrupt_at_any_moment_leaves_one_whole_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, done: bool
+) -> None:
+    """Before or right after each of the renames; nothing is left beside the bundle."""
+    target = _bundle(tmp_path / "bundle")
+    rename, calls = os.rename, 0
+
+    def interrupted(source: Path, place: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls != number or done:
+            rename(source, place)
+        if calls == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("handmesh_converters.replacing.os.rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _replace(target)
+
+    swapped = number == 3 or (number == 2 and done)
+    assert (target / "model.onnx").read_bytes() == (b"new" if swapped else b"old")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

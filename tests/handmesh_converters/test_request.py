@@ -41,6 +41,21 @@ def test_a_format_without_optimizations_says_so() -> None:
         Request(optimize=("static",)).resolve("plain", Abilities(("sparse",), ("fp32",)))
 
 
+def test_alternatives_exclude_each_other() -> None:
+    able = Abilities(
+        ("sparse",), ("int8",), dict.fromkeys("abc", (("int8",), "")), alternatives=("a", "b")
+    )
+    assert Request(optimize=("a", "c")).resolve("some", able) == ("sparse", "int8")
+    with pytest.raises(InputError, match="a and b of format 'some' exclude each other: give one"):
+        Request(optimize=("b", "a")).resolve("some", able)
+
+
+def test_tflite_has_one_kind_of_8_bit_products() -> None:
+    request = Request(precision="int8", optimize=("static", "dynamic"))
+    with pytest.raises(InputError, match="dynamic and static of format 'tflite' exclude"):
+        request.resolve("tflite", formats.abilities()["tflite"])
+
+
 def test_every_format_is_in_the_table() -> None:
     table = formats.abilities()
     assert set(table) == set(formats.names())

@@ -47,6 +47,7 @@ ABLE = Abilities(
         DYNAMIC: (("int8",), "8-bit products where they are borne, ranges measured in each run"),
         STATIC: (("int8",), "8-bit products where they are borne, ranges fixed by the crops"),
     },
+    alternatives=(DYNAMIC, STATIC),
 )
 
 # Layers of at least as many weights are rounded to int8. Smaller ones save little.
