@@ -182,13 +182,17 @@ def given_of(bundle: Bundle, images: NDArray[np.uint8], folder: Path) -> dict[st
         inputs = [latent.features] + ([] if latent.anchors is None else [latent.anchors])
         vertices, joints = network.head.double()(*(each.double() for each in inputs))
     network.head.float()
-    names = ("latent", "joints_uv")
-    np.savez(folder / "latent.npz", **dict(zip(names, (i.numpy() for i in inputs))))  # noqa: B905
+    given: dict[str, Any] = {
+        name: each.numpy() for name, each in zip(("latent", "joints_uv"), inputs, strict=False)
+    }
+    np.savez(folder / "latent.npz", **given)
     anchored = len(inputs) == 2
     (folder / "decoder.onnx").write_bytes(exported(fold(network).head, anchored))
     request = {"bundle": str(bundle.folder), "constants": str(folder / "head.npz")}
     if anchored:
-        arrays = head_arrays(fold(network, form_named("polynomials")).head, "fp32")
+        arrays: dict[str, Any] = dict(
+            head_arrays(fold(network, form_named("polynomials")).head, "fp32")
+        )
         np.savez(folder / "head.npz", **arrays)
     return {
         "network": Given(
