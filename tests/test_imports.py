@@ -56,6 +56,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "nn",
             "rig",
             "search",
+            "sheet",
             "smoothing",
             "tracks",
             "video",
@@ -74,6 +75,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cli_photos",
             "cli_predict",
             "cli_shared",
+            "cli_sheet",
             "cli_track",
         }
     ),
@@ -104,7 +106,9 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.predictor": COMMON | {"cv2"},
     "handmesh.cli_completion": COMMON | {"shtab"},
     "handmesh.cli_predict": COMMON | {"cv2", "tqdm"},
+    "handmesh.cli_sheet": COMMON | {"cv2", "tqdm"},
     "handmesh.cli_track": COMMON | {"cv2", "tqdm"},
+    "handmesh.sheet": COMMON | {"cv2"},
     "handmesh.video": COMMON | {"cv2"},
     "handmesh.backends.onnx": COMMON | {"onnxruntime"},
     "handmesh.backends.cuda": COMMON | {"onnxruntime"},
@@ -125,6 +129,9 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
     "handmesh_benchmarks.kernels_peers": COMMON | {"torch", "torch_geometric"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
+    "handmesh_benchmarks.landmark_peer": COMMON | {"ai_edge_litert"},
+    "handmesh_benchmarks.network_child": COMMON
+    | {"onnxruntime", "openvino", "torch", "torch_geometric"},
     "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
     # What another device runs must ask for nothing that it may not have.
     "handmesh_benchmarks.protocol": COMMON,
