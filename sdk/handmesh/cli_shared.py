@@ -43,7 +43,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default="auto",
         metavar="NAME",
-        help="runtime: auto, onnx, tflite, torch, coreml (default auto)",
+        help="runtime: auto, onnx, tflite, torch, coreml, cuda (default auto)",
     )
     network.add_argument(
         "--device",

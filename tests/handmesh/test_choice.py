@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from handmesh import backends
+from handmesh import backends, cli
 from handmesh.backends import Device, coreml
 from handmesh.backends import onnx as onnx_backend
 from handmesh.backends.onnx import OnnxBackend
@@ -208,6 +208,15 @@ def test_torch_on_another_device_gives_its_results_back(
 def test_unknown_devices_are_bad_input(light: Bundle, name: str) -> None:
     with pytest.raises(InputError, match="did you mean 'cuda'"):
         backends.create(name, light, device="cudaa")
+
+
+def test_the_page_and_the_help_name_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| [`")]
+    assert [row.split("`")[1] for row in rows] == backends.names(), "in the order of auto"
+    with pytest.raises(SystemExit):
+        cli.main(["predict", "--help"])
+    assert ", ".join(["auto", *backends.names()]) in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("threads", [0, -1, 513, 10**9, 1.5, "2", float("nan")])
