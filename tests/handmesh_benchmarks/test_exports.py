@@ -55,6 +55,8 @@ def test_rows_are_measured_and_marked(
     light: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats.load("onnx"), "ABLE", Abilities(("sparse",), ("fp16", "fp32")))
+    # Random weights may be rounded by more than trained ones bear.
+    monkeypatch.setitem(TOLERANCES, "fp16", exports.ANYTHING)
 
     rows, missing = exports.compare([light], tmp_path, SHORT, ["onnx"])
 
