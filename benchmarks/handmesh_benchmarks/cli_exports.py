@@ -29,6 +29,12 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--no-paper", action="store_true", help="without the network `paper` with random weights"
     )
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="A,B",
+        help="optimizations to leave out, as dynamic,static, which try every block",
+    )
     parser.add_argument("--runs", type=int, default=64, metavar="N", help="of each (default 64)")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="default 2")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the tables there, too")
@@ -40,16 +46,18 @@ def _compare(args: argparse.Namespace) -> int:
         from . import decoders, exports
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "converters") from cause
+    only = None if args.format is None else _names(args.format)
+    without = _names(args.without)
+    exports.check(only, without)
     bundle = Bundle.load(args.bundle)
-    only = None if args.format is None else [name.strip() for name in args.format.split(",")]
     protocol = Protocol(min_runs=args.runs, min_seconds=args.seconds)
     with tempfile.TemporaryDirectory() as folder:
         bundles = [bundle]
         if not args.no_paper:
             bundles.append(random_bundle(Path(folder) / "paper", bundle.topology, export=()))
-        rows, missing = exports.compare(bundles, Path(folder), protocol, only)
+        rows, missing = exports.compare(bundles, Path(folder), protocol, only, without)
     parts = [
-        exports.to_markdown(rows),
+        *(exports.to_markdown(own) for own in exports.by_network(rows)),
         f"The graph decoder of {bundle.name} alone, ONNX Runtime, batch 1, one thread:\n",
         decoders.to_markdown(decoders.compare_decoders(bundle, protocol)),
         ", ".join(f"{key}: {value}" for key, value in describe().items()) + "\n",
@@ -60,3 +68,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         print(f"written to {write_atomic(args.out, text.encode())}")
     return 0
+
+
+def _names(listed: str) -> list[str]:
+    return [name for part in listed.split(",") if (name := part.strip().lower())]

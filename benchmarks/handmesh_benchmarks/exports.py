@@ -20,11 +20,11 @@ from handmesh.verification import read_reference
 from handmesh_converters import formats
 from handmesh_converters.export import add_formats
 from handmesh_converters.parity import TOLERANCES, Parity, Tolerance
-from handmesh_converters.request import Abilities, Request
+from handmesh_converters.request import Abilities, Request, one_of
 
 from .protocol import Candidate, Protocol, Run, measure
 
-__all__ = ["Row", "compare", "requests", "to_markdown"]
+__all__ = ["Row", "by_network", "check", "compare", "requests", "to_markdown"]
 
 ANYTHING = Tolerance(*[1e9] * len(fields(Tolerance)))
 Wanted = tuple[str, Request]
@@ -74,11 +74,22 @@ def _graph_for(optimization: str, able: Abilities) -> str:
     return able.optimized_graphs.get(optimization, able.graphs[0])
 
 
+def check(only: Sequence[str] | None, without: Sequence[str]) -> None:
+    """Raise `InputError` where a format or an optimisation is none, before any work."""
+    able = formats.abilities()
+    for name in only or ():
+        one_of("format", name, tuple(able))
+    known = dict.fromkeys(name for row in able.values() for name in row.optimizations)
+    for name in without:
+        one_of("an optimization", name, tuple(known))
+
+
 def compare(
     bundles: Iterable[Bundle],
     folder: Path,
     protocol: Protocol,
     only: Sequence[str] | None = None,
+    without: Sequence[str] = (),
 ) -> tuple[list[Row], list[str]]:
     """Export, prove and time.
 
@@ -86,6 +97,7 @@ def compare(
         bundles: whose networks; of all but the first fewer combinations are made.
         folder: empty, for what is exported; it can be deleted afterwards.
         protocol: how long to time. only: formats; by default all whose packages are installed.
+        without: optimisations that are left out.
 
     Returns:
         Rows, and why formats or combinations are missing.
@@ -99,7 +111,9 @@ def compare(
         jobs: list[Wanted] = []
         for name in formats.names() if only is None else only:
             try:
-                jobs += [(name, r) for r in requests(formats.load(name).ABLE, number == 0)]
+                able = formats.load(name).ABLE
+                wanted = requests(able, number == 0)
+                jobs += [(name, r) for r in wanted if not set(r.optimize) & set(without)]
             except MissingExtra as error:
                 missing.append(str(error))
         for name, request in tqdm(jobs, desc=bundle.name, unit="export"):
@@ -153,6 +167,12 @@ def _loader(row: Row, bundle: Bundle) -> Callable[[], Run]:
         return run
 
     return load
+
+
+def by_network(rows: Sequence[Row]) -> list[list[Row]]:
+    """The same rows, those of each network together, as they came."""
+    networks = dict.fromkeys(row.network for row in rows)
+    return [[row for row in rows if row.network == name] for name in networks]
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

@@ -83,7 +83,8 @@ def _export(args: argparse.Namespace) -> int:
         return _list()
     if (args.bundle is None) == (args.checkpoint is None):
         raise InputError("give either a BUNDLE or --checkpoint FILE")
-    chosen = [name.strip().lower() for name in args.format.split(",") if name.strip()]
+    named = (name.strip().lower() for name in args.format.split(","))
+    chosen = list(dict.fromkeys(name for name in named if name))
     if not chosen:
         raise InputError("--format names no format; see --list")
     if args.explain:

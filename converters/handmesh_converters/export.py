@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from handmesh import __version__
 from handmesh.archive import write_arrays
@@ -323,7 +324,10 @@ def _add(
         "licences": json.dumps(manifest["licences"]),
     }
     parity = {}
-    for name in export:
+    # On a terminal only; converters take up to a minute each.
+    bar = tqdm(export, unit="format", disable=None, leave=False)
+    for name in bar:
+        bar.set_description(f"{name}: converting")
         format_ = formats.load(name)
         graph, precision = request.resolve(name, format_.ABLE)
         twin = fold(network, form_named(graph))
@@ -345,6 +349,7 @@ def _add(
             "tolerance": allowed.to_dict(),
         }
         manifest["artifacts"][name] = entry
+        bar.set_description(f"{name}: proving")
         # A backend wants a bundle.
         write_manifest(folder, manifest)
         backend = format_.open(Bundle.load(folder))

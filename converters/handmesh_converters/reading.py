@@ -24,9 +24,12 @@ def read_crops(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32] | Non
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["images"], file["labels"] if "labels" in file.files else None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as cause:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as cause:
+        # Not always its text: NumPy advises to load what is no array unsafely.
+        reason = f" ({cause.strerror})" if isinstance(cause, OSError) and cause.strerror else ""
         raise InputError(
-            f"{path} is not an .npz file with an array `images` ({type(cause).__name__}: {cause})"
+            f"{path} is not an .npz file with an array `images`{reason}: `handmesh reference` "
+            "makes them"
         ) from cause
 
 

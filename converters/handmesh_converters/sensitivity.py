@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from handmesh.backends import RawOutput
 from handmesh.errors import ParityError
@@ -110,12 +111,17 @@ def find(
 
     def off(chosen: Sequence[Convolution]) -> Parity:
         model = quantizer.quantize(chosen)
-        return measure(run(model), "8-bit products", crops, expected, bone_ratios)
+        found = measure(run(model), "8-bit products", crops, expected, bone_ratios)
+        bar.update()
+        return found
 
     groups = [
         (name, tuple(members))
         for name, members in itertools.groupby(quantizer.convolutions, key=_part_of)
     ]
+    bar = tqdm(
+        total=len(groups) + 2, desc="8-bit products", unit="model", disable=None, leave=False
+    )
     before = off(())
     alone = [off(members) for _, members in groups]
 
@@ -126,14 +132,15 @@ def find(
 
     chosen: list[int] = []
     together = before
-    for index in sorted(range(len(groups)), key=cost):
-        if not _within(alone[index]):
-            continue
+    bearing = [i for i in sorted(range(len(groups)), key=cost) if _within(alone[i])]
+    bar.total += len(bearing)
+    for index in bearing:
         tried = off([each for i in sorted([*chosen, index]) for each in groups[i][1]])
         if _within(tried):
             chosen.append(index)
             together = tried
     everything = off(quantizer.convolutions)
+    bar.close()
     parts = tuple(
         Part(name, members, alone[i], i in chosen) for i, (name, members) in enumerate(groups)
     )

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from handmesh import Bundle
+from handmesh.cli import main
 from handmesh.graph import Topology
 from handmesh_benchmarks import decoders, exports
 from handmesh_benchmarks.protocol import Percentiles, Protocol
 from handmesh_benchmarks.random_weights import random_bundle
 from handmesh_converters import formats
 from handmesh_converters.explain import graph_constants
+from handmesh_converters.export import add_formats
 from handmesh_converters.fold import fold
 from handmesh_converters.forms import Dense, Polynomials, Recurrence
+from handmesh_converters.parity import TOLERANCES, Tolerance
 from handmesh_converters.request import Abilities, Request
 
 ABLE = Abilities(
@@ -52,6 +55,8 @@ def test_rows_are_measured_and_marked(
     light: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats.load("onnx"), "ABLE", Abilities(("sparse",), ("fp16", "fp32")))
+    # Random weights may be rounded by more than trained ones bear.
+    monkeypatch.setitem(TOLERANCES, "fp16", exports.ANYTHING)
 
     rows, missing = exports.compare([light], tmp_path, SHORT, ["onnx"])
 
@@ -65,7 +70,85 @@ def test_rows_are_measured_and_marked(
     table = exports.to_markdown(rows).splitlines()
     assert len(table) == 4
     assert table[2].startswith("| light | **onnx** | sparse | fp16 |")
-    assert "default" in table[2]
+    assert table[2].endswith("| default |")
+    assert table[3].startswith("| light | onnx | sparse | fp32 |")
+    assert table[3].endswith("|  |")
+
+
+def test_what_is_refused_or_optimized_is_marked_so(
+    light: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the tolerance of its precision a row stays, and says what `handmesh export` would do."""
+    able = Abilities(("sparse",), ("fp16",), {"some": (("fp16",), ""), "other": (("fp16",), "")})
+    monkeypatch.setattr(formats.load("onnx"), "ABLE", able)
+    monkeypatch.setitem(TOLERANCES, "fp16", Tolerance(*[1e-12] * 6))
+
+    rows, missing = exports.compare([light], tmp_path, SHORT, ["onnx"], ["other"])
+
+    assert missing == []
+    assert [(row.request.optimize, row.default, row.kept) for row in rows] == [
+        ((), True, False),
+        (("some",), False, False),
+    ]
+    plain, optimized = exports.to_markdown(rows).splitlines()[2:]
+    assert plain.endswith("| default refused |")
+    assert "| onnx | sparse | fp16 | some |" in optimized
+    assert optimized.endswith("| refused |")
+
+
+def test_the_command_prints_a_table_for_each_network(
+    light: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    able = Abilities(("sparse",), ("fp32",))
+    monkeypatch.setattr(formats.load("onnx"), "ABLE", able)
+    written = add_formats(light, ["onnx"], tmp_path / "made", Request("sparse", "fp32"))
+    parity = written.parity["onnx"]
+
+    def compare(*arguments: object) -> tuple[list[exports.Row], list[str]]:
+        request = Request("sparse", "fp32")
+        rows = [
+            exports.Row(name, "onnx", request, True, 1, parity, True, 1.5, "x")
+            for name in ("light", "paper", "light")
+        ]
+        return rows, ["some format is missing"]
+
+    made = decoders.Decoder("one", 2048, 1024, Percentiles(1.0, 2.0, 3.0))
+    monkeypatch.setattr(exports, "compare", compare)
+    monkeypatch.setattr(decoders, "compare_decoders", lambda *_: [made])
+    out = tmp_path / "exports.md"
+
+    options = ["--no-paper", "--runs", "1", "--seconds", "0", "--out", str(out)]
+    assert main(["compare-exports", str(light.folder), *options]) == 0
+
+    printed = capsys.readouterr().out
+    text = out.read_text(encoding="utf-8")
+    assert printed.startswith(text)
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    networks = [[line.split(" | ")[0] for line in table[2:]] for table in tables]
+    assert networks == [["| light", "| light"], ["| paper"], ["| one"]]
+    assert "machine: " in text
+    assert "Not compared: some format is missing" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--format", "onx"), "did you mean 'onnx'"),
+        (("--without", "statik"), "did you mean 'static'"),
+    ],
+)
+def test_what_there_is_not_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: tuple[str, str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("handmesh_benchmarks.cli_exports.random_bundle", None)
+    assert main(["compare-exports", *option]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_constants_are_counted_by_content(light: Bundle) -> None:

@@ -177,6 +177,7 @@ def test_bad_arguments(
         ((*start, "--reference", reference, "--format", "onx"), "did you mean 'onnx'"),
     ]
     for arguments, message in cases:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as raised:
             _run(*arguments)
+        assert "unsafely" not in str(raised.value), "NumPy's advice for a file that is no array"
     assert not (tmp_path / "b").exists()

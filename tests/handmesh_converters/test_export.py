@@ -31,11 +31,12 @@ from handmesh.errors import (
 from handmesh.graph import Topology
 from handmesh.nn import LightNetwork, read_config, to_dict
 from handmesh.verification import read_reference, verify
+from handmesh_converters import export as export_module
 from handmesh_converters import formats
 from handmesh_converters.export import add_formats, load_bundle, load_checkpoint, write_bundle
 from handmesh_converters.fold import ExportTwin
 from handmesh_converters.formats import onnx as onnx_format
-from handmesh_converters.parity import TOLERANCES, Tolerance, network_outputs
+from handmesh_converters.parity import TOLERANCES, Parity, Tolerance, network_outputs
 from handmesh_converters.request import Abilities, Job, Request
 
 FP32 = Request(precision="fp32")
@@ -153,23 +154,36 @@ def test_another_graph_is_found_without_the_weights(light_bundle: Bundle, tmp_pa
 
 
 def test_int8_is_proven_on_crops_it_was_not_calibrated_on(
-    light_bundle: Bundle, crops: Crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: _PreparedFormat,
+    light_bundle: Bundle,
+    crops: Crops,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("litert_torch")
-    from handmesh_converters.formats import tflite
-
-    calibrated = []
-    convert = tflite.export
+    """Calibrated on every other crop, judged on those in between: which ones, not how many."""
+    prepared.ABLE = Abilities(("sparse",), ("int8", "fp16"))
+    calibrated, judged = [], []
+    convert, measured = prepared.export, export_module.measure
 
     def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         calibrated.append(job.crops)
         return convert(twin, path, job)
 
-    monkeypatch.setattr(tflite, "export", export)
-    made = add_formats(light_bundle, ["tflite"], tmp_path / "b", Request(precision="int8"))
+    def measure(run: Any, runtime: str, images: Crops, *rest: Any) -> Parity:
+        judged.append(images)
+        return measured(run, runtime, images, *rest)
+
+    monkeypatch.setattr(prepared, "export", export)
+    monkeypatch.setattr(export_module, "measure", measure)
+    made = add_formats(light_bundle, ["onnx"], tmp_path / "b", Request(precision="int8"))
+    add_formats(light_bundle, ["onnx"], tmp_path / "c", Request(precision="fp16"))
 
     np.testing.assert_array_equal(calibrated[0], crops[::2])
-    assert made.parity["tflite"].crops == len(crops[1::2])
+    np.testing.assert_array_equal(judged[0], crops[1::2])
+    np.testing.assert_array_equal(judged[1], crops)
+    assert made.parity["onnx"].crops == len(crops[1::2])
+    # Against what the network says of those crops.
+    assert made.parity["onnx"].tensor.worst < TOLERANCES["fp32"].tensor
 
 
 def test_same_network_gives_the_same_bundle(
