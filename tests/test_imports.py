@@ -130,9 +130,9 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_benchmarks.kernels_peers": COMMON | {"torch", "torch_geometric"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
     "handmesh_benchmarks.landmark_peer": COMMON | {"ai_edge_litert"},
+    "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
     "handmesh_benchmarks.network_child": COMMON
     | {"onnxruntime", "openvino", "torch", "torch_geometric"},
-    "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
     # What another device runs must ask for nothing that it may not have.
     "handmesh_benchmarks.protocol": COMMON,
     "handmesh_benchmarks.device": COMMON,

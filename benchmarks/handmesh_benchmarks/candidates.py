@@ -66,7 +66,7 @@ def predict_candidate(
     facts = facts_of("predict", variant, threads)
 
     def load() -> Run:
-        predictor = Predictor(variant.bundle, variant.backend, threads)
+        predictor = Predictor(variant.bundle, variant.backend, threads, variant.device)
         facts["provider"] = predictor.backend.description
 
         def run() -> Mapping[str, float]:
@@ -88,7 +88,7 @@ def network_candidate(
     facts = facts_of("network", variant, threads, batch)
 
     def load() -> Run:
-        network = backends.create(variant.backend, variant.bundle, threads)
+        network = backends.create(variant.backend, variant.bundle, threads, variant.device)
         facts["provider"] = network.description
 
         def run() -> None:

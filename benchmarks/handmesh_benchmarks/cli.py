@@ -85,6 +85,11 @@ def _add_what(parser: Any) -> None:
         "--backends", type=_words, metavar="A,B", help="default: all that can run here"
     )
     group.add_argument(
+        "--on", type=_words, default=[], metavar="A,B",
+        help="of this machine: cpu, cuda, tensorrt, mps, ...; each backend on each that it has "
+        "(default: the CPU)",
+    )  # fmt: skip
+    group.add_argument(
         "--precisions", type=_words, metavar="A,B", default=list(variants.PRECISIONS),
         help="exported where the bundle lacks them (default all; 'none': what the bundle has)",
     )  # fmt: skip
@@ -270,6 +275,7 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
         memory=not args.no_memory,
         artifacts=folder,
         brief=args.headline,
+        devices=args.on,
     )
 
 

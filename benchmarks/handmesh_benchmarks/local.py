@@ -45,6 +45,8 @@ class Wanted:
         threads: each row at each of them.
         paper: also the paper's network, with random weights. parts: networks in their three parts.
         memory: also each artifact's memory, in processes of their own.
+        devices: that the backends run on, as `Predictor` takes them; none for their defaults. Parts
+            are the CPU's, whatever is said here.
         brief: fewer rows, for a headline run, in which each takes a minute and those of `paper`
             several: `predict()` with one artifact of each backend (the others differ in their
             network alone, which has a row), and `paper` with the first backend only.
@@ -61,6 +63,7 @@ class Wanted:
     memory: bool
     artifacts: Path
     brief: bool = False
+    devices: Sequence[str] = ()
 
 
 class Prepared(NamedTuple):
@@ -158,6 +161,8 @@ def prepare(
         InputError: an unknown backend, or no hand in the photo.
     """
     alone, parts, missing = artifacts(wanted, say)
+    alone, elsewhere = variants.on_devices(alone, wanted.devices)
+    missing += elsewhere
     own = [variant for variant in alone if variant.bundle.name == wanted.bundle.name]
     if not own:
         raise BackendUnavailable("; ".join(missing))
@@ -181,7 +186,8 @@ def prepare(
 
 def _first_of_each(found: Sequence[Variant]) -> list[Variant]:
     """The first artifact of each backend: the bundle's own, where it has one."""
-    return list({variant.backend: variant for variant in reversed(found)}.values())[::-1]
+    first = {(variant.backend, variant.device): variant for variant in reversed(found)}
+    return list(first.values())[::-1]
 
 
 def _parts(
@@ -254,6 +260,8 @@ def run(
 def _add_memory(candidates: Sequence[Candidate], networks: Sequence[Variant], say: Say) -> None:
     """Give each network's candidates the memory of its artifact, at one thread."""
     for variant in networks:
+        if variant.device is not None:
+            continue  # a process's memory says nothing of a GPU's
         say(f"memory of {variant.name}")
         try:
             found = footprint.measure(variant.bundle.folder, variant.backend, 1)

@@ -26,6 +26,8 @@ Arrays = Mapping[str, NDArray[Any]]
 # Inputs of one crop to (vertices, joints).
 Run = Callable[[Arrays], tuple[NDArray[Any], NDArray[Any]]]
 Request = Mapping[str, Any]
+# In the order in which a head takes them; the second only where it is anchored.
+HEAD_INPUTS = ("latent", "joints_uv")
 
 
 def onnxruntime(request: Request) -> tuple[Run, str]:
@@ -112,7 +114,7 @@ def decoder_torch(request: Request) -> tuple[Run, str]:
 
     def run(inputs: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
         with torch.inference_mode():
-            given = [torch.from_numpy(array) for array in inputs.values()]
+            given = [torch.from_numpy(inputs[name]) for name in HEAD_INPUTS if name in inputs]
             vertices, joints = head(*given)
         return vertices.numpy(), joints.numpy()
 
@@ -135,7 +137,7 @@ def decoder_chebconv(request: Request) -> tuple[Run, str]:
 
     def run(inputs: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
         with torch.inference_mode():
-            latent, uv = (torch.from_numpy(array) for array in inputs.values())
+            latent, uv = (torch.from_numpy(inputs[name]) for name in HEAD_INPUTS)
             vertices, joints = head(latent, uv)
         return vertices.numpy(), joints.numpy()
 

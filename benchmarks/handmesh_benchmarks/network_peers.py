@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 import handmesh
 import handmesh_kernels
 from handmesh import Bundle, Predictor, backends
+from handmesh.archive import write_arrays
 from handmesh.errors import BackendError, BackendUnavailable, InputError, MissingExtra
 from handmesh.imaging import crop, decode
 
@@ -175,25 +176,21 @@ def given_of(bundle: Bundle, images: NDArray[np.uint8], folder: Path) -> dict[st
         raise MissingExtra(cause.name or "torch", "bench") from cause
     model = bundle.artifact("onnx")
     outputs = backends.create("onnx", bundle, 1).run(images)
-    np.savez(folder / "images.npz", image=images)
+    write_arrays(folder / "images.npz", {"image": images})
     network = load_bundle(bundle)
     with torch.inference_mode():
         latent = network.latent(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5)
         inputs = [latent.features] + ([] if latent.anchors is None else [latent.anchors])
         vertices, joints = network.head.double()(*(each.double() for each in inputs))
     network.head.float()
-    given: dict[str, Any] = {
-        name: each.numpy() for name, each in zip(("latent", "joints_uv"), inputs, strict=False)
-    }
-    np.savez(folder / "latent.npz", **given)
+    named = zip(("latent", "joints_uv"), inputs)  # noqa: B905  (the second may be missing)
+    write_arrays(folder / "latent.npz", {name: each.numpy() for name, each in named})
     anchored = len(inputs) == 2
     (folder / "decoder.onnx").write_bytes(exported(fold(network).head, anchored))
     request = {"bundle": str(bundle.folder), "constants": str(folder / "head.npz")}
     if anchored:
-        arrays: dict[str, Any] = dict(
-            head_arrays(fold(network, form_named("polynomials")).head, "fp32")
-        )
-        np.savez(folder / "head.npz", **arrays)
+        arrays = head_arrays(fold(network, form_named("polynomials")).head, "fp32")
+        write_arrays(folder / "head.npz", arrays)
     return {
         "network": Given(
             request | {"inputs": str(folder / "images.npz"), "model": str(model)},

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from handmesh import Bundle, backends
 from handmesh.errors import BackendError, BundleError, ExportError, MissingExtra
 
-__all__ = ["Variant", "artifact_facts", "find"]
+__all__ = ["Variant", "artifact_facts", "find", "on_devices"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -28,15 +28,18 @@ class Variant:
     Attributes:
         bundle: that holds it. backend: what runs it.
         precision: as `handmesh export --precision` names it, with optimizations behind a plus.
+        device: as `Predictor` takes it, "cuda"; None for the backend's default.
     """
 
     bundle: Bundle
     backend: str
     precision: str
+    device: str | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.bundle.name} {self.backend} {self.precision}"
+        where = "" if self.device is None else f" {self.device}"
+        return f"{self.bundle.name} {self.backend} {self.precision}{where}"
 
 
 def find(
@@ -89,6 +92,28 @@ def find(
         if len(found) == before and not requests:
             missing.append(f"{bundle.name} by {name}: {backends.unavailable(name, bundle)}")
     return found, list(dict.fromkeys(missing))
+
+
+def on_devices(found: Sequence[Variant], devices: Sequence[str]) -> tuple[list[Variant], list[str]]:
+    """Each artifact on each device, and why it cannot run on others.
+
+    Args:
+        found: artifacts. devices: as `Predictor` takes them; none for the backends' defaults.
+
+    Raises:
+        InputError: a device that makes no sense, as "cuda:x".
+    """
+    if not devices:
+        return list(found), []
+    able, missing = [], []
+    for variant in found:
+        for device in devices:
+            reason = backends.unavailable(variant.backend, variant.bundle, device)
+            if reason is None:
+                able.append(replace(variant, device=device))
+            else:
+                missing.append(f"{variant.bundle.name} by {variant.backend} on {device}: {reason}")
+    return able, list(dict.fromkeys(missing))
 
 
 def artifact_facts(bundle: Bundle, backend: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from handmesh import Box, Bundle
 from handmesh.errors import BackendError, InputError
-from handmesh_benchmarks import local, results, variants
+from handmesh_benchmarks import candidates, local, results, variants
 from handmesh_benchmarks.candidates import yardstick
 from handmesh_benchmarks.protocol import Candidate, Protocol
 from handmesh_benchmarks.results import Results, load
@@ -149,6 +149,38 @@ def test_a_headline_run_has_fewer_rows(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(names(brief=False)) - set(names(brief=True)) == {
         "predict light onnx fp32 2", "network paper torch fp32 2",
     }  # fmt: skip
+
+
+def test_devices_are_those_that_a_backend_has() -> None:
+    onnx, torch = (Variant(Bundle.load(), name, "fp16") for name in ("onnx", "torch"))
+
+    found, missing = variants.on_devices([onnx, torch], ["cpu", "toaster"])
+
+    assert [v.name for v in found] == ["light onnx fp16 cpu", "light torch fp16 cpu"]
+    assert len(missing) == 2
+    assert "light by onnx on toaster: backend 'onnx' knows no device 'toaster'" in missing[0]
+    assert variants.on_devices([onnx], []) == ([onnx], [])
+
+
+def test_what_is_measured_is_asked_to_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Loaded:
+        description = "it"
+
+        def __init__(self, *arguments: Any) -> None:
+            asked.append(arguments[1:])
+            self.backend = self
+
+    monkeypatch.setattr(candidates, "Predictor", Loaded)
+    monkeypatch.setattr(candidates.backends, "create", lambda *a: Loaded(a[1], a[0], *a[2:]))
+    variant = Variant(Bundle.load(), "onnx", "fp16", "cuda:1")
+    image, hand = np.zeros((200, 200, 3), np.uint8), SimpleNamespace(box=Box(100, 100, 90))
+
+    for make in (candidates.predict_candidate, candidates.network_candidate):
+        make(image, hand, variant, 2).load()  # type: ignore[arg-type]
+
+    assert asked == [("onnx", 2, "cuda:1")] * 2
 
 
 def test_variant_names_tell_them_apart() -> None:
