@@ -212,6 +212,11 @@ def vertex_normals(vertices: NDArray[Any], faces: NDArray[np.int32]) -> NDArray[
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Interpolated between the two values that half of the weight lies between.
+
+    One of the values itself would do for one hand, but jumps to the next when a weight changes by
+    nothing, and with it all of a hand that was rounded or moved a little.
+    """
     order = np.argsort(values)
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
+    below = np.cumsum(weights[order]) - weights[order] / 2  # half of its own weight is below it
+    return float(np.interp(weights.sum() / 2, below, values[order]))

@@ -163,6 +163,22 @@ def test_joints_that_are_not_believed_do_not_matter(ratios: Array) -> None:
     assert found == pytest.approx(root, rel=1e-6)
 
 
+def test_depth_does_not_jump_where_little_changes(ratios: Array) -> None:
+    rng, steps = np.random.default_rng(6), []
+    for _ in range(40):
+        camera, joints, root = _placed(rng, ratios)
+        pixels = camera.project(joints) + rng.normal(0, 0.1, (21, 2)) * camera.fx / root
+        depths = joints[:, 2] - root + rng.normal(0, 0.2, 21)
+        start, end = rng.uniform(0.2, 1, (2, 21))
+        path = [
+            solve_root_depth(pixels, depths, camera, ratios, start + way * (end - start))
+            for way in np.linspace(0, 1, 401)
+        ]
+        steps.append(np.abs(np.diff(path)).max() / root)
+
+    assert max(steps) < 0.01, "the bones' answers lie several percent apart"
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-12, 1e6])
 def test_nonsense_still_gives_a_finite_depth_before_the_camera(ratios: Array, scale: float) -> None:
     rng = np.random.default_rng(6)
