@@ -13,7 +13,7 @@ from handmesh.cli import main
 from handmesh.errors import BackendUnavailable, BundleError, IntegrityError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, build, save_weights
-from handmesh.verification import compare, read_reference, verify
+from handmesh.verification import compare, distances_mm, read_reference, verify
 
 SIZE = 128
 
@@ -215,3 +215,20 @@ def test_backends_can_be_chosen(with_reference: Path) -> None:
     assert len(verify(bundle, ["torch"])) == 1
     with pytest.raises(BackendUnavailable):
         verify(bundle, ["onnx"])
+
+
+def test_millimetres_are_of_crops_that_show_a_hand(topology: Topology) -> None:
+    rng = np.random.default_rng(7)
+    expected = rng.uniform(0, 1, (3, topology.vertex_count + 21, 3))
+    expected[..., 2] -= expected[:, -21:-20, 2]
+    points = expected.copy()
+    points[1, :, 0] += 0.1
+    ratios = topology.bone_ratios
+
+    seen = distances_mm(points, expected, np.array([0.9, 0.2, 0.6]), ratios)
+    assert seen.shape == (2, topology.vertex_count + 21)
+    assert seen.max() == 0, "what moved is no hand"
+    assert distances_mm(points, expected, np.array([0.1, 0.9, 0.1]), ratios).max() > 1
+    nothing = distances_mm(points, expected, np.array([0.1, 0.2, 0.3]), ratios)
+    assert len(nothing) == 3, "a network that sees no hand at all is judged on every crop"
+    assert nothing[1].max() > 1

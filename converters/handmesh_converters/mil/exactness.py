@@ -19,7 +19,7 @@ _MOVING = {"concat", "gather", "pad", "relu", "reshape", "slice_by_index", "tran
 _JOINING = {"add", "batch_norm"}
 _POINT_WIDTHS = {1, 2, 3, (JOINT_COUNT + 1) * 3}
 # Larger constants than these are worth halving, whatever they make of it.
-_LARGEST_OF_POINTS, _LARGEST_OF_FIRST_MAPS = 1 << 18, 50_000
+_LARGEST_OF_POINTS, _LARGEST_OF_FIRST_MAPS = 1 << 18, 80_000
 
 
 def computes_in_half(operation: Any) -> bool:
@@ -31,8 +31,8 @@ def computes_in_half(operation: Any) -> bool:
       wrist's depth: the root's depth is solved from these, and a unit in the last place of a
       float16 near 1 moves it by a tenth of a millimetre for most hands, half of one for some;
     - the first convolutions as long as they are small, where an error of rounding reaches
-      everything. For `light` these are the stem and two stages. With one stage less, one crop of 44
-      whose handedness is undecided moves by 0.007, where 0.005 is allowed.
+      everything. For `light` these are the stem and three stages. With one stage less, the depth
+      of one crop of 44 that the network is unsure of moves by 0.013 bones, where 0.01 is allowed.
     """
     kind = operation.op_type
     exact = [_is_exact(value) for value in _inputs(operation) if value.val is None]
