@@ -11,7 +11,7 @@ z0 follows from the picture alone. The bone from joint p to joint c spans, in bo
 
 and people's bones have known proportions rho, so each bone gives one equation |a z0 + e| = rho. One
 bone is noisy, useless when it points at the camera, and may be bent wrongly by the network; the
-weighted median of all 20 answers is steady (`solve_root_depth`). A least squares fit of the lengths
+middle of all 20 answers is steady (`solve_root_depth`). A least squares fit of the lengths
 is not: noise can only make a bone look longer, so it brings the hand too near.
 
 s scales everything. A photo cannot tell a child's hand nearby from an adult's far away, so s is
@@ -54,6 +54,9 @@ _NEAREST, _FARTHEST = 2.0, 2000.0
 # What the network's outputs and the proportions of people are wrong by, roughly, in bones: only
 # their ratio to each other and to a bone's length matters, for the weights.
 _SIGMA_IMAGE, _SIGMA_DEPTH, _SIGMA_RATIO = 0.1, 0.2, 0.08
+
+# Share of the weight, to either side of the median, whose answers count: a third may be nonsense.
+_MIDDLE = 0.15
 
 # Wrist to knuckles over the extent of all joints, below which a hand has no direction in an image.
 SHORTEST_HAND = 0.2
@@ -112,7 +115,7 @@ def solve_root_depth(
     across = np.sqrt(np.maximum(ratios**2 - step**2, (0.4 * ratios) ** 2))
     error = np.hypot(_SIGMA_IMAGE, np.hypot(_SIGMA_DEPTH * step, _SIGMA_RATIO * ratios**2) / across)
     pair_trust = np.clip(trust[_PARENTS] * trust[_CHILDREN], 1e-3, 1)
-    z0 = _weighted_median(roots, pair_trust * across / error)
+    z0 = _middle_mean(roots, pair_trust * across / error)
     return float(np.clip(z0, max(_NEAREST, 0.5 - depth.min()), _FARTHEST))
 
 
@@ -211,12 +214,15 @@ def vertex_normals(vertices: NDArray[Any], faces: NDArray[np.int32]) -> NDArray[
     return np.asarray(normals / lengths, dtype=np.float32)
 
 
-def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Interpolated between the two values that half of the weight lies between.
+def _middle_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Mean of the values that the middle of the weight lies on, `_MIDDLE` to either side of half.
 
-    One of the values itself would do for one hand, but jumps to the next when a weight changes by
-    nothing, and with it all of a hand that was rounded or moved a little.
+    The median itself is one of the values, and jumps to the next when a weight changes by nothing:
+    with it all of a hand that was rounded, or moved a little.
     """
     order = np.argsort(values)
-    below = np.cumsum(weights[order]) - weights[order] / 2  # half of its own weight is below it
-    return float(np.interp(weights.sum() / 2, below, values[order]))
+    above = np.cumsum(weights[order])
+    below, total = above - weights[order], above[-1]
+    inside = np.minimum(above, (0.5 + _MIDDLE) * total) - np.maximum(below, (0.5 - _MIDDLE) * total)
+    share = np.maximum(inside, 0)
+    return float(share @ values[order] / share.sum())
