@@ -189,7 +189,7 @@ def test_constants_without_zeros_are_the_same(
 
 @pytest.mark.parametrize(
     ("optimize", "kind"),
-    [(("linear",), "constexpr_affine_dequantize"), ((), "constexpr_lut_to_dense")],
+    [((), "constexpr_affine_dequantize"), (("palettes",), "constexpr_lut_to_dense")],
 )
 def test_large_layers_in_8_bits(
     light: LightNetwork,
@@ -266,7 +266,7 @@ def test_a_full_disk_is_called_one(
 
 def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(InputError, match="goes with precision int8"):
-        Request(precision="fp16", optimize=("linear",)).resolve("coreml", coreml.ABLE)
+        Request(precision="fp16", optimize=("palettes",)).resolve("coreml", coreml.ABLE)
     with pytest.raises(InputError, match="did you mean 'sparse-constants'"):
         Request(optimize=("sparse-constant",)).resolve("coreml", coreml.ABLE)
     assert Request().resolve("coreml", coreml.ABLE) == ("dense", "fp16")

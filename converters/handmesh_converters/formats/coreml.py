@@ -41,7 +41,10 @@ ABLE = Abilities(
             ("fp16", "fp32", "int8"),
             "stores constants of the mesh without their zeros; exact, smaller, not faster",
         ),
-        "linear": (("int8",), "stores large layers on an even grid by row, not as 256 values each"),
+        "palettes": (
+            ("int8",),
+            "stores large layers as 256 values each, not on an even grid by row",
+        ),
     },
     # It needs zeros to leave out, and sparse graphs have few.
     optimized_graphs={"sparse-constants": "dense"},
@@ -61,11 +64,12 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     reasoning, not by measurement.
 
     With precision "fp16" layers compute in float16, see `mil.exactness`. "int8" is the same with
-    the weights of large layers in 8 bits, as palettes: they come out closer than an even grid.
+    the weights of large layers in 8 bits, on an even grid for each row, rounded so that later
+    weights make up for earlier ones.
     """
     temporary = path.with_name(f".{path.name}.tmp.mlpackage")
-    linear = "linear" in job.optimize
-    if linear:
+    palettes = "palettes" in job.optimize
+    if job.precision == "int8" and not palettes:
         twin = copy.deepcopy(twin)
         # coremltools rounds them once more, to the same values but for a few channels.
         round_to_int8(twin, job.crops, MANY, kinds=(nn.Linear,))
@@ -73,7 +77,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
         with _quiet():
             model = _convert(twin, job)
             if job.precision == "int8":
-                model = compress_layers(model, palettes=not linear)
+                model = compress_layers(model, palettes=palettes)
             if "sparse-constants" in job.optimize:
                 model = compress_zeros(model)
             describe(model, job.metadata)
