@@ -118,7 +118,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh.nn": COMMON | {"torch", "safetensors"},
     "handmesh_kernels": COMMON | {"cupy", "pycuda"},
     "handmesh_converters": COMMON
-    | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"},
+    | {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "tqdm"},
     "handmesh_converters.formats.coreml": COMMON | {"coremltools", "torch"},
     "handmesh_converters.mil": COMMON | {"coremltools", "torch"},
     "handmesh_converters.formats.tflite": COMMON | {"ai_edge_litert", "litert_torch", "torch"},

@@ -98,7 +98,7 @@ def test_pictures_do_not_depend_on_where_photos_are_held(
     renderer = HandRenderer(settings, 0)
     renderer.backgrounds = in_memory(photos)
     difference = np.abs(renderer.crops(range(40)).images.astype(int) - mapped)
-    assert difference.mean() < 0.05  # texels are rounded a second time, and so are coarser levels
+    assert difference.mean() < 0.1  # texels are rounded a second time, and so are coarser levels
     bare = HandRenderer(RenderSettings(crop_px=32), 0).crops(range(40)).images
     assert (bare != mapped).any(axis=(1, 2, 3)).mean() > 0.2, "photos are seen"
 
