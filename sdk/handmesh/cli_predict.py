@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_photos import Source, find_photos
-from .cli_shared import NEGATIVE, OK, add_network_options, load_network, report
+from .cli_shared import (
+    NEGATIVE,
+    OK,
+    add_min_presence,
+    add_network_options,
+    load_network,
+    report,
+)
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -75,13 +82,7 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("--handedness", choices=("left", "right"), help="the person's own hand")
     parser.add_argument("--mirrored", action="store_true", help="the photos are mirrored (selfies)")
     parser.add_argument("--max-hands", type=int, default=1, metavar="N", help="default 1")
-    parser.add_argument(
-        "--min-presence",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
-    )
+    add_min_presence(parser)
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         "--fov",

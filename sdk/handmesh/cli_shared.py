@@ -22,6 +22,7 @@ __all__ = [
     "NEGATIVE",
     "OK",
     "TERMINATED",
+    "add_min_presence",
     "add_network_options",
     "load_network",
     "report",
@@ -61,6 +62,17 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     said.add_argument(
         "-v", "--verbose", action="store_true", help="say what runs, and why that was chosen"
+    )
+
+
+def add_min_presence(parser: argparse.ArgumentParser) -> None:
+    """How sure a hand must be."""
+    parser.add_argument(
+        "--min-presence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_shared import add_network_options, load_network, silence_stdout
+from .cli_shared import add_min_presence, add_network_options, load_network, silence_stdout
 from .errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
@@ -51,13 +51,7 @@ def add_track(commands: Any) -> None:
     )
     parser.add_argument("--mesh", action="store_true", help="with the vertices in the JSON")
     parser.add_argument("--max-hands", type=int, default=2, metavar="N", help="default 2")
-    parser.add_argument(
-        "--min-presence",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
-    )
+    add_min_presence(parser)
     parser.add_argument("--handedness", choices=("left", "right"), help="of all hands, if known")
     parser.add_argument("--mirrored", action="store_true", help="the video is mirrored (selfies)")
     parser.add_argument("--no-smoothing", action="store_true", help="results as they are measured")
