@@ -60,16 +60,13 @@ def test_a_small_graph_and_a_batch_are_measured_and_drawn(tmp_path) -> None:  # 
     from handmesh_benchmarks.protocol import Protocol, measure
     from handmesh_benchmarks.results import Results
 
-    chosen = [
-        c
-        for c in candidates(Bundle.load())
-        if c.facts["x"] in (1, 2, 320, 1280) and c.facts["task"] != "scaling hands"
-    ]
+    chosen = [c for c in candidates(Bundle.load()) if c.facts["x"] in (1, 2, 320, 1280)]
     results = Results({"processor": "x"})
     protocol = Protocol(min_runs=1, min_seconds=0, warmup_runs=0, rounds=1, pause_s=0)
     results.measurements = measure([c for c in chosen if "torch" not in c.name], protocol)
 
-    assert [x for x, _ in curves(results, "batch")[0].points] == [1, 2]
+    for axis in ("batch", "hands"):
+        assert [x for x, _ in curves(results, axis)[0].points] == [1, 2]
     assert {line.name for line in curves(results, "vertices")} == {"dense", "sparse", "neighbours"}
     assert "grows with the power" in scaling.to_text(results)
     written = scaling.write_charts(results, tmp_path)
