@@ -15,7 +15,7 @@ from .charts import Bar, Point, Spread
 from .floors import SHEETS, Floor, floors, rows
 from .network_peers import table as peers_table
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
-from .report import PAPER_MS, PARTS, STAGES, accuracy
+from .report import PAPER_MS, PARTS, STAGES, ArtifactError, error_cell, errors_mm
 from .results import Results, kind_of
 
 __all__ = [
@@ -125,8 +125,9 @@ def sections(results: Sequence[Results]) -> list[Section]:
 
 _ACCURACY = (
     "Networks alone, one crop, p50, at the fewest threads measured. The error is that of the very "
-    "artifact against the labels of the bundle's reference crops. Networks with random weights "
-    "have none and are not shown."
+    "artifact against the labels of the bundle's reference crops. One that was calibrated on some "
+    "of them is marked ~: its error is the network's, and what the artifact changes on the other "
+    "crops. Networks with random weights have none and are not shown."
 )
 _PREDICT = (
     "Milliseconds of Predictor.predict with a box given: decoding the file, cropping, the network, "
@@ -183,6 +184,7 @@ def device_table(results: Sequence[Results]) -> Table:
 def predict_table(results: Sequence[Results]) -> Table:
     """predict() by stage."""
     header = ["run", "network", "what ran", "precision", *STAGES, "p50", "p90", "p99", "error mm"]
+    errors = _errors(results)
     return header, [
         [
             str(i + 1),
@@ -191,7 +193,7 @@ def predict_table(results: Sequence[Results]) -> Table:
             str(m.facts["precision"]),
             *(_ms(m.stages[s].p50 if s in m.stages else None) for s in STAGES),
             *_percentile_cells(m),
-            accuracy(m),
+            error_cell(m, errors),
         ]
         for i, m in _rows(results, "predict")
     ]
@@ -203,7 +205,7 @@ def network_table(results: Sequence[Results]) -> Table:
         "run", "network", "what ran", "precision", "load", "first", "p50", "p90", "p99", "MB",
         "peak MiB", "error mm",
     ]  # fmt: skip
-    cells = []
+    cells, errors = [], _errors(results)
     for i, m in _rows(results, "network"):
         artifact, memory = m.facts.get("artifact"), m.facts.get("memory")
         cells.append(
@@ -217,7 +219,7 @@ def network_table(results: Sequence[Results]) -> Table:
                 *_percentile_cells(m),
                 f"{artifact['bytes'] / 1e6:.1f}" if artifact else "-",
                 f"{memory['peak_mib']:.0f}" if memory else "-",
-                accuracy(m),
+                error_cell(m, errors),
             ]
         )
     return header, cells
@@ -256,6 +258,10 @@ def sheet_table() -> Table:
     ]
 
 
+def _errors(results: Sequence[Results]) -> dict[str, ArtifactError]:
+    return errors_mm(m for r in results for m in r.measurements)
+
+
 def _rows(results: Sequence[Results], task: str) -> list[tuple[int, Measurement]]:
     return [
         (i, m) for i, r in enumerate(results) for m in r.measurements if m.facts["task"] == task
@@ -272,17 +278,17 @@ def _name(i: int, m: Measurement, many: bool) -> str:
 
 def _scatter(results: Sequence[Results]) -> str:
     many = len(results) > 1
-    points = []
+    points, errors = [], _errors(results)
     found = _rows(results, "network")
     least = {i: min(m.facts["threads"] for j, m in found if j == i) for i, _ in found}
     for i, m in found:
         if m.facts["threads"] != least[i]:
             continue
-        error = (m.facts.get("artifact") or {}).get("accuracy")
-        if error and m.total.p50 > 0:
-            label = str(m.facts["precision"])
+        error = errors.get((m.facts.get("artifact") or {}).get("sha256", ""))
+        if error is not None and m.total.p50 > 0:
+            label = ("" if error.measured else "~ ") + str(m.facts["precision"])
             series = f"{'run ' + str(i + 1) + ' ' if many else ''}{m.facts['backend']}"
-            points.append(Point(m.total.p50, error["mm"], label, series))
+            points.append(Point(m.total.p50, error.mm, label, series))
     return charts.scatter(points, "p50, ms (logarithmic)", "error, mm") if points else ""
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement, Percentiles
 from .results import Results, kind_of
 
-__all__ = ["PAPER_MS", "PARTS", "STAGES", "accuracy", "columns", "ratios", "to_text"]
+__all__ = [
+    "PAPER_MS",
+    "PARTS",
+    "STAGES",
+    "ArtifactError",
+    "columns",
+    "error_cell",
+    "errors_mm",
+    "ratios",
+    "to_text",
+]
 
 STAGES = ("decode", "crop", "network", "geometry")
 COLUMNS = (
@@ -31,7 +42,7 @@ PAPER_MS: Mapping[str, float] = {"trunk": 12.6, "mesh": 4.7, "pose": 2.6}
 
 def to_text(results: Results) -> str:
     """The device, predict() by stage, the networks, their parts beside the paper's, their ratio."""
-    rows = results.measurements
+    rows, errors = results.measurements, errors_mm(results.measurements)
     lines = [*_headline(results), *_warning(results.device), "", *_device(results)]
     predict = [m for m in rows if m.facts["task"] == "predict"]
     if predict:
@@ -44,7 +55,7 @@ def to_text(results: Results) -> str:
                     *_common(m),
                     *(_stage(m.stages.get(stage)) for stage in STAGES),
                     str(m.facts.get("crops_seen", "-")),
-                    accuracy(m),
+                    error_cell(m, errors),
                     _memory(m),
                 ]
                 for m in predict
@@ -53,7 +64,9 @@ def to_text(results: Results) -> str:
     network = [m for m in rows if m.facts["task"] == "network"]
     if network:
         lines += ["", "network alone, one crop, batch 1: ms"]
-        cells = [[*_common(m), accuracy(m), _memory(m), m.facts["provider"]] for m in network]
+        cells = [
+            [*_common(m), error_cell(m, errors), _memory(m), m.facts["provider"]] for m in network
+        ]
         lines += columns([*COLUMNS, "error mm", "MiB", "what ran"], cells)
     lines += _parts([m for m in rows if m.facts["task"] == "parts"])
     found = ratios(rows)
@@ -111,10 +124,41 @@ def ratios(measurements: Iterable[Measurement]) -> dict[tuple[str, int], float]:
     }
 
 
-def accuracy(measurement: Measurement) -> str:
-    """Error of that very artifact in millimetres, "-" where none is known."""
-    found = (measurement.facts.get("artifact") or {}).get("accuracy")
-    return f"{found['mm']:.2f}" if found else "-"
+class ArtifactError(NamedTuple):
+    """Millimetres; ``measured`` on as many crops as any artifact of the same weights."""
+
+    mm: float
+    measured: bool
+
+
+def errors_mm(measurements: Iterable[Measurement]) -> dict[str, ArtifactError]:
+    """Error of each artifact by its hash, without those of which none is known.
+
+    An artifact that was calibrated on some of the bundle's crops is tested on the others, which may
+    be easier. Of it, what it changes there is added to the network's error on all of them.
+    """
+    found = {}
+    for measurement in measurements:
+        artifact = measurement.facts.get("artifact") or {}
+        if artifact.get("accuracy"):
+            found[artifact["sha256"]] = (artifact["weights"], artifact["accuracy"])
+    most: dict[str, dict[str, float]] = {}
+    for weights, accuracy in found.values():
+        if accuracy["crops"] >= most.get(weights, accuracy)["crops"]:
+            most[weights] = accuracy
+    return {
+        sha256: ArtifactError(
+            most[weights]["network_mm"] + accuracy["mm"] - accuracy["network_mm"],
+            accuracy["crops"] == most[weights]["crops"],
+        )
+        for sha256, (weights, accuracy) in found.items()
+    }
+
+
+def error_cell(measurement: Measurement, errors: Mapping[str, ArtifactError]) -> str:
+    """Of the very artifact that ran: "~" where it is composed, "-" where none is known."""
+    found = errors.get((measurement.facts.get("artifact") or {}).get("sha256", ""))
+    return "-" if found is None else f"{'' if found.measured else '~'}{found.mm:.2f}"
 
 
 def _headline(results: Results) -> list[str]:

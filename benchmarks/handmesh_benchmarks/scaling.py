@@ -122,8 +122,8 @@ def _threads(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate
 
 
 def _hands(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
-    """So many boxes on one photo of crops beside each other. Boxes and sides are given: what a search
-    costs depends on what it sees more than on the number of hands."""
+    """So many boxes on one photo of crops beside each other. Boxes and sides are given: what a
+    search costs depends on what it sees more than on the number of hands."""
     side = images.shape[2]
     photo = np.concatenate(list(np.resize(images, (max(HANDS), *images.shape[1:]))), axis=1)
     boxes = [Box((i + 0.5) * side, side / 2, side) for i in range(count)]

@@ -178,6 +178,7 @@ def _accuracy(bundle: Bundle, backend: str) -> dict[str, Any] | None:
                 "crops": stated["crops"],
                 "mm": stated[f"{which}_mm"],
                 "px": stated[f"{which}_px"],
+                "network_mm": stated["network_mm"],
             }
     return None
 

@@ -14,7 +14,7 @@ class Made:
     """Makes rows and runs with known numbers."""
 
     def artifact(self, mm: float | None = 9.5) -> dict[str, Any]:
-        accuracy = None if mm is None else {"crops": 22, "mm": mm, "px": 8.0}
+        accuracy = None if mm is None else {"crops": 22, "mm": mm, "px": 8.0, "network_mm": 9.25}
         return {
             "bytes": 8_000_000,
             "sha256": "0" * 64,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from handmesh_benchmarks import device
-from handmesh_benchmarks.report import columns, ratios, to_text
+from handmesh_benchmarks.report import columns, errors_mm, ratios, to_text
 
 
 def test_ratios_compare_the_same_backend_and_threads(made: Any) -> None:
@@ -30,6 +30,23 @@ def test_text_shows_device_stages_percentiles_and_accuracy(made: Any) -> None:
     row = next(line for line in text.splitlines() if line.startswith("light"))
     shown = "light onnx fp32 1 2000 50.00 9.00 5.00 6.00 7.00 - 0.25/0.50 - - 2 9.50 97"
     assert " ".join(row.split()) == shown
+
+
+def test_an_artifact_tested_on_fewer_crops_is_compared_by_what_it_changes(made: Any) -> None:
+    whole, calibrated, other = made.row(), made.row(backend="tflite"), made.row(backend="torch")
+    facts = calibrated.facts["artifact"]
+    # On easier crops the network itself is at 8.00 mm, and the artifact 0.10 mm worse.
+    facts["accuracy"] = {"crops": 5, "mm": 8.1, "px": 7.0, "network_mm": 8.0}
+    facts["sha256"] = "1" * 64
+    other.facts["artifact"] |= {"weights": "of another training", "sha256": "2" * 64}
+
+    errors = errors_mm([calibrated, whole, other])
+
+    assert errors["0" * 64] == (pytest.approx(9.5), True)
+    assert errors["1" * 64] == (pytest.approx(9.25 + 0.1), False)
+    assert errors["2" * 64] == (pytest.approx(9.5), True)
+    text = to_text(made.results(whole, calibrated))
+    assert [line.split()[-5] for line in text.splitlines() if "CPU" in line] == ["9.50", "~9.35"]
 
 
 def test_parts_stand_beside_the_paper_s(made: Any) -> None:
