@@ -18,7 +18,10 @@ from typing import Any
 from handmesh.closing import Closing
 from handmesh.errors import BackendError, BackendUnavailable
 
-__all__ = ["Environment", "Process"]
+__all__ = ["INSIDE", "Environment", "Process"]
+
+# The stage that a peer's process measured itself; the whole run has the pipe to it in it.
+INSIDE = "inside"
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """Our network, and its graph decoder alone, in other hands: OpenVINO, torch eagerly and through
-torch.compile, and PyTorch Geometric's ChebConv, on the same crops in one run on the CPU.
+torch.compile, and PyTorch Geometric's ChebConv; and whole photos, beside MediaPipe Hands. All of it
+on the same photos in one run on the CPU.
 
 ::
 
     python -m handmesh_benchmarks.network_peers --out network_peers.json
     python -m handmesh_benchmarks.network_peers --paper --headline --threads 2 --out FILE
 
-The first run makes two environments in ``~/.cache/handmesh``, one with torch and PyTorch Geometric
-and one with OpenVINO. Every way, ours in ONNX Runtime among them, is a process of its own that
-waits while it is not asked; the protocol is that of `handmesh bench`. The crops are the hands that
-are found in the photos; the decoder is given what the network makes of them. What computes
-something else than ours is not measured.
+The first run makes three environments in ``~/.cache/handmesh``: with torch and PyTorch Geometric,
+with OpenVINO, and with MediaPipe. Every way, ours in ONNX Runtime among them, is a process of its
+own that waits while it is not asked; the protocol is that of `handmesh bench`. The crops are the
+hands that are found in the photos; the decoder is given what the network makes of them. What
+computes something else than ours is not measured.
 """
 
 from __future__ import annotations
@@ -34,18 +35,16 @@ from handmesh.archive import write_arrays
 from handmesh.errors import BackendError, BackendUnavailable, InputError, MissingExtra
 from handmesh.imaging import crop, decode
 
-from . import local
+from . import local, photo_peers
 from .device import describe
-from .environments import Environment, Process
+from .environments import INSIDE, Environment, Process
 from .protocol import Candidate, Measurement, Protocol, Run
 from .results import Results
 from .variants import artifact_facts
 
-__all__ = ["INSIDE", "OPENVINO", "TORCH", "WAYS", "Given", "candidate", "main", "table"]
+__all__ = ["NETWORK_WAYS", "OPENVINO", "TORCH", "WAYS", "Given", "candidate", "main", "table"]
 
 PHOTOS = Path("examples/photos")
-# The stage that the process itself measured; the whole run has the pipe to it in it.
-INSIDE = "inside"
 TORCH = Environment(
     name="torch-2.13.0-geometric-2.8.1",
     title="torch 2.13.0 with PyTorch Geometric 2.8.1",
@@ -58,8 +57,8 @@ OPENVINO = Environment(
     packages=("openvino==2026.4.1", "numpy<2.4"),
     needs="a Python that OpenVINO has wheels for, see --python",
 )
-# Where each way runs: None is this environment. The first of a task is ours.
-WAYS: Mapping[str, Environment | None] = {
+# Where each way runs: None is this environment.
+NETWORK_WAYS: Mapping[str, Environment | None] = {
     "network onnxruntime": None,
     "network openvino": OPENVINO,
     "network torch": TORCH,
@@ -69,7 +68,9 @@ WAYS: Mapping[str, Environment | None] = {
     "decoder torch": TORCH,
     "decoder chebconv": TORCH,
 }
-OURS = "onnxruntime"
+WAYS = {**NETWORK_WAYS, **photo_peers.WAYS}
+# What the others of a task are compared with.
+OURS = ("onnxruntime", "handmesh")
 # How far vertices and joints may be off, relative to the largest coordinate. The files of a network
 # may hold other roundings of the weights; the decoder's are made from the same ones.
 ALLOWED = {"network": 1e-2, "decoder": 1e-3}
@@ -259,10 +260,16 @@ def measure(
             given = given_of(bundle, _sized(photos, networks[0], bundle), folder)
             for way, interpreter in ways.items():
                 task, runtime = way.split()
+                facts = _facts(bundle, task, runtime, threads)
+                if way in photo_peers.WAYS:
+                    if bundle is networks[0]:
+                        candidates.append(
+                            photo_peers.candidate(interpreter, bundle, photos, facts, folder, stack)
+                        )
+                    continue
                 if runtime == "chebconv" and not Path(given[task].request["constants"]).is_file():
                     results.missing.append(f"{bundle.name} {way}: its head takes no joints")
                     continue
-                facts = _facts(bundle, task, runtime, threads)
                 candidates.append(
                     candidate(way, [str(interpreter)], packages, given[task], facts, folder, stack)
                 )
@@ -296,11 +303,12 @@ def table(results: Sequence[Results]) -> Table:
     header = [
         "run", "network", "task", "what ran", "threads", "p50", "p90", "p99",
         "times ours (quartiles)", "load, first run, s", "off by",
+        "photos with a hand",
     ]  # fmt: skip
     cells = []
     for i, result in enumerate(results):
         rows = [m for m in result.measurements if str(m.facts["task"]).startswith("peer ")]
-        ours = {_key(m): m for m in rows if m.facts["backend"] == OURS}
+        ours = {_key(m): m for m in rows if m.facts["backend"] in OURS}
         for m in rows:
             inside = m.stages[INSIDE]
             task = str(m.facts["task"]).removeprefix("peer ")
@@ -309,7 +317,9 @@ def table(results: Sequence[Results]) -> Table:
                 + [str(m.facts["threads"])]
                 + [f"{value or 0:.2f}" for value in (inside.p50, inside.p90, inside.p99)]
                 + [_ratio(m, ours.get(_key(m)))]
-                + [f"{m.facts['load_and_first_s']:.1f}", f"{m.facts['off_by']:.0e}"]
+                + [f"{m.facts['load_and_first_s']:.1f}"]
+                + [f"{m.facts['off_by']:.0e}" if "off_by" in m.facts else "-"]
+                + [str(m.facts.get("found", "-"))]
             )
     return header, cells
 

@@ -17,8 +17,8 @@ import pytest
 from handmesh import Bundle
 from handmesh.errors import BackendUnavailable, InputError
 from handmesh_benchmarks import local, network_child, network_peers, results
-from handmesh_benchmarks.environments import Environment
-from handmesh_benchmarks.network_peers import INSIDE, TORCH, WAYS, Given, candidate, table
+from handmesh_benchmarks.environments import INSIDE, Environment
+from handmesh_benchmarks.network_peers import NETWORK_WAYS, TORCH, WAYS, Given, candidate, table
 from handmesh_benchmarks.page import to_html, to_markdown
 from handmesh_benchmarks.protocol import Protocol
 from handmesh_benchmarks.results import Results
@@ -95,7 +95,7 @@ def test_what_the_process_measured_stands_beside_ours(peers: Peers) -> None:
     assert cells[0][6:9] == ["2.00", "2.00", "-"][:3] or cells[0][8] == "-"
     assert cells[1][1:] == [
         "light", "network", "network openvino of m.onnx", "1", "3.00", "3.00", "3.00",
-        "1.50 (1.50 to 1.50)", "1.5", "1e-03",
+        "1.50 (1.50 to 1.50)", "1.5", "1e-03", "-",
     ]  # fmt: skip
     jsonschema.validate(found.to_dict(), results.schema())
     for text in (to_html([found]), to_markdown([found])):
@@ -143,6 +143,7 @@ def test_environments_that_cannot_be_made_are_told_once(
     assert missing == ["no network"]
     assert set(found) == {
         "network onnxruntime", "network openvino", "decoder onnxruntime", "decoder openvino",
+        "photos handmesh", "photos mediapipe",
     }  # fmt: skip
     assert found["network onnxruntime"] == Path(sys.executable)
 
@@ -155,7 +156,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Given]:
     return network_peers.given_of(Bundle.load(), images, folder)
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", list(NETWORK_WAYS))
 def test_every_way_computes_the_network(given: dict[str, Given], tmp_path: Path, way: str) -> None:
     runtime = {"chebconv": "torch_geometric", "openvino": "openvino"}.get(way.split()[1])
     if runtime is not None:
@@ -173,7 +174,7 @@ def test_every_way_computes_the_network(given: dict[str, Given], tmp_path: Path,
 
 
 def test_every_way_has_somebody_who_runs_it() -> None:
-    assert list(network_child.WAYS) == list(WAYS)
+    assert list(network_child.WAYS) == list(NETWORK_WAYS)
 
 
 def test_compiling_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
