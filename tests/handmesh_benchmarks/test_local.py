@@ -14,9 +14,9 @@ import pytest
 from handmesh import Box, Bundle
 from handmesh.errors import BackendError, InputError
 from handmesh_benchmarks import candidates, local, results, variants
-from handmesh_benchmarks.candidates import yardstick
 from handmesh_benchmarks.protocol import Candidate, Protocol
 from handmesh_benchmarks.results import Results, load
+from handmesh_benchmarks.runner import yardstick
 from handmesh_benchmarks.variants import Variant
 
 SHORT = Protocol(min_runs=6, min_seconds=0, warmup_runs=0, rounds=3, pause_s=0)

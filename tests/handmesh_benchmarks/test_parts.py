@@ -18,7 +18,7 @@ from handmesh.nn.config import LightConfig, PaperConfig
 from handmesh_benchmarks import parts
 from handmesh_benchmarks.protocol import Protocol, measure
 from handmesh_benchmarks.report import PARTS
-from handmesh_benchmarks.runner import onnx_file
+from handmesh_benchmarks.runtimes import onnx_file
 from handmesh_converters.export import write_bundle
 from handmesh_converters.fold import fold
 
@@ -102,7 +102,8 @@ def test_three_files_compute_what_the_network_computes(bundle: Bundle, tmp_path:
     whole = backends.create("torch", bundle, 1).run(images)
     np.testing.assert_allclose(known["vertices"], whole.vertices, atol=1e-4)
     np.testing.assert_allclose(known["joints"], whole.joints, atol=1e-4)
-    run, words = parts.onnx_parts(files, 1)
+    run, words, placed = parts.onnx_parts(files, 1)
+    assert placed == {}
     assert set(run() or {}) == set(PARTS)
     assert words.startswith("onnxruntime")
 
