@@ -146,7 +146,7 @@ def artifacts(
             if variant.bundle.name not in parts and variant.backend == "onnx":
                 try:
                     parts[variant.bundle.name] = parts_of(variant.bundle, wanted.artifacts, say)
-                except (MissingExtra, ExportError) as error:
+                except (MissingExtra, ExportError, BackendError, BackendUnavailable) as error:
                     missing.append(f"parts of {variant.bundle.name}: {error}")
     return found, parts, list(dict.fromkeys(missing))
 
