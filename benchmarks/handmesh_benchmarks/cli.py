@@ -67,9 +67,7 @@ def _bench(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     kind, _, name = args.device.partition(":")
     devices = {"local": _here, "ssh": _ssh, "adb": _adb, "coreml": _coreml}
     results = devices[kind](args, name, protocol, _writer(args.out))
-    print(to_text(results))
-    if args.out is not None:
-        print(f"written to {args.out}")
+    _show(to_text(results), results, args.out)
     if results.state != "complete":
         print(f"the run is not complete: {results.stopped_by}", file=sys.stderr)
         return NEGATIVE
@@ -150,9 +148,7 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "bench") from cause
     results = scaling.run(Bundle.load(args.bundle), protocol, _writer(args.out), _say)
-    print(scaling.to_text(results))
-    if args.out is not None:
-        print(f"written to {args.out}")
+    _show(scaling.to_text(results), results, args.out)
     return 0
 
 
@@ -240,10 +236,24 @@ def _writer(path: Path | None) -> Callable[[Results], None]:
             ) from cause
 
     def write(results: Results) -> None:
-        if path is not None:
-            results.write(path)
+        try:
+            if path is not None:
+                results.write(path)
+        except InputError as error:  # the disk is full, say: the run is worth more than the file
+            _say(str(error))
 
     return write
+
+
+def _show(table: str, results: Results, path: Path | None) -> None:
+    """Print a table, then write the results for the last time.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    print(table)
+    if path is not None:
+        print(f"written to {results.write(path)}")
 
 
 def _say(line: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from handmesh import Bundle
 from handmesh.cli import main
+from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh_benchmarks import cli, cli_options
 from handmesh_benchmarks.devices import adb, ssh
@@ -269,6 +270,29 @@ def test_a_board_gets_its_threads_and_what_is_missing(
     result.state, result.stopped_by = "partial", "exit code 139 there"
     assert main(command) == 1
     assert "not complete: exit code 139 there" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_does_not_take_the_table(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _found(monkeypatch, [])
+    result = made.results(made.row())
+
+    def measure(*arguments: Any, **_: Any) -> Results:
+        arguments[5](result)  # write
+        return result  # type: ignore[no-any-return]
+
+    def full(results: Results, path: Path) -> Path:
+        raise InputError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr(ssh, "measure", measure)
+    monkeypatch.setattr(ssh.Host, "run", lambda *_: b"")
+    monkeypatch.setattr(Results, "write", full)
+
+    assert main(["bench", "--device", "ssh:pi", "--out", str(tmp_path / "r.json")]) == 2
+    printed = capsys.readouterr()
+    assert "network alone" in printed.out
+    assert printed.err.count("no space left") == 2
 
 
 def test_nothing_to_run_elsewhere_says_why(
