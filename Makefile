@@ -45,10 +45,17 @@ docs: $(VENV)/.dev  ## Make pages of the docstrings, in build/docs
 	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/docs $(DOCUMENTED)
 	@echo "Open build/docs/handmesh.html"
 
+# A run is compared with the one before it; what became slower is named and fails nothing, as a
+# smoke run on a busy machine proves nothing.
 bench: $(VENV)/.dev  ## Measure latency on this machine, and the parts of the code: a smoke run of minutes
+	@for name in benchmark benchmark_suites; do \
+	  if [ -f $$name.json ]; then mv -f $$name.json $$name.before.json; fi; done
 	$(BIN)/handmesh bench --out benchmark.json
 	$(BIN)/python -m pytest benchmarks/suites --benchmark-only --benchmark-max-time=0.2 \
 	  --benchmark-min-rounds=3 --benchmark-json=benchmark_suites.json -q
+	@for name in benchmark benchmark_suites; do \
+	  if [ -f $$name.before.json ]; then \
+	    $(BIN)/handmesh bench --compare $$name.before.json $$name.json || true; fi; done
 
 tflite-runtime: $(VENV)/.dev  ## Prove the TFLite export in tflite-runtime 2.14 with NumPy 1 (Python 3.10 or 3.11)
 	$(BIN)/handmesh export $(TFLITE_BUNDLE) --format tflite --out .tflite-runtime/bundle

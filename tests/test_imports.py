@@ -137,6 +137,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_benchmarks.protocol": COMMON,
     "handmesh_benchmarks.device": COMMON,
     "handmesh_benchmarks.runner": COMMON,
+    "handmesh_benchmarks.runtimes": COMMON,
     "handmesh_benchmarks.devices.coreml": COMMON | {"coremltools"},
 }
 

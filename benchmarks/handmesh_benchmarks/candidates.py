@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from handmesh.imaging import crop
 from handmesh.verification import read_reference
 
 from .protocol import Candidate, Run
-from .variants import Variant, artifact_facts
+from .runner import sha256
+from .variants import Variant, artifact_facts, precision_of
 
 Image = NDArray[np.uint8]
 
@@ -100,34 +102,6 @@ def network_candidate(
     return Candidate(f"network {variant.name} {threads}{many}", load, facts)
 
 
-def yardstick() -> Candidate:
-    """A matrix product of NumPy on one or more threads of its own: the same work in every run.
-
-    Where it takes longer than in another run the machine was slower, not the program.
-    """
-    matrix = np.random.default_rng(0).random((256, 256), dtype=np.float32)
-    facts = {
-        "task": "yardstick",
-        "network": "none",
-        "backend": "numpy",
-        "threads": 0,
-        "batch": 1,
-        "precision": "fp32",
-        "provider": f"numpy {np.__version__}",
-    }
-
-    def load() -> Run:
-        def run() -> None:
-            product = matrix
-            for _ in range(8):
-                product = product @ matrix
-                product /= product.max()
-
-        return run
-
-    return Candidate("yardstick", load, facts)
-
-
 def facts_of(task: str, variant: Variant, threads: int, batch: int = 1) -> dict[str, Any]:
     """What the results say beside a figure. "provider" is filled in when it is known what ran."""
     return {
@@ -140,4 +114,28 @@ def facts_of(task: str, variant: Variant, threads: int, batch: int = 1) -> dict[
         "provider": "",
         "image_size": variant.bundle.image_size,
         "artifact": artifact_facts(variant.bundle, variant.backend),
+    }
+
+
+def parts_facts(bundle: Bundle, files: Mapping[str, Path], threads: int) -> dict[str, Any]:
+    """The same of a network that was cut into ONNX files, which are an artifact of their own.
+
+    They were proven when they were cut, and the proof is not kept: parity and accuracy are None.
+
+    Args:
+        bundle: whose network. files: by part, in their order.
+    """
+    facts = facts_of("parts", Variant(bundle, "torch", precision_of(bundle, "torch")), threads)
+    return facts | {
+        "backend": "onnx",
+        "precision": "fp32",
+        "artifact": facts["artifact"]
+        | {
+            "bytes": sum(path.stat().st_size for path in files.values()),
+            "sha256": sha256(files.values()),
+            "computes": "fp32",
+            "graph": "recurrence",
+            "accuracy": None,
+            "parity": None,
+        },
     }

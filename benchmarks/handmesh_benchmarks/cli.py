@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import platform
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh import Box, Bundle, backends
-from handmesh.errors import InputError, MissingExtra
+from handmesh.errors import BackendUnavailable, InputError, MissingExtra
 from handmesh.imaging import decode
 
-from . import cli_exports, local, variants
+from . import cli_exports, cli_options, local, variants
 from .candidates import reference_photo
+from .cli_options import DEFAULT_PHOTO
 from .compare import compare, read_any, to_table
 from .device import describe, peak_memory_mib
 from .floors import to_text as floors_text
@@ -25,7 +29,6 @@ from .protocol import Protocol
 from .report import to_text
 from .results import Results, load
 
-DEFAULT_PHOTO = Path("examples/photos/pointing.jpg")
 # A smoke run proves that everything works, within minutes: slow rows stop after some seconds.
 SMOKE_RUNS, SMOKE_SECONDS = 32, 8.0
 NEGATIVE = 1
@@ -41,113 +44,12 @@ def add_commands(commands: Any) -> None:
         "the paper times them: each backend, precision and number of threads in one interleaved "
         "run, batch 1. Exports that this needs are kept in ~/.cache/handmesh/bench.",
     )
-    modes = parser.add_mutually_exclusive_group()
-    modes.add_argument(
-        "--report",
-        nargs="+",
-        type=Path,
-        metavar="JSON",
-        help="make one page of several results: --out report.html or report.md",
-    )
-    modes.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("OLD", "NEW"),
-        help="two results of one device, or two of pytest-benchmark; fails where one is slower",
-    )  # fmt: skip
-    modes.add_argument(
-        "--scaling", action="store_true",
-        help="cost against batch, input size, threads, hands and vertices",
-    )  # fmt: skip
-    modes.add_argument(
-        "--floors", action="store_true",
-        help="what data sheets allow on devices that nobody ran; no measurement",
-    )  # fmt: skip
-    _add_what(parser)
-    _add_how(parser)
-    _add_where(parser)
-    parser.set_defaults(run=_bench)
+    cli_options.add(parser)
+    parser.set_defaults(run=functools.partial(_bench, parser=parser))
 
 
-def _add_what(parser: Any) -> None:
-    group = parser.add_argument_group("what to measure")
-    group.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
-    group.add_argument(
-        "--photo",
-        type=Path,
-        help=f"default: {DEFAULT_PHOTO} in a checkout, else one of the bundle's reference crops",
-    )
-    group.add_argument(
-        "--box",
-        type=_floats,
-        metavar="X0,Y0,X1,Y1",
-        help="where the hand is, in pixels (default: it is searched for, off the clock)",
-    )
-    group.add_argument(
-        "--backends", type=_words, metavar="A,B", help="default: all that can run here"
-    )
-    group.add_argument(
-        "--on", type=_words, default=[], metavar="A,B",
-        help="of this machine: cpu, cuda, tensorrt, mps, ...; each backend on each that it has "
-        "(default: the CPU)",
-    )  # fmt: skip
-    group.add_argument(
-        "--precisions", type=_words, metavar="A,B", default=list(variants.PRECISIONS),
-        help="exported where the bundle lacks them (default all; 'none': what the bundle has)",
-    )  # fmt: skip
-    group.add_argument(
-        "--paper-precisions", type=_words, metavar="A,B", default=["fp32"],
-        help="the same of the network `paper`, whose exports take minutes (default fp32)",
-    )  # fmt: skip
-    group.add_argument(
-        "--threads", type=_integers, metavar="N,M",
-        help="default 1,2; with --headline 2, as every row takes a minute",
-    )  # fmt: skip
-    group.add_argument(
-        "--no-paper", action="store_true", help="without the network `paper` and the ratio to it"
-    )
-    group.add_argument("--no-parts", action="store_true", help="without the networks' parts")
-    group.add_argument("--no-memory", action="store_true", help="without each artifact's memory")
-
-
-def _add_how(parser: Any) -> None:
-    group = parser.add_argument_group("how long, and where to")
-    group.add_argument(
-        "--headline", action="store_true",
-        help="fewer rows, each long enough to quote (some 25 minutes)",
-    )  # fmt: skip
-    group.add_argument("--runs", type=int, metavar="N", help="at least so many of each")
-    group.add_argument("--seconds", type=float, metavar="S", help="at least so long of each")
-    group.add_argument(
-        "--artifacts", type=Path, metavar="DIR", help="where exports are kept (default: the cache)"
-    )
-    group.add_argument(
-        "--out", type=Path, metavar="FILE",
-        help="write the results as JSON, after every round; of --report, the page",
-    )  # fmt: skip
-
-
-def _add_where(parser: Any) -> None:
-    group = parser.add_argument_group("on which device")
-    group.add_argument(
-        "--device",
-        default="local",
-        metavar="D",
-        help="local; ssh:HOST, which needs Python, NumPy and a runtime there; adb or adb:SERIAL, "
-        "an Android phone; coreml, a Mac's compute units (default local)",
-    )
-    group.add_argument("--ssh-options", default="", metavar="TEXT", help='as "-p 2222"')
-    group.add_argument("--python", default="python3", help="of an ssh host (default python3)")
-    group.add_argument(
-        "--provider", default="auto", help="of an ssh host's ONNX Runtime (default: each it has)"
-    )
-    group.add_argument(
-        "--benchmark-model", type=Path, metavar="FILE", help="LiteRT's program, built for the phone"
-    )
-    group.add_argument(
-        "--delegates", type=_words, default=["cpu"], metavar="A,B", help="cpu, gpu, nnapi"
-    )
-
-
-def _bench(args: argparse.Namespace) -> int:
+def _bench(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    cli_options.check(args, parser)
     if args.report is not None:
         return _report(args)
     if args.compare is not None:
@@ -164,13 +66,11 @@ def _bench(args: argparse.Namespace) -> int:
         return _scaling(args, protocol)
     kind, _, name = args.device.partition(":")
     devices = {"local": _here, "ssh": _ssh, "adb": _adb, "coreml": _coreml}
-    if kind not in devices:
-        raise InputError(f"--device must be {', '.join(devices)}, not {args.device!r}")
-    write = _writer(args.out)
-    results = devices[kind](args, name, protocol, write)
-    print(to_text(results))
-    if args.out is not None:
-        print(f"written to {args.out}")
+    results = devices[kind](args, name, protocol, _writer(args.out))
+    _show(to_text(results), results, args.out)
+    if results.state != "complete":
+        print(f"the run is not complete: {results.stopped_by}", file=sys.stderr)
+        return NEGATIVE
     return 0
 
 
@@ -195,16 +95,15 @@ def _ssh(
     from .devices import ssh
 
     host = ssh.Host(name, args.ssh_options)
-    host.run("true")  # before exports that take minutes
     wanted = _wanted(args, ("onnx", "tflite"))
+    host.run("true")  # before exports that take minutes
     found, parts, missing = local.artifacts(wanted, _say)
-    results = ssh.measure(
+    if not found:
+        raise BackendUnavailable("; ".join(missing))
+    return ssh.measure(
         host, found, parts, args.threads, protocol, write, _say,
-        python=args.python, provider=args.provider,
+        python=args.python, provider=args.provider, missing=missing,
     )  # fmt: skip
-    results.missing += missing
-    write(results)
-    return results
 
 
 def _adb(
@@ -212,10 +111,13 @@ def _adb(
 ) -> Results:
     from .devices import adb
 
-    found, _, _ = local.artifacts(_wanted(args, ("tflite",)), _say)
+    phone = adb.Phone(name)
+    adb.check(args.benchmark_model, args.delegates)
+    phone.describe()  # before exports that take minutes
+    found, _, missing = local.artifacts(_wanted(args, ("tflite",)), _say)
     return adb.measure(
-        adb.Phone(name), args.benchmark_model, found, args.threads, protocol, write, _say,
-        args.delegates,
+        phone, args.benchmark_model, found, args.threads, protocol, write, _say,
+        args.delegates, missing,
     )  # fmt: skip
 
 
@@ -225,9 +127,10 @@ def _coreml(
     from .devices import coreml
 
     found: list[variants.Variant] = []
+    missing: list[str] = []
     if platform.system() == "Darwin":
-        found, _, _ = local.artifacts(_wanted(args, ("coreml",)), _say)
-    return coreml.measure(found, protocol, write, _say)
+        found, _, missing = local.artifacts(_wanted(args, ("coreml",)), _say)
+    return coreml.measure(found, protocol, write, _say, missing)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -245,9 +148,7 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "bench") from cause
     results = scaling.run(Bundle.load(args.bundle), protocol, _writer(args.out), _say)
-    print(scaling.to_text(results))
-    if args.out is not None:
-        print(f"written to {args.out}")
+    _show(scaling.to_text(results), results, args.out)
     return 0
 
 
@@ -255,6 +156,11 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
     names = args.backends
     if names is None:
         names = list(only) or backends.names()
+    if only and not set(names) <= set(only):
+        raise InputError(
+            f"--device {args.device} runs {', '.join(only)}; not what --backends names: "
+            f"{', '.join(name for name in names if name not in only)}"
+        )
     folder = local.cache() if args.artifacts is None else args.artifacts
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder} to keep exports in: make it first")
@@ -299,34 +205,56 @@ def _photo(
 def _protocol(args: argparse.Namespace) -> Protocol:
     smoke = Protocol(min_runs=SMOKE_RUNS, min_seconds=1.0, max_seconds=SMOKE_SECONDS)
     chosen = Protocol.headline() if args.headline else smoke
+    if args.seconds is not None and not math.isfinite(args.seconds):
+        raise InputError(f"--seconds must be a number of seconds, not {args.seconds}")
+    # Who says how long gets that; only the default ends early for what is slow.
+    told = args.runs is not None or args.seconds is not None
     return Protocol(
         min_runs=chosen.min_runs if args.runs is None else args.runs,
         min_seconds=chosen.min_seconds if args.seconds is None else args.seconds,
         warmup_runs=chosen.warmup_runs,
         rounds=chosen.rounds,
-        max_seconds=chosen.max_seconds,
+        max_seconds=None if told else chosen.max_seconds,
     )
 
 
 def _writer(path: Path | None) -> Callable[[Results], None]:
+    """What keeps results in a file, if there is to be one.
+
+    Raises:
+        InputError: it cannot be written, which is known before anything is measured.
+    """
+    if path is not None:
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as cause:
+            raise InputError(
+                f"--out {path} cannot be written: {cause.strerror or cause}; choose another place"
+            ) from cause
+
     def write(results: Results) -> None:
-        if path is not None:
-            results.write(path)
+        try:
+            if path is not None:
+                results.write(path)
+        except InputError as error:  # the disk is full, say: the run is worth more than the file
+            _say(str(error))
 
     return write
 
 
+def _show(table: str, results: Results, path: Path | None) -> None:
+    """Print a table, then write the results for the last time.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    print(table)
+    if path is not None:
+        print(f"written to {results.write(path)}")
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _integers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]  # argparse reports the ValueError
-
-
-def _floats(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
-
-
-def _words(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -11,6 +11,7 @@ from handmesh import Bundle
 from handmesh.atomic import write_atomic
 from handmesh.errors import MissingExtra
 
+from .cli_options import words
 from .device import describe
 from .protocol import Protocol
 from .random_weights import random_bundle
@@ -46,8 +47,8 @@ def _compare(args: argparse.Namespace) -> int:
         from . import decoders, exports
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "converters") from cause
-    only = None if args.format is None else _names(args.format)
-    without = _names(args.without)
+    only = None if args.format is None else words(args.format)
+    without = words(args.without)
     exports.check(only, without)
     bundle = Bundle.load(args.bundle)
     protocol = Protocol(min_runs=args.runs, min_seconds=args.seconds)
@@ -68,7 +69,3 @@ def _compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         print(f"written to {write_atomic(args.out, text.encode())}")
     return 0
-
-
-def _names(listed: str) -> list[str]:
-    return [name for part in listed.split(",") if (name := part.strip().lower())]

@@ -151,10 +151,16 @@ def _power_mode() -> str:
 
 
 def _gpu() -> dict[str, str]:
-    """Name, clock and power limit of NVIDIA's first GPU, if there is one."""
+    """Name, clock and power limit of NVIDIA's GPUs, numbered where there are several.
+
+    Which of them a row ran on is in the row.
+    """
     fields = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "power.limit")
     text = _output("nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader")
-    return {"gpu": text.splitlines()[0].strip()} if text.strip() else {}
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(found) > 1:
+        found = [f"{number}: {line}" for number, line in enumerate(found)]
+    return {"gpu": "; ".join(found)} if found else {}
 
 
 def _output(*command: str) -> str:

@@ -121,7 +121,7 @@ def compare(
             try:
                 made.append(_export(bundle, name, request, place))
             except (ExportError, BackendError) as error:
-                missing.append(f"{bundle.name} as {name}, {_words(request)}: {error}")
+                missing.append(f"{bundle.name} as {name}, {_asked(request)}: {error}")
     if not made:
         raise InputError(f"nothing was exported: {'; '.join(dict.fromkeys(missing))}")
     return _timed(made, protocol), list(dict.fromkeys(missing))
@@ -200,5 +200,5 @@ def to_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _words(request: Request) -> str:
+def _asked(request: Request) -> str:
     return " ".join(filter(None, [request.graph, request.precision, *request.optimize]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import handmesh
-from handmesh import Box, Bundle
+from handmesh import Box, Bundle, backends
+from handmesh.backends import Device
 from handmesh.errors import (
     BackendError,
     BackendUnavailable,
@@ -24,11 +24,12 @@ from handmesh.errors import (
 )
 
 from . import footprint, variants
-from .candidates import facts_of, locate, network_candidate, predict_candidate, yardstick
+from .candidates import facts_of, locate, network_candidate, parts_facts, predict_candidate
 from .protocol import Candidate, Measurement, Protocol, measure
 from .random_weights import random_bundle
 from .results import Results
-from .variants import Variant
+from .runner import YARDSTICK, yardstick
+from .variants import Variant, code_hash, precision_of
 
 __all__ = ["Prepared", "Wanted", "artifacts", "cache", "paper_bundle", "parts_of", "prepare", "run"]
 
@@ -46,7 +47,7 @@ class Wanted:
         paper: also the paper's network, with random weights. parts: networks in their three parts.
         memory: also each artifact's memory, in processes of their own.
         devices: that the backends run on, as `Predictor` takes them; none for their defaults. Parts
-            are the CPU's, whatever is said here.
+            run on the CPU and on NVIDIA's GPUs.
         brief: fewer rows, for a headline run, in which each takes a minute and those of `paper`
             several: `predict()` with one artifact of each backend (the others differ in their
             network alone, which has a row), and `paper` with the first backend only.
@@ -87,7 +88,7 @@ def paper_bundle(wanted: Wanted, say: Say) -> Bundle:
     Raises:
         MissingExtra, ExportError: it cannot be made here.
     """
-    name = f"paper-{wanted.bundle.topology.sha256[:12]}-{_code()[:12]}"
+    name = f"paper-{wanted.bundle.topology.sha256[:12]}-{code_hash()[:12]}"
     folder = wanted.artifacts / name
     if (folder / "manifest.json").is_file():
         return Bundle.load(folder)
@@ -106,13 +107,17 @@ def parts_of(bundle: Bundle, folder: Path, say: Say) -> dict[str, Path]:
         from . import parts
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "converters") from cause
-    place = folder / f"{bundle.name}-parts-{str(bundle.manifest['sha256'])[:12]}-{_code()[:12]}"
-    files = {part: place / f"{part}.onnx" for part in parts.PARTS}
-    if not all(path.is_file() for path in files.values()):
+    key = f"{str(bundle.manifest['sha256'])[:12]}-{code_hash(Path(parts.__file__))[:12]}"
+    place = folder / f"{bundle.name}-parts-{key}"
+    if not place.is_dir():
         say(f"cutting {bundle.name} into its parts")
-        place.mkdir(exist_ok=True)
-        parts.write_parts(bundle, place)
-    return files
+        made = Path(tempfile.mkdtemp(dir=folder))
+        try:
+            parts.write_parts(bundle, made)
+            made.replace(place)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return {part: place / f"{part}.onnx" for part in parts.PARTS}
 
 
 def artifacts(
@@ -132,7 +137,7 @@ def artifacts(
             more, reasons = variants.find(
                 paper, wanted.names, wanted.paper_precisions, wanted.artifacts, judge=False, say=say
             )
-            found, missing = [*found, *more], [*missing, *reasons]
+            found, missing = [*found, *more], [*missing, *reasons, *_left_out(wanted, paper)]
         except (MissingExtra, ExportError) as error:
             missing.append(f"network 'paper': {error}")
     parts: dict[str, dict[str, Path]] = {}
@@ -141,9 +146,21 @@ def artifacts(
             if variant.bundle.name not in parts and variant.backend == "onnx":
                 try:
                     parts[variant.bundle.name] = parts_of(variant.bundle, wanted.artifacts, say)
-                except (MissingExtra, ExportError) as error:
+                except (MissingExtra, ExportError, BackendError, BackendUnavailable) as error:
                     missing.append(f"parts of {variant.bundle.name}: {error}")
     return found, parts, list(dict.fromkeys(missing))
+
+
+def _left_out(wanted: Wanted, paper: Bundle) -> list[str]:
+    """That precisions of `paper` were not asked for: its rows must not look like all there are."""
+    stored = {precision_of(paper, name) for name in paper.artifacts if name != "torch"}
+    others = [p for p in variants.PRECISIONS if p not in {*stored, *wanted.paper_precisions}]
+    if not others or set(wanted.names) <= {"torch"}:
+        return []
+    return [
+        f"paper in {', '.join(others)}: not asked for, as these exports take minutes; "
+        f"--paper-precisions {','.join(variants.PRECISIONS)} measures them"
+    ]
 
 
 def prepare(
@@ -204,24 +221,32 @@ def _parts(
         return []
     found: list[Candidate] = []
     for bundle in {v.bundle.name: v.bundle for v in reversed(networks)}.values():
-        facts = facts_of("parts", Variant(bundle, "torch", "fp32"), 1)
         cut = files.get(bundle.name)
-        if cut is not None:
-            artifact = facts["artifact"] | {
-                "bytes": sum(path.stat().st_size for path in cut.values()),
-                "sha256": _sha256(cut.values()),
-                "graph": "recurrence",
-            }
-            own = facts | {"backend": "onnx", "artifact": artifact}
-            found += [
-                parts.parts_candidate(bundle, cut, n, own | {"threads": n}) for n in wanted.threads
-            ]
         slow = wanted.brief and cut is not None and bundle.name != wanted.bundle.name
-        if "torch" in wanted.names and not slow:
-            found += [
-                parts.torch_candidate(bundle, n, facts | {"threads": n}) for n in wanted.threads
-            ]
+        able = {"onnx": cut is not None, "torch": "torch" in wanted.names and not slow}
+        for device in wanted.devices or ("cpu",):
+            for backend in [name for name, is_able in able.items() if is_able]:
+                reason = _no_parts(backend, bundle, device)
+                if reason is not None:
+                    missing.append(f"parts of {bundle.name} by {backend} on {device}: {reason}")
+                    continue
+                for threads in wanted.threads:
+                    if backend == "onnx" and cut is not None:
+                        own = parts_facts(bundle, cut, threads)
+                        found.append(parts.parts_candidate(bundle, cut, threads, own, device))
+                    else:
+                        network = Variant(bundle, "torch", precision_of(bundle, "torch"))
+                        own = facts_of("parts", network, threads)
+                        found.append(parts.torch_candidate(bundle, threads, own, device))
     return found
+
+
+def _no_parts(backend: str, bundle: Bundle, device: str) -> str | None:
+    """Why a network's parts cannot be timed there; None if they can."""
+    kinds = {"onnx": ("cpu", "cuda", "tensorrt"), "torch": ("cpu", "cuda")}[backend]
+    if Device.parse(device).kind not in kinds:
+        return f"parts are timed on {', '.join(kinds)} only"
+    return None if device == "cpu" else backends.unavailable(backend, bundle, device)
 
 
 def run(
@@ -231,7 +256,11 @@ def run(
     write: Callable[[Results], None],
     say: Say,
 ) -> Results:
-    """Measure, and write after every round; what was measured is kept whatever ends the run."""
+    """Measure, and write after every round; what was measured is kept whatever ends the run.
+
+    Raises:
+        BackendUnavailable: nothing could be measured, or the yardstick alone.
+    """
 
     def failed(candidate: Candidate, error: HandMeshError) -> None:
         results.missing.append(f"{candidate.name}: {error}")
@@ -252,6 +281,10 @@ def run(
         results.stopped_by = type(error).__name__
         write(results)
         raise
+    if all(row.facts["task"] == YARDSTICK for row in results.measurements):
+        results.stopped_by = "nothing could be measured"
+        write(results)
+        raise BackendUnavailable(f"nothing could be measured: {'; '.join(results.missing)}")
     results.state = "complete"
     write(results)
     return results
@@ -272,24 +305,3 @@ def _add_memory(candidates: Sequence[Candidate], networks: Sequence[Variant], sa
             facts: Any = candidate.facts
             if facts["task"] != "parts" and facts.get("artifact", {}).get("sha256") == sha256:
                 facts["memory"] = found
-
-
-@functools.cache
-def _code() -> str:
-    """Hash of what makes exports: another version of it makes others."""
-    digest = hashlib.sha256()
-    import handmesh_converters
-
-    for package in (handmesh_converters, handmesh):
-        root = Path(str(package.__file__)).parent
-        for path in sorted(root.rglob("*.py")):
-            if package is handmesh_converters or path.parent.name == "nn":
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sha256(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -40,7 +40,7 @@ from .device import describe
 from .environments import INSIDE, Environment, Process
 from .protocol import Candidate, Measurement, Protocol, Run
 from .results import Results
-from .variants import artifact_facts
+from .variants import artifact_facts, precision_of
 
 __all__ = ["NETWORK_WAYS", "OPENVINO", "TORCH", "WAYS", "Given", "candidate", "main", "table"]
 
@@ -292,7 +292,8 @@ def _facts(bundle: Bundle, task: str, runtime: str, threads: int) -> dict[str, A
         "backend": runtime,
         "threads": threads,
         "batch": 1,
-        "precision": "fp32",
+        # The decoder's files are made of the weights in float32.
+        "precision": "fp32" if task == "decoder" else precision_of(bundle, kept),
         "provider": "",
         "artifact": artifact_facts(bundle, kept),
     }

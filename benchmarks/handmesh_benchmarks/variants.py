@@ -1,22 +1,25 @@
 """The artifacts to measure: those that a bundle has, and every other precision that can be made of
 it here.
 
-What is exported is kept in a folder, in a bundle each under the hash of the manifest it was made
-from, so that a second run measures the very same bytes and need not wait.
+What is exported is kept in a folder, in a bundle each under the hashes of the manifest it was made
+from and of the code that makes it, so that a second run measures the very same bytes and need not
+wait, and none measures what another version made.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import handmesh
 from handmesh import Bundle, backends
 from handmesh.errors import BackendError, BundleError, ExportError, MissingExtra
 
-__all__ = ["Variant", "artifact_facts", "find", "on_devices"]
+__all__ = ["Variant", "artifact_facts", "code_hash", "find", "on_devices", "precision_of"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -76,7 +79,7 @@ def find(
             missing.append(f"{bundle.name} by {name}: {reason}")
             continue
         before = len(found)
-        stored = _precision(bundle.artifacts[name]) if name in bundle.artifacts else None
+        stored = precision_of(bundle, name) if name in bundle.artifacts else None
         if stored is not None:
             found.append(Variant(bundle, name, stored))
         requests = [] if name == "torch" else _requests(name, precisions, missing)
@@ -149,6 +152,30 @@ def sha256_of(bundle: Bundle, backend: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def precision_of(bundle: Bundle, backend: str) -> str:
+    """Of an artifact's large weights, as `handmesh export --precision` names it, with its
+    optimizations behind a plus: what every table calls it."""
+    entry = bundle.artifacts[backend]
+    stored = str(entry.get("weights", entry.get("precision", "unknown")))
+    return "+".join([stored, *entry.get("optimizations", [])])
+
+
+@functools.cache
+def code_hash(*also: Path) -> str:
+    """Of what makes exports, networks and further files of code: another version makes others."""
+    import handmesh_converters
+
+    digest = hashlib.sha256()
+    for package in (handmesh_converters, handmesh):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            if package is handmesh_converters or path.parent.name == "nn":
+                digest.update(path.read_bytes())
+    for path in also:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def is_random(bundle: Bundle) -> bool:
     """Whether nobody trained its weights, so that its errors mean nothing."""
     return str(bundle.manifest["provenance"].get("weights", "")).startswith("random")
@@ -189,11 +216,6 @@ def _with_artifact(bundle: Bundle, name: str) -> Bundle:
     return Bundle(bundle.folder, {**bundle.manifest, "artifacts": artifacts})
 
 
-def _precision(entry: Any) -> str:
-    stored = str(entry.get("weights", entry.get("precision", "unknown")))
-    return "+".join([stored, *entry.get("optimizations", [])])
-
-
 def _requests(
     name: str, precisions: Sequence[str], missing: list[str]
 ) -> list[tuple[str, tuple[str, ...]]]:
@@ -230,7 +252,8 @@ def _made(
     from handmesh_converters.request import Request
 
     words = "+".join([precision, *optimize])
-    place = folder / f"{bundle.name}-{name}-{words}-{str(bundle.manifest['sha256'])[:12]}"
+    made_by = f"{str(bundle.manifest['sha256'])[:12]}-{code_hash()[:12]}"
+    place = folder / f"{bundle.name}-{name}-{words}-{made_by}"
     try:
         kept = Bundle.load(place)
         kept.artifact(name)

@@ -22,12 +22,14 @@ from handmesh_benchmarks.variants import Variant
 # ruff: noqa: E501  (as the program prints it)
 OUTPUT = """INFO: STARTING!
 INFO: Loaded model /data/local/tmp/handmesh/m.tflite
-INFO: Explicitly applied GPU delegate, and the model graph will be completely executed by it.
-INFO: count=7 first=90000 curr=5100 min=5000 max=90000 avg=17000 std=30 p5=5000 median=5200 p95=9000
+{applied}INFO: count=7 first=90000 curr=5100 min=5000 max=90000 avg=17000 std=30 p5=5000 median=5200 p95=9000
 INFO: count=1200 first=5100 curr=5050 min=4900 max=9000 avg=5120.5 std=300 p5=4950 median=5075 p95=5600
 INFO: Inference timings in us: Init: 21543, First inference: 90000, Warmup (avg): 17000, Inference (avg): 5120.5
 INFO: Memory footprint delta from the start of the tool (MB): init=12.3 overall=25.5
 """
+GPU = "INFO: Explicitly applied GPU delegate, and the model graph will be partially executed by the delegate w/ 2 delegate kernels.\n"
+NOTHING = "INFO: Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate.\n"
+XNNPACK = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 OLD = """count=50 first=5100 curr=5050 min=4900 max=9000 avg=5120.5 std=300
 Inference timings in us: Init: 21543, First inference: 90000, Warmup (avg): 17000, Inference (avg): 5120.5
 """
@@ -45,7 +47,8 @@ if words[:2] == ["shell", "getprop"]:
 elif words[:2] == ["shell", "cat"]:
     print("schedutil")
 elif words[0] == "shell" and words[1].endswith("benchmark_model"):
-    print(open({output!r}).read())
+    applied = [{xnnpack!r}, {gpu!r}]["--use_gpu=true" in words]
+    print(open({output!r}).read().replace("{{applied}}", applied))
 elif words[0] == "push":
     assert os.path.isfile(words[1])
 """
@@ -60,7 +63,11 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tools / "adb"
     program.write_text(
         ADB.format(
-            python=sys.executable, log=str(tmp_path / "calls"), output=str(tmp_path / "output")
+            python=sys.executable,
+            log=str(tmp_path / "calls"),
+            output=str(tmp_path / "output"),
+            xnnpack=XNNPACK,
+            gpu=GPU,
         )
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -101,7 +108,14 @@ def test_benchmark_model_is_driven_and_read(adb: Path, variant: Variant) -> None
     row = found.measurements[0]
     assert (row.total.p50, row.total.p90, row.load_ms, row.first_ms) == (5.075, None, 21.543, 90.0)
     assert (row.runs, row.kind) == (1200, "smoke")  # 1,200 runs, but of 6 s together
-    assert "GPU delegate" in row.facts["provider"]
+    assert row.facts["provider"] == "benchmark_model, CPU"
+    assert found.measurements[2].facts["provider"] == (
+        "benchmark_model, GPU, Explicitly applied GPU delegate, and the model graph will be "
+        "partially executed by the delegate w/ 2 delegate kernels."
+    )
+    # It tells what the tool grew by, and no peak: that is not the figure of other rows.
+    assert "memory" not in row.facts
+    assert row.facts["memory_grown_mib"] == 25.5
     assert found.device["machine"] == "Fake 7"
     assert found.device["system"] == "Android 15"
     jsonschema.validate(found.to_dict(), results.schema())
@@ -118,7 +132,27 @@ def test_an_older_program_gives_the_mean_and_says_so() -> None:
     row = parse(OLD, "x", facts)
 
     assert row.total.p50 == 5.1205
-    assert facts["statistic"].startswith("mean")
+    assert facts["statistic"].startswith("p50 is the mean")
+
+
+def test_a_mean_in_the_place_of_a_median_is_marked(adb: Path, variant: Variant) -> None:
+    (adb / "output").write_text(OLD)
+    rows = _measure(adb, variant).measurements
+    assert {row.facts["provider"] for row in rows} == {
+        "benchmark_model, CPU, p50 is the mean: it gives no median"
+    }
+
+
+@pytest.mark.parametrize("said", [NOTHING, ""])
+def test_a_delegate_that_took_nothing_is_no_row(adb: Path, variant: Variant, said: str) -> None:
+    (adb / "output").write_text(OUTPUT.replace("{applied}", said))
+
+    found = _measure(adb, variant, delegates=("cpu", "gpu", "nnapi"), missing=["int8: refused"])
+
+    assert [row.name[-5:] for row in found.measurements] == ["cpu 1", "cpu 4"]
+    assert found.missing[0] == "int8: refused"
+    assert "light tflite fp32, gpu, 1: benchmark_model does not say that" in found.missing[1]
+    assert "NNAPI delegate" in found.missing[2]
 
 
 def test_a_program_that_fails_is_told_with_its_last_line(adb: Path, variant: Variant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from handmesh import Bundle
 from handmesh.cli import main
+from handmesh.errors import InputError
 from handmesh.graph import Topology
+from handmesh_benchmarks import cli, cli_options
+from handmesh_benchmarks.devices import adb, ssh
 from handmesh_benchmarks.random_weights import random_bundle
+from handmesh_benchmarks.results import Results
+from handmesh_benchmarks.variants import Variant
 
 BOX = "140,80,410,560"
 QUICK = ["--no-parts", "--no-memory", "--precisions", "none"]
@@ -132,7 +139,7 @@ def test_bad_files_are_told_with_what_to_do(
     assert main(["bench", "--report", good]) == 2
     assert "--out" in capsys.readouterr().err
     assert main(["bench", "--device", "toaster"]) == 2
-    assert "local, ssh, adb, coreml" in capsys.readouterr().err
+    assert "local, ssh:HOST, adb" in capsys.readouterr().err
 
 
 def test_an_artifact_that_is_not_the_manifest_s_is_refused(
@@ -147,3 +154,161 @@ def test_an_artifact_that_is_not_the_manifest_s_is_refused(
 
     assert main([*options, "--threads", "1", "--runs", "1", "--seconds", "0"]) == 2
     assert "sha256 differs" in capsys.readouterr().err
+
+
+# Whatever is refused is refused before anything is loaded.
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scaling", "--device", "ssh:pi"], "--device has no effect with --scaling"),
+        (["--scaling", "--threads", "3"], "--threads has no effect with --scaling"),
+        (["--scaling", "--backends", "onnx"], "--backends has no effect with --scaling"),
+        (["--scaling", "--on", "cuda"], "--on has no effect with --scaling"),
+        (["--floors", "--device", "adb"], "--device has no effect with --floors"),
+        (["--floors", "--out", "f.json"], "--out has no effect with --floors"),
+        (["--device", "ssh:pi", "--on", "cuda"], "--on has no effect with --device ssh"),
+        (["--device", "ssh:pi", "--photo", "x"], "--photo has no effect with --device ssh"),
+        (["--device", "adb", "--backends", "onnx"], "--backends has no effect with --device adb"),
+        (["--device", "coreml", "--threads", "2"], "--threads has no effect with --device coreml"),
+        (["--provider", "CUDA"], "--provider has no effect with --device local"),
+        (["--delegates", "gpu"], "--delegates has no effect with --device local"),
+        (["--device", "local:1"], "--device must be local, ssh:HOST"),
+        (["--threads", "0"], "--threads must be 1 to 512, not 0"),
+        (["--threads", "1,-1"], "--threads must be 1 to 512, not -1"),
+        (["--seconds", "nan"], "--seconds must be a number of seconds"),
+        (["--runs", "0"], "min_runs and rounds must be at least 1"),
+        (["--out", "/nowhere/at/all.json"], "--out /nowhere/at/all.json cannot be written"),
+        (["--device", "ssh:pi", "--backends", "torch"], "runs onnx, tflite; not what --backends"),
+    ],
+)
+def test_options_without_effect_and_impossible_numbers_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
+
+    assert main(["bench", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_every_option_is_known_to_the_check() -> None:
+    parser = argparse.ArgumentParser()
+    cli_options.add(parser)
+    known = {*cli_options.EFFECTIVE, *cli_options.MODES}
+    assert set(vars(parser.parse_args([]))) == known
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (32, 1.0, 8.0)),
+        (["--seconds", "30"], (32, 30.0, None)),
+        (["--runs", "2000"], (2000, 1.0, None)),
+        (["--headline"], (1024, 60.0, None)),
+    ],
+)
+def test_who_says_how_long_gets_that(options: list[str], expected: Any) -> None:
+    parser = argparse.ArgumentParser()
+    cli_options.add(parser)
+
+    protocol = cli._protocol(parser.parse_args(options))
+
+    assert (protocol.min_runs, protocol.min_seconds, protocol.max_seconds) == expected
+
+
+def _found(monkeypatch: pytest.MonkeyPatch, missing: list[str]) -> list[Variant]:
+    found = [Variant(Bundle.load(), "onnx", "fp16")]
+    monkeypatch.setattr(cli.local, "artifacts", lambda wanted, say: (found, {}, missing))
+    return found
+
+
+def test_a_phone_gets_its_threads_and_what_is_missing(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, program = _found(monkeypatch, ["int8: refused"]), tmp_path / "benchmark_model"
+    program.write_bytes(b"")
+    asked: list[Any] = []
+
+    def measure(*arguments: Any) -> Results:
+        asked.extend(arguments)
+        result: Results = made.results(made.row())
+        return result
+
+    monkeypatch.setattr(adb, "measure", measure)
+    monkeypatch.setattr(adb.Phone, "describe", lambda phone: {})
+    options = ["--benchmark-model", str(program), "--delegates", "gpu", "--threads", "3,7"]
+
+    assert main(["bench", "--device", "adb:PHONE7", *options]) == 0
+    phone, sent, variants, threads, *_, delegates, missing = asked
+    assert (phone.serial, sent, variants, threads) == ("PHONE7", program, found, [3, 7])
+    assert (delegates, missing) == (["gpu"], ["int8: refused"])
+
+
+def test_a_board_gets_its_threads_and_what_is_missing(
+    made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _found(monkeypatch, ["int8: refused"])
+    asked: list[Any] = []
+    result = made.results(made.row())
+
+    def measure(*arguments: Any, **named: Any) -> Results:
+        asked.append((arguments, named))
+        return result  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(ssh, "measure", measure)
+    monkeypatch.setattr(ssh.Host, "run", lambda *_: b"")
+    command = ["bench", "--device", "ssh:pi", "--threads", "4", "--provider", "P"]
+
+    assert main(command) == 0
+    ((host, variants, _, threads, *_), named) = asked[0]
+    assert (host.name, variants, threads) == ("pi", found, [4])
+    assert named == {"python": "python3", "provider": "P", "missing": ["int8: refused"]}
+
+    # A run that ended early is shown, and is no success.
+    result.state, result.stopped_by = "partial", "exit code 139 there"
+    assert main(command) == 1
+    assert "not complete: exit code 139 there" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_does_not_take_the_table(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _found(monkeypatch, [])
+    result = made.results(made.row())
+
+    def measure(*arguments: Any, **_: Any) -> Results:
+        arguments[5](result)  # write
+        return result  # type: ignore[no-any-return]
+
+    def full(results: Results, path: Path) -> Path:
+        raise InputError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr(ssh, "measure", measure)
+    monkeypatch.setattr(ssh.Host, "run", lambda *_: b"")
+    monkeypatch.setattr(Results, "write", full)
+
+    assert main(["bench", "--device", "ssh:pi", "--out", str(tmp_path / "r.json")]) == 2
+    printed = capsys.readouterr()
+    assert "network alone" in printed.out
+    assert printed.err.count("no space left") == 2
+
+
+def test_nothing_to_run_elsewhere_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "light by tflite: the package 'x' is missing"
+    monkeypatch.setattr(cli.local, "artifacts", lambda wanted, say: ([], {}, [reason]))
+    monkeypatch.setattr(ssh.Host, "run", lambda *_: b"")
+
+    assert main(["bench", "--device", "ssh:pi", "--backends", "tflite"]) == 3
+    assert reason in capsys.readouterr().err
+
+
+def test_a_phone_s_program_is_wanted_before_exports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
+    assert main(["bench", "--device", "adb"]) == 2
+    assert "--benchmark-model" in capsys.readouterr().err

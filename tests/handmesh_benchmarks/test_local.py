@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 
 from handmesh import Box, Bundle
-from handmesh.errors import BackendError, InputError
-from handmesh_benchmarks import candidates, local, results, variants
-from handmesh_benchmarks.candidates import yardstick
+from handmesh.errors import BackendError, BackendUnavailable, InputError, ParityError
+from handmesh_benchmarks import candidates, local, network_peers, results, variants
 from handmesh_benchmarks.protocol import Candidate, Protocol
 from handmesh_benchmarks.results import Results, load
+from handmesh_benchmarks.runner import yardstick
 from handmesh_benchmarks.variants import Variant
 
 SHORT = Protocol(min_runs=6, min_seconds=0, warmup_runs=0, rounds=3, pause_s=0)
@@ -24,6 +25,15 @@ SHORT = Protocol(min_runs=6, min_seconds=0, warmup_runs=0, rounds=3, pause_s=0)
 
 def _writer(path: Path) -> Any:
     return lambda found: found.write(path)
+
+
+def _wanted(folder: Path, **changed: Any) -> local.Wanted:
+    given: dict[str, Any] = {
+        "bundle": Bundle.load(), "names": ["onnx", "torch"], "precisions": [],
+        "paper_precisions": [], "threads": [2], "paper": False, "parts": False, "memory": False,
+        "artifacts": folder,
+    }  # fmt: skip
+    return local.Wanted(**(given | changed))
 
 
 def _say(line: str) -> None:
@@ -53,13 +63,24 @@ def test_what_cannot_run_is_told_and_the_rest_measured(tmp_path: Path) -> None:
     def broken() -> Any:
         raise BackendError("this runtime refuses it")
 
-    candidates = [yardstick(), Candidate("broken", broken, yardstick().facts)]
+    facts = yardstick().facts | {"task": "network"}
+    works = Candidate("works", lambda: lambda: None, facts)
+    refused = Candidate("broken", broken, facts)
 
-    found = local.run(candidates, SHORT, Results({"processor": "x"}), lambda r: None, _say)
+    found = local.run(
+        [yardstick(), works, refused], SHORT, Results({"processor": "x"}), lambda r: None, _say
+    )
 
     assert found.state == "complete"
-    assert [row.name for row in found.measurements] == ["yardstick"]
+    assert [row.name for row in found.measurements] == ["yardstick", "works"]
     assert found.missing == ["broken: this runtime refuses it"]
+
+    # The yardstick alone is no result.
+    path = tmp_path / "r.json"
+    with pytest.raises(BackendUnavailable, match="nothing could be measured: broken: this runtime"):
+        local.run([yardstick(), refused], SHORT, Results({"processor": "x"}), _writer(path), _say)
+    kept = load(path)
+    assert (kept.state, kept.stopped_by) == ("partial", "nothing could be measured")
 
 
 def test_artifacts_are_found_with_reasons_for_the_rest(tmp_path: Path) -> None:
@@ -135,10 +156,7 @@ def test_a_headline_run_has_fewer_rows(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(local, "locate", lambda *_: hand)
 
     def names(brief: bool) -> list[str]:
-        wanted = local.Wanted(
-            bundle, ["onnx", "torch"], [], [], [2], paper=True, parts=False, memory=False,
-            artifacts=tmp_path, brief=brief,
-        )  # fmt: skip
+        wanted = _wanted(tmp_path, paper=True, brief=brief)
         return [c.name for c in local.prepare(wanted, image, None, None, _say).candidates]
 
     networks = [f"network {v.name} 2" for v in own]
@@ -186,3 +204,216 @@ def test_what_is_measured_is_asked_to_run_there(monkeypatch: pytest.MonkeyPatch)
 def test_variant_names_tell_them_apart() -> None:
     bundle = Bundle.load()
     assert Variant(bundle, "tflite", "int8+static").name == "light tflite int8+static"
+
+
+def test_all_tables_call_an_artifact_s_precision_the_same(tmp_path: Path) -> None:
+    bundle = Bundle.load()
+
+    found, _ = variants.find(bundle, ["onnx", "torch"], ["none"], tmp_path)
+
+    for variant in found:
+        assert variant.precision == variants.precision_of(bundle, variant.backend)
+    facts = network_peers._facts(bundle, "network", "openvino", 1)
+    assert facts["precision"] == variants.precision_of(bundle, "onnx") == "fp16"
+    assert network_peers._facts(bundle, "decoder", "openvino", 1)["precision"] == "fp32"
+
+
+def _kept(monkeypatch: pytest.MonkeyPatch, code: str = "c" * 64) -> list[str]:
+    """Names of the folders where exports are looked for; none are made."""
+    asked: list[str] = []
+
+    def look(place: Path) -> Any:
+        asked.append(place.name)
+        return SimpleNamespace(artifact=lambda name: None)
+
+    monkeypatch.setattr(variants.Bundle, "load", look)
+    monkeypatch.setattr(variants, "code_hash", lambda: code)
+    return asked
+
+
+def test_kept_exports_are_of_one_bundle_precision_and_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.load()
+    other = Bundle(bundle.folder, {**bundle.manifest, "sha256": "f" * 64})
+    asked = _kept(monkeypatch)
+    arguments: tuple[Any, ...] = (tmp_path, True, _say)
+
+    variants._made(bundle, "onnx", "fp32", (), *arguments)
+    variants._made(bundle, "onnx", "fp16", (), *arguments)
+    variants._made(bundle, "onnx", "fp16", ("palette",), *arguments)
+    variants._made(bundle, "tflite", "fp16", (), *arguments)
+    variants._made(other, "onnx", "fp32", (), *arguments)
+    again = _kept(monkeypatch, code="d" * 64)
+    variants._made(bundle, "onnx", "fp32", (), *arguments)
+
+    assert len({*asked, *again}) == 6
+
+
+def test_another_file_of_code_makes_another_hash(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("1")
+    (tmp_path / "two.py").write_text("2")
+    hashes = {
+        variants.code_hash(),
+        variants.code_hash(tmp_path / "one.py"),
+        variants.code_hash(tmp_path / "two.py"),
+    }
+    assert len(hashes) == 3
+
+
+def test_random_weights_are_not_judged_and_trained_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = Bundle.load()
+    paper = Bundle(trained.folder, {**trained.manifest, "name": "paper"})
+    judged: dict[str, bool] = {}
+
+    def find(bundle: Bundle, *_: Any, judge: bool = True, say: Any) -> Any:
+        judged[bundle.name] = judge
+        return [Variant(bundle, "onnx", "fp32")], []
+
+    monkeypatch.setattr(local.variants, "find", find)
+    monkeypatch.setattr(local, "paper_bundle", lambda wanted, say: paper)
+
+    _, _, missing = local.artifacts(_wanted(tmp_path, paper=True, paper_precisions=["fp32"]), _say)
+
+    assert judged == {"light": True, "paper": False}
+    # The shipped bundle, in the place of paper's, has fp16 stored.
+    assert missing == [
+        "paper in int8: not asked for, as these exports take minutes; --paper-precisions "
+        "fp32,fp16,int8 measures them"
+    ]
+
+
+@pytest.mark.parametrize("judge", [True, False])
+def test_judging_is_the_export_s_own_tolerance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: bool
+) -> None:
+    from handmesh_converters import export
+
+    given: list[Any] = []
+
+    def add_formats(*arguments: Any) -> Any:
+        given.append(arguments[4])
+        return SimpleNamespace(bundle=Bundle.load())
+
+    monkeypatch.setattr(export, "add_formats", add_formats)
+    variants._made(Bundle.load(), "onnx", "fp32", (), tmp_path, judge, _say)
+    assert (given[0] is None) == judge
+
+
+def test_memory_belongs_to_the_artifact_that_it_was_measured_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = Bundle.load()
+    rows = [Variant(bundle, "onnx", "fp16"), Variant(bundle, "torch", "fp16")]
+    image, hand = np.zeros((200, 200, 3), np.uint8), SimpleNamespace(box=Box(100, 100, 90))
+    made: Any = [candidates.network_candidate(image, hand, row, 1) for row in rows]  # type: ignore[arg-type]
+    on_gpu = Variant(bundle, "onnx", "fp16", "cuda")
+    measured = {"onnx": {"peak_mib": 90.0}, "torch": {"peak_mib": 300.0}}
+    asked: list[tuple[str, int]] = []
+
+    def measure(folder: Path, backend: str, threads: int) -> dict[str, float]:
+        asked.append((backend, threads))
+        return measured[backend]
+
+    monkeypatch.setattr(local.footprint, "measure", measure)
+    local._add_memory([yardstick(), *made], [*rows, on_gpu], _say)
+
+    assert [candidate.facts["memory"] for candidate in made] == list(measured.values())
+    assert asked == [("onnx", 1), ("torch", 1)]  # of a GPU a process says nothing
+
+
+def test_a_photo_s_file_is_decoded_on_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.load()
+    own = [Variant(bundle, "onnx", "fp16")]
+    monkeypatch.setattr(local, "artifacts", lambda wanted, say: (own, {}, []))
+    given: list[Any] = []
+    monkeypatch.setattr(
+        local, "locate", lambda *_: SimpleNamespace(box=Box(100, 100, 90), handedness="right")
+    )
+
+    class Seen:
+        backend = SimpleNamespace(description="it")
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def predict(self, image: Any, **_: Any) -> Any:
+            given.append(image)
+            return [SimpleNamespace(crops_seen=1, timings_ms={"decode": 1.0})]
+
+    monkeypatch.setattr(candidates, "Predictor", Seen)
+    image = np.zeros((200, 200, 3), np.uint8)
+
+    prepared = local.prepare(_wanted(tmp_path), image, None, b"the file", _say)
+
+    _, predict, _ = prepared.candidates
+    assert predict.load()() == {"decode": 1.0}
+    assert given == [b"the file"]
+
+
+def _parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[str], **able: str | None
+) -> tuple[list[Any], list[str]]:
+    """Candidates that are parts, and what is missing, where backends say so of themselves."""
+    bundle = Bundle.load()
+    cut = {part: tmp_path / f"{part}.onnx" for part in ("trunk", "mesh", "pose")}
+    for path in cut.values():
+        path.write_bytes(path.name.encode())
+    monkeypatch.setattr(local.backends, "unavailable", lambda name, bundle, device: able.get(name))
+    missing: list[str] = []
+    wanted = _wanted(tmp_path, devices=devices, parts=True)
+    networks = [Variant(bundle, "onnx", "fp16")]
+    return local._parts(wanted, networks, {"light": cut}, missing), missing
+
+
+def test_parts_are_those_of_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, missing = _parts(tmp_path, monkeypatch, ["cuda:1"])
+
+    assert [c.name for c in found] == ["parts light onnx cuda:1 2", "parts light torch cuda:1 2"]
+    assert missing == []
+    onnx, torch = (c.facts for c in found)
+    names = ("trunk.onnx", "mesh.onnx", "pose.onnx")
+    assert onnx["artifact"]["sha256"] == hashlib.sha256("".join(names).encode()).hexdigest()
+    assert (onnx["artifact"]["parity"], onnx["precision"]) == (None, "fp32")
+    assert torch["artifact"]["sha256"] == variants.sha256_of(Bundle.load(), "torch")
+    assert torch["precision"] == "fp16"
+
+    found, missing = _parts(tmp_path, monkeypatch, [])
+    assert [c.name for c in found] == ["parts light onnx 2", "parts light torch 2"]
+
+
+def test_no_parts_of_the_cpu_stand_beside_another_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, missing = _parts(tmp_path, monkeypatch, ["mps", "tensorrt"], onnx="no TensorRT here")
+
+    assert found == []
+    assert missing == [
+        "parts of light by onnx on mps: parts are timed on cpu, cuda, tensorrt only",
+        "parts of light by torch on mps: parts are timed on cpu, cuda only",
+        "parts of light by onnx on tensorrt: no TensorRT here",
+        "parts of light by torch on tensorrt: parts are timed on cpu, cuda only",
+    ]
+
+
+def test_parts_that_were_not_proven_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handmesh_benchmarks import parts
+
+    def write_parts(bundle: Bundle, folder: Path) -> Any:
+        (folder / "trunk.onnx").write_bytes(b"half")
+        raise ParityError("off")
+
+    monkeypatch.setattr(parts, "write_parts", write_parts)
+    with pytest.raises(ParityError):
+        local.parts_of(Bundle.load(), tmp_path, _say)
+    assert list(tmp_path.iterdir()) == []
+
+    monkeypatch.setattr(parts, "write_parts", lambda b, f: (f / "trunk.onnx").write_bytes(b"all"))
+    files = local.parts_of(Bundle.load(), tmp_path, _say)
+    assert files["trunk"].read_bytes() == b"all"
+    assert len(list(tmp_path.iterdir())) == 1

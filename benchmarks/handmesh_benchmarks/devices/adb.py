@@ -84,30 +84,11 @@ class Phone:
         return found
 
 
-def measure(
-    phone: Phone,
-    program: Path | None,
-    variants: Sequence[Variant],
-    threads: Sequence[int],
-    protocol: Protocol,
-    write: Callable[[Results], None],
-    say: Callable[[str], None],
-    delegates: Sequence[str] = ("cpu",),
-) -> Results:
-    """Networks alone, on a phone.
-
-    Args:
-        phone: where. program: benchmark_model, built for it.
-        variants: artifacts; only those for "tflite" are taken.
-        threads: each artifact at each of them on the CPU. protocol: how long.
-        write: keeps the results after every row. say: told of the progress.
-        delegates: names of `DELEGATES`.
+def check(program: Path | None, delegates: Sequence[str]) -> Path:
+    """The program, where there is one and the delegates are some.
 
     Raises:
-        InputError: no program was given, or an unknown delegate.
-        DeviceError: the phone cannot be reached.
-        BackendUnavailable: none of the artifacts is for LiteRT, or none could be run.
-        BundleError, IntegrityError: an artifact is not the one of its manifest.
+        InputError: they are not.
     """
     if program is None or not program.is_file():
         raise InputError(
@@ -117,18 +98,50 @@ def measure(
     for name in delegates:
         if name not in DELEGATES:
             raise InputError(f"delegates are {', '.join(DELEGATES)}; not {name!r}")
+    return program
+
+
+def measure(
+    phone: Phone,
+    program: Path | None,
+    variants: Sequence[Variant],
+    threads: Sequence[int],
+    protocol: Protocol,
+    write: Callable[[Results], None],
+    say: Callable[[str], None],
+    delegates: Sequence[str] = ("cpu",),
+    missing: Sequence[str] = (),
+) -> Results:
+    """Networks alone, on a phone.
+
+    Args:
+        phone: where. program: benchmark_model, built for it.
+        variants: artifacts; only those for "tflite" are taken.
+        threads: each artifact at each of them on the CPU. protocol: how long.
+        write: keeps the results after every row. say: told of the progress.
+        delegates: names of `DELEGATES`.
+        missing: what is known beforehand not to be measured, and why.
+
+    Raises:
+        InputError: no program was given, or an unknown delegate.
+        DeviceError: the phone cannot be reached.
+        BackendUnavailable: none of the artifacts is for LiteRT, or none could be run.
+        BundleError, IntegrityError: an artifact is not the one of its manifest.
+    """
+    sent = check(program, delegates)
     chosen = [variant for variant in variants if variant.backend == "tflite"]
     if not chosen:
         raise BackendUnavailable(
             "a phone runs .tflite files and there is none: make one with "
             "`handmesh export --format tflite`, for which pip install 'handmesh[converters]'"
+            + "".join(f"; {reason}" for reason in missing)
         )
-    results = Results(phone.describe(), protocol=protocol)
+    results = Results(phone.describe(), missing=list(missing), protocol=protocol)
     results.context["measured_on"] = f"adb:{phone.serial}" if phone.serial else "adb"
     write(results)
     phone.run("shell", "mkdir", "-p", FOLDER)
     try:
-        phone.run("push", str(program), f"{FOLDER}/benchmark_model")
+        phone.run("push", str(sent), f"{FOLDER}/benchmark_model")
         phone.run("shell", "chmod", "755", f"{FOLDER}/benchmark_model")
         rows: list[Measurement] = []
         for variant in chosen:
@@ -139,8 +152,8 @@ def measure(
                     say(f"{variant.name}, {delegate}, {count} threads")
                     try:
                         rows.append(_one(phone, file, variant, delegate, count, protocol))
-                    except DeviceError as error:
-                        results.missing.append(f"{variant.name}, {delegate}: {error}")
+                    except (DeviceError, BackendUnavailable) as error:
+                        results.missing.append(f"{variant.name}, {delegate}, {count}: {error}")
                     results.measurements = rows
                     write(results)
     except BaseException as error:
@@ -172,8 +185,20 @@ def _one(
         *DELEGATES[delegate],
     )
     facts: dict[str, Any] = facts_of("network", variant, threads)
-    facts["provider"] = f"benchmark_model, {delegate.upper()}{_delegated(text)}"
-    return parse(text, f"network {variant.name} {delegate} {threads}", facts)
+    row = parse(text, f"network {variant.name} {delegate} {threads}", facts)
+    # The CPU has XNNPACK, a delegate as well, which is told where it is.
+    applied = _delegated(text)
+    if delegate != "cpu" and delegate not in applied.lower():
+        raise BackendUnavailable(
+            f"benchmark_model does not say that it applied a {delegate.upper()} delegate, so that "
+            f"the CPU may have run it: {applied or text.strip().splitlines()[-1]}"
+        )
+    facts["provider"] = ", ".join(
+        part
+        for part in ("benchmark_model", delegate.upper(), applied, facts["statistic"])
+        if part and part != "median"
+    )
+    return row
 
 
 def parse(text: str, name: str, facts: dict[str, Any]) -> Measurement:
@@ -197,13 +222,13 @@ def parse(text: str, name: str, facts: dict[str, Any]) -> Measurement:
     runs, steady = int(counts[-1]), lines[-1]
     median = re.search(rf"median={_NUMBER}", steady)
     facts["mean_ms"] = average
-    facts["statistic"] = "median" if median else "mean: this benchmark_model gives no median"
+    facts["statistic"] = "median" if median else "p50 is the mean: it gives no median"
     p95 = re.search(rf"p95={_NUMBER}", steady)
     if p95:
         facts["p95_ms"] = float(p95.group(1)) / 1e3
-    peak = re.search(rf"[Oo]verall(?: memory)?[^=\n]*={_NUMBER}", text)
-    if peak:
-        facts["memory"] = {"before_mib": 0.0, "peak_mib": float(peak.group(1))}
+    grown = re.search(rf"[Oo]verall(?: memory)?[^=\n]*={_NUMBER}", text)
+    if grown:  # since the program began, which is not the peak that other rows have
+        facts["memory_grown_mib"] = float(grown.group(1))
     seconds = runs * average / 1e3
     enough = runs >= HEADLINE_RUNS and seconds >= HEADLINE_SECONDS
     middle = float(median.group(1)) / 1e3 if median else average
@@ -221,6 +246,6 @@ def parse(text: str, name: str, facts: dict[str, Any]) -> Measurement:
 
 
 def _delegated(text: str) -> str:
-    """What the program says that a delegate took, with a comma before it."""
-    found = re.search(r"(?:explicitly applied|Applied)[^\n]*delegate[^\n]*", text, re.IGNORECASE)
-    return f", {found.group(0).strip()[:120]}" if found else ""
+    """What the program says that delegates took."""
+    found = re.findall(r"(?:explicitly applied|Applied)[^\n]*delegate[^\n]*", text, re.IGNORECASE)
+    return "; ".join(line.strip()[:120] for line in found)

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from handmesh.errors import BackendUnavailable
+from handmesh.errors import BackendError, BackendUnavailable
 
 from ..candidates import facts_of
 from ..device import describe
@@ -31,12 +31,14 @@ def measure(
     protocol: Protocol,
     write: Callable[[Results], None],
     say: Callable[[str], None],
+    missing: Sequence[str] = (),
 ) -> Results:
     """Networks alone, on each choice of compute units.
 
     Args:
         variants: artifacts; only those for "coreml" are taken. protocol: how long.
         write: keeps the results after every row. say: told of the progress.
+        missing: what is known beforehand not to be measured, and why.
 
     Raises:
         BackendUnavailable: this is no Mac, coremltools is missing, or there is no artifact.
@@ -50,21 +52,27 @@ def measure(
     if not chosen:
         raise BackendUnavailable(
             "there is no .mlpackage: make one with `handmesh export --format coreml`"
+            + "".join(f"; {reason}" for reason in missing)
         )
-    results = Results(describe(), protocol=protocol)
+    results = Results(describe(), missing=list(missing), protocol=protocol)
     results.context["measured_on"] = "coreml"
     rows: list[Measurement] = []
     try:
         for variant in chosen:
             for unit in UNITS:
                 say(f"{variant.name}, {unit}")
-                rows.append(_one(variant, unit, protocol))
+                try:
+                    rows.append(_one(variant, unit, protocol))
+                except BackendError as error:
+                    results.missing.append(f"{variant.name}, {unit}: {error}")
                 results.measurements = rows
                 write(results)
     except BaseException as error:
         results.stopped_by = type(error).__name__
         write(results)
         raise
+    if not rows:
+        raise BackendUnavailable(f"nothing could be measured: {'; '.join(results.missing)}")
     results.state = "complete"
     write(results)
     return results
@@ -78,13 +86,8 @@ def _one(variant: Variant, unit: str, protocol: Protocol) -> Measurement:
         raise BackendUnavailable(
             "the package 'coremltools' (9 or newer) is missing: pip install 'handmesh[coreml]'"
         ) from cause
-    model = coremltools.models.MLModel(
-        str(variant.bundle.artifact("coreml")),
-        compute_units=getattr(coremltools.ComputeUnit, unit),
-    )
-    benchmark = MLModelBenchmarker(model=model)
 
-    async def samples() -> tuple[list[float], list[float], list[float]]:
+    async def samples(benchmark: Any) -> tuple[list[float], list[float], list[float]]:
         load = await benchmark.benchmark_load(iterations=1)
         first = await benchmark.benchmark_predict(iterations=1)
         await benchmark.benchmark_predict(iterations=max(1, protocol.warmup_runs))
@@ -94,11 +97,19 @@ def _one(variant: Variant, unit: str, protocol: Protocol) -> Measurement:
             steady += (await benchmark.benchmark_predict(iterations=turn)).samples
         return load.samples, first.samples, steady
 
-    load, first, steady = asyncio.run(samples())
+    path = variant.bundle.artifact("coreml")
+    try:
+        model = coremltools.models.MLModel(
+            str(path), compute_units=getattr(coremltools.ComputeUnit, unit)
+        )
+        load, first, steady = asyncio.run(samples(MLModelBenchmarker(model=model)))
+        plan = _plan(model)
+    except Exception as cause:  # Core ML's own errors share no base class
+        raise BackendError(f"Core ML failed on {unit}: {cause}") from cause
     seconds = sum(steady) / 1e3
     facts: dict[str, Any] = facts_of("network", variant, 1) | {
         "threads": 0,
-        "provider": f"Core ML, {unit}{_plan(model)}",
+        "provider": f"Core ML, {unit}{plan}",
     }
     enough = len(steady) >= HEADLINE_RUNS and seconds >= HEADLINE_SECONDS
     size = max(1, len(steady) // protocol.rounds)

@@ -1,13 +1,13 @@
 """A board on the network: artifacts and a small runner go over ssh, the figures come back.
 
 The far side needs Python 3.8, NumPy, and ONNX Runtime or LiteRT; nothing of ours. Everything lies
-in one temporary folder there, which is removed in the end.
+in one temporary folder there, which is removed in the end. What has been measured is printed there
+after every round and kept here, so that a connection that ends takes nothing with it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import shlex
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import handmesh
-from handmesh.errors import BackendUnavailable, DeviceError
+from handmesh.errors import BackendUnavailable, DeviceError, InputError
 
-from ..candidates import facts_of
+from ..candidates import facts_of, parts_facts
+from ..device import UNKNOWN
 from ..protocol import Protocol
 from ..results import SCHEMA, Results, parse
+from ..runner import MARK, NOTHING_RAN, YARDSTICK, sha256
 from ..variants import Variant, sha256_of
 
 __all__ = ["Host", "job_of", "measure", "runner_archive"]
@@ -33,7 +35,7 @@ __all__ = ["Host", "job_of", "measure", "runner_archive"]
 UNREACHABLE = 255
 OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
 RUNNER, JOB, RESULTS = "runner.pyz", "job.json", "results.json"
-_MODULES = ("protocol", "device", "runner")
+_MODULES = ("protocol", "device", "runtimes", "runner")
 _MAIN = """import sys
 from handmesh_benchmarks.runner import main
 raise SystemExit(main(sys.argv[1:]))
@@ -80,34 +82,36 @@ class Host:
             )
         return done
 
-    def follow(self, command: str, say: Callable[[str], None]) -> int:
-        """Run a command that tells its progress on stderr; returns its exit code."""
+    def follow(self, command: str, heard: Callable[[str], None]) -> int:
+        """Run a command and hand over its lines as it prints them; returns its exit code."""
         process = subprocess.Popen(
-            [*self._command, command],
+            [*self._command, f"{command} 2>&1"],  # there, so that no line gets into another
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
         try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                say(line.rstrip())
+            assert process.stdout is not None
+            for line in process.stdout:
+                heard(line.rstrip())
             return process.wait()
         finally:
             process.kill()
             process.wait()
 
     @contextlib.contextmanager
-    def folder(self) -> Iterator[str]:
-        """A temporary folder there, removed in the end."""
+    def folder(self, say: Callable[[str], None]) -> Iterator[str]:
+        """A temporary folder there, removed in the end; where that fails it is told."""
         path = self.run("mktemp -d").decode().strip()
         try:
             yield path
         finally:
-            with contextlib.suppress(DeviceError):  # a host that is gone keeps it
+            try:
                 self.run(f"rm -rf {shlex.quote(path)}")
+            except DeviceError as error:
+                say(f"the folder {path} stays on {self.name}, with {RESULTS} in it: {error}")
 
 
 def measure(
@@ -121,6 +125,7 @@ def measure(
     *,
     python: str = "python3",
     provider: str = "auto",
+    missing: Sequence[str] = (),
 ) -> Results:
     """Networks alone, and in their parts, on another host.
 
@@ -128,46 +133,69 @@ def measure(
         host: where. variants: artifacts for ONNX Runtime or LiteRT.
         parts: by network, its ONNX files by part.
         threads: each artifact at each of them. protocol: how long.
-        write: keeps the results; also of a run that was interrupted here or there.
+        write: keeps the results: empty ones at once, then after every round.
         say: told of the progress. python: the far side's interpreter.
         provider: of ONNX Runtime; "auto" for all of TensorRT, CUDA and CPU that it has there.
+        missing: what is known beforehand not to be measured, and why.
+
+    Returns:
+        The results; "partial", and why, where the run or the connection ended early.
 
     Raises:
-        DeviceError: the host cannot be reached, or has no such Python.
+        InputError: the results cannot be written.
+        DeviceError: the host cannot be reached, has no such Python, or ended without a figure.
         BackendUnavailable: no runtime there for any of the artifacts.
         BundleError, IntegrityError: an artifact is not the one of its manifest.
     """
     rows, files = job_of(variants, parts, threads, provider)
     job = {"protocol": asdict(protocol), "rows": rows}
-    with host.folder() as folder:
-        say(f"copying {sum(path.stat().st_size for path in files.values()) / 1e6:.1f} MB")
-        place = shlex.quote(folder)
-        host.run(f"tar -xf - -C {place}", _tar(files, job))
-        _check_python(host, python)
-        command = f"cd {place} && {shlex.quote(python)} {RUNNER} {JOB} {RESULTS}"
-        stopped_by, code = "", 0
-        printed: list[str] = []
+    results = Results({"processor": UNKNOWN}, missing=list(missing), protocol=protocol)
+    results.context["measured_on"] = f"ssh:{host.name}"
+    write(results)
+    printed = [""]
 
-        def heard(line: str) -> None:
+    def take(document: Mapping[str, Any]) -> None:
+        _take(results, document, missing, f"what came from {host.name}")
+
+    def heard(line: str) -> None:
+        if not line.startswith(MARK):
             printed.append(line)
             say(f"{host.name}: {line}")
-
+            return
         try:
-            code = host.follow(command, heard)
+            take(json.loads(line[len(MARK) :]))
+        except ValueError:
+            return  # the connection ended in the middle of it
+        write(results)
+
+    code = 0
+    with host.folder(say) as folder:
+        place = shlex.quote(folder)
+        try:
+            say(f"copying {sum(path.stat().st_size for path in files.values()) / 1e6:.1f} MB")
+            host.run(f"tar -xf - -C {place}", _tar(files, job))
+            _check_python(host, python)
+            code = host.follow(
+                f"cd {place} && {shlex.quote(python)} {RUNNER} {JOB} {RESULTS}", heard
+            )
         except BaseException as error:
-            stopped_by = type(error).__name__
+            results.stopped_by = type(error).__name__
             raise
         finally:
-            results = None
-            with contextlib.suppress(DeviceError):
-                results = _fetched(host, place, protocol, stopped_by or _words(code))
-            if results is not None:
-                write(results)
-    if results is None:
-        raise DeviceError(f"{host.name} left no results: {printed[-1] if printed else 'no output'}")
-    if not results.measurements:
-        reasons = "; ".join(results.missing) or (printed[-1] if printed else "no output")
-        raise BackendUnavailable(f"nothing could be measured on {host.name}: {reasons}")
+            # What came line by line holds as well where this fails.
+            with contextlib.suppress(DeviceError, ValueError):
+                take(json.loads(host.run(f"cat {place}/{RESULTS}")))
+            if results.state == "partial" and not results.stopped_by:
+                results.stopped_by = _why(code)
+            write(results)
+    if all(row.facts["task"] == YARDSTICK for row in results.measurements):
+        if code in (0, NOTHING_RAN):
+            reasons = "; ".join(results.missing) or printed[-1]
+            raise BackendUnavailable(f"nothing could be measured on {host.name}: {reasons}")
+        raise DeviceError(
+            f"{host.name} measured nothing, {results.stopped_by}: "
+            f"{printed[-1] or 'it printed nothing'}"
+        )
     return results
 
 
@@ -192,33 +220,32 @@ def job_of(
             "sha256": sha256_of(variant.bundle, variant.backend),
             "stage": "network",
         }
-        rows += [
-            _row("network", variant, count, provider, [entry], variant.name) for count in threads
-        ]
+        for count in threads:
+            facts = facts_of("network", variant, count)
+            rows.append(_row(f"network {variant.name}", facts, provider, [entry]))
     for network, chain in parts.items():
-        variant = next(v for v in variants if v.bundle.name == network)
-        for part, path in chain.items():
-            files[f"{network}-{part}.onnx"] = path
+        bundle = next(v.bundle for v in variants if v.bundle.name == network)
+        names = {part: f"{network}-{part}.onnx" for part in chain}
+        files |= {names[part]: path for part, path in chain.items()}
         entries = [
-            {"path": f"{network}-{part}.onnx", "sha256": _sha256(path), "stage": part}
+            {"path": names[part], "sha256": sha256([path]), "stage": part}
             for part, path in chain.items()
         ]
-        whole = Variant(variant.bundle, "onnx", "fp32")
-        rows += [
-            _row("parts", whole, count, provider, entries, f"{network} onnx") for count in threads
-        ]
+        for count in threads:
+            facts = parts_facts(bundle, chain, count)
+            rows.append(_row(f"parts {network} onnx", facts, provider, entries))
     return rows, files
 
 
 def _row(
-    task: str, variant: Variant, threads: int, provider: str, files: list[Any], name: str
+    name: str, facts: Mapping[str, Any], provider: str, files: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     return {
-        "name": f"{task} {name} {threads}",
-        "facts": facts_of(task, variant, threads),
-        "runtime": variant.backend,
-        "provider": provider if variant.backend == "onnx" else "",
-        "threads": threads,
+        "name": f"{name} {facts['threads']}",
+        "facts": facts,
+        "runtime": facts["backend"],
+        "provider": provider if facts["backend"] == "onnx" else "",
+        "threads": facts["threads"],
         "files": files,
     }
 
@@ -262,25 +289,33 @@ def _check_python(host: Host, python: str) -> None:
         ) from cause
 
 
-def _fetched(host: Host, place: str, protocol: Protocol, stopped_by: str) -> Results:
-    document = json.loads(host.run(f"cat {place}/{RESULTS}"))
-    whole = Results(device=document["device"], protocol=protocol).to_dict()
-    whole |= {key: document[key] for key in ("state", "stopped_by", "measurements", "missing")}
-    results = parse({**whole, "schema": SCHEMA}, f"what came from {host.name}")
-    results.context["measured_on"] = f"ssh:{host.name}"
-    if results.state == "partial" and not results.stopped_by:
-        results.stopped_by = stopped_by or "the connection ended"
-    return results
+def _take(
+    results: Results, document: Mapping[str, Any], missing: Sequence[str], where: str
+) -> None:
+    """Put into the results what the far side says.
+
+    Raises:
+        InputError: it is no such document.
+    """
+    try:
+        fresh = {key: document[key] for key in ("state", "measurements", "device")}
+        reasons = [*document["missing"], *missing]
+        stopped_by = results.stopped_by or document["stopped_by"]
+    except (KeyError, TypeError) as cause:
+        raise InputError(f"{where} is none of a runner's: {cause!r}") from cause
+    whole = results.to_dict() | fresh | {"schema": SCHEMA, "missing": reasons}
+    read = parse(whole | {"stopped_by": stopped_by}, where)
+    results.device, results.measurements = read.device, read.measurements
+    results.missing, results.state = read.missing, read.state
+    results.stopped_by = "" if read.state == "complete" else read.stopped_by
 
 
-def _words(code: int) -> str:
-    return "" if code == 0 else f"exit code {code} there"
+def _why(code: int) -> str:
+    if code == UNREACHABLE:
+        return "the connection ended"
+    return f"exit code {code} there" if code else "it ended early there"
 
 
 def _last_line(output: bytes) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it printed nothing"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
