@@ -130,7 +130,7 @@ def parse(document: Any, where: str) -> Results:
         )
     read = _Reader(document, where)
     protocol = document.get("protocol")
-    for name in {"load_1min", "cores_usable"} & read.scalars("device").keys():
+    for name in {"load_1min", "cores_busy", "cores_usable"} & read.scalars("device").keys():
         read.inner("device").number(name, least=-1)  # -1: the system does not tell
     return Results(
         device=read.scalars("device"),

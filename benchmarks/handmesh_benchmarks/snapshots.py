@@ -35,7 +35,7 @@ QUARTILE_DEVIATIONS = 1.349
 INNER = (10, 90)
 # What says which machine it was, and what of a machine says nothing of it from run to run.
 MACHINE = ("maker", "machine", "processor")
-PASSING = ("gpu", "load_1min", "clock_mhz", "process_peak_memory_mib")
+PASSING = ("gpu", "load_1min", "cores_busy", "clock_mhz", "process_peak_memory_mib")
 
 
 @dataclass(frozen=True)
