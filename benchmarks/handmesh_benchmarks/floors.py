@@ -182,9 +182,13 @@ def floors(sheets: Sequence[Sheet] = SHEETS) -> list[Floor]:
 def rows(found: Sequence[Floor]) -> list[list[str]]:
     """Cells of a table: network, device, each part, together."""
     return [
-        [f.network, f.device, *(f"{f.parts[part]:.3f}" for part in PARTS), f"{f.total:.3f}"]
-        for f in found
+        [f.network, f.device, *(_ms(f.parts[part]) for part in PARTS), _ms(f.total)] for f in found
     ]
+
+
+def _ms(value: float) -> str:
+    """With digits enough that no floor reads as 0."""
+    return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
 
 
 def to_text(found: Sequence[Floor] | None = None) -> str:

@@ -21,7 +21,8 @@ from .results import Results, kind_of
 
 __all__ = [
     "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown",
-    "markdown_table", "not_measured", "sections", "sheet_table", "to_html", "to_markdown", "write_page",
+    "markdown_table", "not_measured", "sections", "sheet_table", "to_html", "to_markdown",
+    "write_page",
 ]  # fmt: skip
 
 Table = tuple[list[str], list[list[str]]]
@@ -115,7 +116,8 @@ def not_measured(results: Sequence[Results]) -> list[str]:
 def sections(results: Sequence[Results]) -> list[Section]:
     """Whatever of the page these results have figures for."""
     every = (
-        Section("accuracy", "Latency against accuracy", _ACCURACY, figures.accuracy(results), _NONE),
+        Section("accuracy", "Latency against accuracy", _ACCURACY, figures.accuracy(results),
+                _NONE),
         Section("stages", "predict(), by stage", _PREDICT, figures.stages(results),
                 predict_table(results)),
         Section("networks", "Networks alone", _NETWORK, figures.percentiles(results),
@@ -150,9 +152,10 @@ _PEERS = (
 )
 FLOORS = (
     "Nothing here was measured. Float32 without tensor cores at the stated clocks, batch 1, "
-    "milliseconds: counted multiply-accumulates at the device's peak, or its weights read once at "
-    "its memory bandwidth, whichever takes longer. A program that convolves with fewer products, "
-    "as Winograd's scheme does, may lie below."
+    "milliseconds: counted multiply-accumulates at the device's peak, or its weights read from "
+    "memory once a crop at its bandwidth, whichever takes longer; of the pose regressor the affine "
+    "map that it amounts to. A program that convolves with fewer products, as Winograd's scheme "
+    "does, or whose weights stay in a cache from one crop to the next, may lie below."
 )
 
 

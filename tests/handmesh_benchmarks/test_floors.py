@@ -10,7 +10,17 @@ from torch import nn
 from handmesh.graph import Topology
 from handmesh.nn import build, from_dict
 from handmesh.nn.summary import describe
-from handmesh_benchmarks.floors import SHEETS, Sheet, Work, floor_ms, floors, to_text, work_of
+from handmesh_benchmarks.floors import (
+    SHEETS,
+    Floor,
+    Sheet,
+    Work,
+    floor_ms,
+    floors,
+    rows,
+    to_text,
+    work_of,
+)
 from handmesh_converters.fold import fold
 
 SHEET = Sheet("made up", gflops=100.0, gbytes_s=10.0, how="", source="")
@@ -95,3 +105,8 @@ def test_text_says_floor_and_names_every_source() -> None:
     assert text.startswith("FLOORS from data sheets")
     assert "Nothing was measured" in text
     assert all(sheet.source and sheet.source in text for sheet in SHEETS)
+
+
+def test_no_floor_reads_as_zero() -> None:
+    found = [Floor("H100 SXM", "light", {"trunk": 0.0123, "mesh": 0.00234, "pose": 0.000234})]
+    assert rows(found) == [["light", "H100 SXM", "0.012", "0.0023", "0.00023", "0.015"]]
