@@ -18,7 +18,8 @@ __all__ = [
 ]  # fmt: skip
 
 WIDTH = 860
-LABEL, MOST_LABEL = 300, 520  # for the names of bars, left of them: at least, at most
+LABEL, MOST_LABEL = 300, 430  # for the names of bars, left of them: at least, at most
+POINT_LABEL = 34  # letters beside a point, at most
 LETTER = 7.0  # pixels of one, at most nearly always
 ROW, GAP = 20, 10
 SERIES = 6  # colours; further series begin again
@@ -109,7 +110,7 @@ def spreads(rows: Sequence[Spread]) -> str:
 
     bottom = 34 + len(rows) * (ROW + GAP)
     out = [
-        _text(left, 14, "dot: p50, tick: p90, end: p99; milliseconds, logarithmic", "m"),
+        _text(right, 14, "dot: p50, tick: p90, end: p99; milliseconds, logarithmic", "m e"),
         *_vertical(low, high, at, 24, bottom),
     ]
     for i, row in enumerate(rows):
@@ -139,7 +140,8 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     left, top = 64, below + 26
     bottom = top + 300
     height = bottom + 46
-    right = WIDTH - max(150, 20 + LETTER * max(len(p.label) for p in points))
+    texts = [_clipped(p.label, POINT_LABEL) for p in points]
+    right = WIDTH - max(150, 20 + LETTER * max(map(len, texts)))
     low, high = _decades([p.x for p in points])
     y_low, y_high, step = _linear([p.y for p in points])
 
@@ -158,8 +160,8 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     out.append(_text((left + right) / 2, height - 6, x_title, "m c"))
     out.append(_text(left, top - 8, y_title, "m"))
     places = [(at_x(p.x), at_y(p.y)) for p in points]
-    labels = _apart(places, [p.label for p in points], top - 4, bottom)
-    for point, (label_x, label_y) in zip(points, labels, strict=True):
+    labels = _apart(places, texts, top - 4, bottom)
+    for point, text, (label_x, label_y) in zip(points, texts, labels, strict=True):
         x, y = at_x(point.x), at_y(point.y)
         series = names.index(point.series)
         colour = _colour(series)
@@ -170,7 +172,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
                 f'stroke="{colour}" stroke-width="1" opacity="0.6"/>'
             )
         out.append(_mark(series, x, y, title))
-        out.append(_text(label_x, label_y + 4, point.label))
+        out.append(_text(label_x, label_y + 4, text))
     return _svg(out, height)
 
 
@@ -264,14 +266,14 @@ def _label_width(names: Sequence[str]) -> float:
 
 
 def _name(x: float, y: float, name: str, width: float) -> str:
-    """To the left of x; what is longer than the room ends in dots and is whole in its title."""
-    most = int((width - 12) / LETTER)
-    if len(name) <= most:
-        return _text(x, y, name, "e")
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" class="e">{_e(name[: most - 1])}…'
-        f"<title>{_e(name)}</title></text>"
-    )
+    """To the left of x; what is longer than the room is whole in its title."""
+    shown = _clipped(name, int((width - 12) / LETTER))
+    title = "" if shown == name else f"<title>{_e(name)}</title>"
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="e">{_e(shown)}{title}</text>'
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _vertical(low: float, high: float, at: object, top: float, bottom: float) -> list[str]:

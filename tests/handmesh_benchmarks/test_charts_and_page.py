@@ -211,6 +211,13 @@ def test_names_that_are_too_long_are_whole_in_their_titles() -> None:
         assert 6.5 * len(shown.text or "") < float(shown.get("x", "0"))
         assert (shown.text or "").endswith("…")
         assert shown.findtext(f"{SVG}title") == name
+    svg = charts.scatter([Point(1.0, 5.0, name, "s"), Point(9.0, 5.0, "b", "s")], "x", "y")
+    (label,) = [text for text in _texts(svg) if text.startswith("1: light")]
+    assert len(label) <= 34
+    assert label.endswith("…")
+    assert f"{name}: 1 ms, 5" in _titles(svg)
+    xs = [float(c.get("cx", "0")) for c in ElementTree.fromstring(svg).iter(f"{SVG}circle")]
+    assert xs[-1] - xs[-2] > 300  # the plot keeps its room
 
 
 def _texts(svg: str) -> list[str]:
