@@ -2,7 +2,8 @@
 
 Colours are CSS variables that `STYLE` defines, so that a chart follows the page that it stands in;
 `standalone` puts the style inside, for files of their own. A colour never stands for something
-alone: bars and lines are labelled, too.
+alone: bars, points and lines are labelled, too, and where colours begin again marks have another
+shape.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 WIDTH = 860
-LABEL = 300  # for the names of bars, left of them
+LABEL, MOST_LABEL = 300, 430  # for the names of bars, left of them: at least, at most
+POINT_LABEL = 34  # letters beside a point, at most
+LETTER = 7.0  # pixels of one, at most nearly always
 ROW, GAP = 20, 10
 SERIES = 6  # colours; further series begin again
 STYLE = """
@@ -33,11 +36,15 @@ svg .e{text-anchor:end} svg .c{text-anchor:middle}
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: its name, and parts in milliseconds by name. ``note`` is written behind it."""
+    """One bar: its name, parts in milliseconds by name, and the number written behind it.
+
+    The median of a whole is not the sum of its parts' medians: ``total`` is what was measured of
+    the whole.
+    """
 
     name: str
     parts: Mapping[str, float]
-    note: str = ""
+    total: float
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,13 @@ def bars(rows: Sequence[Bar], unit: str = "ms") -> str:
     """Horizontal bars, each stacked of its parts, one colour a part; a legend above."""
     names = list(dict.fromkeys(name for row in rows for name in row.parts))
     most = max((sum(row.parts.values()) for row in rows), default=1.0) or 1.0
-    scale = (WIDTH - LABEL - 110) / most
-    out = [_legend(names, 0)]
-    y = 30
+    left = _label_width([row.name for row in rows])
+    scale = (WIDTH - left - 110) / most
+    legend, y = _legend(names)
+    out = [legend]
     for row in rows:
-        out.append(_text(LABEL - 8, y + 14, row.name, "e"))
-        x = float(LABEL)
+        out.append(_name(left - 8, y + 14, row.name, left))
+        x = left
         for name, value in row.parts.items():
             width = value * scale
             title = f"<title>{_e(row.name)}: {_e(name)} {value:.3g} {unit}</title>"
@@ -86,9 +94,7 @@ def bars(rows: Sequence[Bar], unit: str = "ms") -> str:
                 f'fill="{_colour(names.index(name))}">{title}</rect>'
             )
             x += width
-        total = sum(row.parts.values())
-        note = f" {row.note}" if row.note else ""
-        out.append(_text(x + 6, y + 14, f"{_number(total)} {unit}{note}"))
+        out.append(_text(x + 6, y + 14, f"{_number(row.total)} {unit}"))
         y += ROW + GAP
     return _svg(out, y)
 
@@ -97,21 +103,21 @@ def spreads(rows: Sequence[Spread]) -> str:
     """p50, p90 and p99 of each row on one logarithmic axis: a dot, a tick, and an end."""
     values = [v for r in rows for v in (r.p50, r.p90, r.p99) if v]
     low, high = _decades(values)
-    left, right = LABEL, WIDTH - 70
+    left, right = _label_width([row.name for row in rows]), WIDTH - 70
 
     def at(value: float) -> float:
         return left + (math.log10(value) - low) / (high - low) * (right - left)
 
     bottom = 34 + len(rows) * (ROW + GAP)
     out = [
-        _text(LABEL, 14, "dot: p50, tick: p90, end: p99; milliseconds, logarithmic", "m"),
+        _text(right, 14, "dot: p50, tick: p90, end: p99; milliseconds, logarithmic", "m e"),
         *_vertical(low, high, at, 24, bottom),
     ]
     for i, row in enumerate(rows):
         y = 34 + i * (ROW + GAP) + 10
         end = row.p99 or row.p90 or row.p50
         colour = _colour(0)
-        out.append(_text(LABEL - 8, y + 4, row.name, "e"))
+        out.append(_name(left - 8, y + 4, row.name, left))
         out.append(
             f'<line x1="{at(row.p50):.1f}" x2="{at(end):.1f}" y1="{y}" y2="{y}" '
             f'stroke="{colour}" stroke-width="2"/>'
@@ -129,11 +135,15 @@ def spreads(rows: Sequence[Spread]) -> str:
 
 def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     """Points on a logarithmic x and a linear y axis, each labelled."""
-    height, left, top = 400, 64, 56
-    right, bottom = WIDTH - 150, height - 46
+    names = list(dict.fromkeys(p.series for p in points))
+    legend, below = _legend(names)
+    left, top = 64, below + 26
+    bottom = top + 300
+    height = bottom + 46
+    texts = [_clipped(p.label, POINT_LABEL) for p in points]
+    right = WIDTH - max(150, 20 + LETTER * max(map(len, texts)))
     low, high = _decades([p.x for p in points])
     y_low, y_high, step = _linear([p.y for p in points])
-    names = list(dict.fromkeys(p.series for p in points))
 
     def at_x(value: float) -> float:
         return left + (math.log10(value) - low) / (high - low) * (right - left)
@@ -141,7 +151,7 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     def at_y(value: float) -> float:
         return bottom - (value - y_low) / (y_high - y_low) * (bottom - top)
 
-    out = [_legend(names, 0), *_vertical(low, high, at_x, top, bottom)]
+    out = [legend, *_vertical(low, high, at_x, top, bottom)]
     for i in range(round((y_high - y_low) / step) + 1):
         value = y_low + i * step
         y = at_y(value)
@@ -149,18 +159,20 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
         out.append(_text(left - 8, y + 4, f"{value:g}", "m e"))
     out.append(_text((left + right) / 2, height - 6, x_title, "m c"))
     out.append(_text(left, top - 8, y_title, "m"))
-    labels = _apart([(at_x(p.x), at_y(p.y)) for p in points])
-    for point, (label_x, label_y) in zip(points, labels, strict=True):
+    places = [(at_x(p.x), at_y(p.y)) for p in points]
+    labels = _apart(places, texts, top - 4, bottom)
+    for point, text, (label_x, label_y) in zip(points, texts, labels, strict=True):
         x, y = at_x(point.x), at_y(point.y)
-        colour = _colour(names.index(point.series))
+        series = names.index(point.series)
+        colour = _colour(series)
         title = f"<title>{_e(point.label)}: {point.x:.3g} ms, {point.y:.3g}</title>"
         if abs(label_y - y) > 8:
             out.append(
                 f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{label_x - 3:.1f}" y2="{label_y:.1f}" '
                 f'stroke="{colour}" stroke-width="1" opacity="0.6"/>'
             )
-        out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">{title}</circle>')
-        out.append(_text(label_x, label_y + 4, point.label))
+        out.append(_mark(series, x, y, title))
+        out.append(_text(label_x, label_y + 4, text))
     return _svg(out, height)
 
 
@@ -189,7 +201,10 @@ def lines(curves: Sequence[Line], x_title: str, y_title: str) -> str:
         out.append(_text(at_x(x), bottom + 16, f"{x:,g}", "m c"))
     out.append(_text((left + right) / 2, height - 6, x_title, "m c"))
     out.append(_text(left, top - 12, y_title, "m"))
-    ends = _apart([(at_x(c.points[-1][0]), at_y(c.points[-1][1])) for c in curves])
+    ends = _apart(
+        [(at_x(c.points[-1][0]), at_y(c.points[-1][1])) for c in curves],
+        [c.name for c in curves], top, bottom,
+    )  # fmt: skip
     for i, (curve, (end_x, end_y)) in enumerate(zip(curves, ends, strict=True)):
         path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in curve.points)
         colour = _colour(i)
@@ -218,13 +233,47 @@ def _svg(parts: Sequence[str], height: float) -> str:
     )
 
 
-def _legend(names: Sequence[str], y: float) -> str:
-    out, x = [], 0.0
+def _legend(names: Sequence[str]) -> tuple[str, float]:
+    """In as many lines as it takes, and where what stands below it begins."""
+    out, x, y = [], 0.0, 0.0
     for i, name in enumerate(names):
-        out.append(f'<rect x="{x:.0f}" y="{y + 4}" width="12" height="12" fill="{_colour(i)}"/>')
+        width = 40 + LETTER * len(name)
+        if x > 0 and x + width > WIDTH:
+            x, y = 0.0, y + ROW
+        out.append(_mark(i, x + 6, y + 10))
         out.append(_text(x + 18, y + 14, name))
-        x += 40 + 7.2 * len(name)
-    return "".join(out)
+        x += width
+    return "".join(out), y + ROW + GAP
+
+
+def _mark(series: int, x: float, y: float, inside: str = "") -> str:
+    """Six colours in each of three shapes: dots, squares, diamonds."""
+    colour, shape = _colour(series), series // SERIES % 3
+    if shape == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">{inside}</circle>'
+    if shape == 1:
+        corners = [(-5, -5), (5, -5), (5, 5), (-5, 5)]
+    else:
+        corners = [(0, -7), (7, 0), (0, 7), (-7, 0)]
+    points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+    return f'<polygon points="{points}" fill="{colour}">{inside}</polygon>'
+
+
+def _label_width(names: Sequence[str]) -> float:
+    """Room for names left of a chart."""
+    longest = LETTER * max((len(name) for name in names), default=0) + 12
+    return min(max(float(LABEL), longest), float(MOST_LABEL))
+
+
+def _name(x: float, y: float, name: str, width: float) -> str:
+    """To the left of x; what is longer than the room is whole in its title."""
+    shown = _clipped(name, int((width - 12) / LETTER))
+    title = "" if shown == name else f"<title>{_e(name)}</title>"
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="e">{_e(shown)}{title}</text>'
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _vertical(low: float, high: float, at: object, top: float, bottom: float) -> list[str]:
@@ -243,8 +292,9 @@ def _vertical(low: float, high: float, at: object, top: float, bottom: float) ->
 
 def _decades(values: Sequence[float]) -> tuple[float, float]:
     """Logarithms that bound positive values, at 1, 2 or 5 of a decade."""
-    marks = [math.log10(d) + e for e in range(-5, 8) for d in (1, 2, 5)]
     low, high = math.log10(min(values)), math.log10(max(values))
+    decades = range(math.floor(low) - 1, math.ceil(high) + 2)
+    marks = [math.log10(d) + e for e in decades for d in (1, 2, 5)]
     return (
         max(mark for mark in marks if mark <= low + 1e-9),
         min(mark for mark in marks if mark > high),
@@ -267,21 +317,28 @@ def _linear(values: Sequence[float]) -> tuple[float, float, float]:
     return math.floor((low - room) / step) * step, math.ceil((high + room) / step) * step, step
 
 
-def _apart(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _apart(
+    places: Sequence[tuple[float, float]], texts: Sequence[str], top: float, bottom: float
+) -> list[tuple[float, float]]:
     """Where labels to the right of points go, moved up or down where they would cover something."""
-    taken = list(places)  # a label covers no other point, either
+    # (left, right, y) of what must stay free: points, then the labels that have their place.
+    taken = [(x - 7, x + 7, y) for x, y in places]
     found: dict[int, tuple[float, float]] = {}
     for i in sorted(range(len(places)), key=lambda i: (-places[i][1], places[i][0])):
-        x, own = places[i][0] + 9, places[i][1]
-        others = [place for place in taken if place != places[i]]
+        left, own = places[i][0] + 9, places[i][1]
+        right = left + LETTER * len(texts[i])
+        others = [t for j, t in enumerate(taken) if j != i]
 
-        def free(y: float, x: float = x, others: Sequence[tuple[float, float]] = others) -> bool:
-            return all(abs(y - oy) >= 15 or not -130 < x - ox < 130 for ox, oy in others)
+        def free(
+            y: float, left: float = left, right: float = right,
+            others: Sequence[tuple[float, float, float]] = others,
+        ) -> bool:  # fmt: skip
+            return all(abs(y - oy) >= 15 or right < ol or left > r for ol, r, oy in others)
 
         moves = (own + sign * step for step in range(0, 400, 3) for sign in (-1, 1))
-        y = next((y for y in moves if y > 45 and free(y)), own)
-        taken.append((x, y))
-        found[i] = (x, y)
+        y = next((y for y in moves if top <= y <= bottom and free(y)), own)
+        taken.append((left, right, y))
+        found[i] = (left, y)
     return [found[i] for i in range(len(places))]
 
 

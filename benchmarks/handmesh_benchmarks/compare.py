@@ -1,73 +1,46 @@
 """Two runs side by side, by ratio, judged by the spread that each of them had within itself.
 
-A row, or a stage of one, differs when the ratio of its medians is beyond ten per cent, beyond three
-times the spread of both runs' rounds (robust deviation of their logarithms), and each median lies
-outside all rounds of the other run. By as much as the yardstick, a fixed product of matrices that
-every run measures, tells that the machine itself was faster or slower, the ratio has to go further.
+Ratios are taken after what the yardstick, a fixed product of matrices that every run measures,
+tells of the machine: how much faster or slower that was as a whole. A row, or a stage of one,
+differs when its ratio is beyond ten per cent and, on top of that, 1.5 times the spread that the
+rounds of both runs and of the yardstick have (robust deviations of their logarithms), and when each
+median lies outside the rounds of the other run, the odd tenth of them at either end left out.
+
+Not everything follows the yardstick. Where the machine moved by more than ten per cent, a figure
+whose verdict depends on that correction is "inconclusive".
 """
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from handmesh.errors import InputError
 
-from .protocol import TOTAL, Percentiles
+from .protocol import TOTAL
 from .report import columns
-from .results import Results, parse
+from .snapshots import SHORTEST_MS, Entry, Snapshot, entries_of, read_any
 
 __all__ = [
-    "Comparison",
-    "Entry",
-    "Row",
-    "Snapshot",
-    "compare",
-    "entries_of",
-    "read_any",
-    "to_table",
-]
+    "Comparison", "Entry", "Row", "Snapshot", "compare", "entries_of", "read_any", "to_table",
+]  # fmt: skip
 
 LEAST_RATIO = 1.1
-DEVIATIONS = 3.0
-# Of a clock read around something this short more than a tenth is the clock and chance.
-SHORTEST_MS = 0.02
+DEVIATIONS = 1.5
 YARDSTICK = "yardstick"
-# A robust standard deviation: of a normal distribution 1.4826 times the median distance.
-MAD_TO_DEVIATION = 1.4826
-# p90 of a normal distribution lies so many standard deviations above p50.
-P90_DEVIATIONS = 1.2816
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A median, milliseconds; the deviation of its logarithm from round to round; and the least and
-    largest round."""
-
-    p50: float
-    spread: float
-    least: float
-    largest: float
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One run: entries by row and stage ("total" for the whole row), and what it ran on."""
-
-    where: str
-    machine: str
-    entries: Mapping[tuple[str, str], Entry]
-    partial: bool = False
+_UNMOVED = Entry(1.0, 0.0, 1.0, 1.0)  # the yardstick of runs that do not both have one
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry in both runs. `verdict` is "equal", "slower" or "faster"; `limit` what it took."""
+    """One entry in both runs.
+
+    Attributes:
+        name, stage: of what. old, new: in either run.
+        limit: ratio, after the machine's, that it takes to differ.
+        verdict: "equal", "slower", "faster" or "inconclusive".
+    """
 
     name: str
     stage: str
@@ -78,8 +51,8 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """New over old."""
-        return self.new.p50 / self.old.p50
+        """New over old; what is shorter than a clock can tell counts as that short."""
+        return _ratio(self.old, self.new)
 
 
 @dataclass(frozen=True)
@@ -93,6 +66,13 @@ class Comparison:
     only_new: Sequence[str]
     yardstick: float
 
+    @property
+    def failed(self) -> bool:
+        """Whether something became slower, cannot be told, or is no longer there."""
+        return bool(self.only_old) or any(
+            row.verdict in ("slower", "inconclusive") for row in self.rows
+        )
+
 
 def compare(old: Snapshot, new: Snapshot) -> Comparison:
     """Judge every row and stage that both runs have.
@@ -100,43 +80,67 @@ def compare(old: Snapshot, new: Snapshot) -> Comparison:
     Raises:
         InputError: they have none in common.
     """
-    common = [key for key in old.entries if key in new.entries]
+    common = [key for key in old.entries if key in new.entries and key[0] != YARDSTICK]
     if not common:
         raise InputError(f"{old.where} and {new.where} have no rows in common")
     key = (YARDSTICK, TOTAL)
-    yardstick = new.entries[key].p50 / old.entries[key].p50 if key in common else 1.0
-    rows = [
-        _judged(*key, old.entries[key], new.entries[key], abs(math.log(yardstick)))
-        for key in common
-        if key[0] != YARDSTICK
-    ]
-    names_old, names_new = ({name for name, _ in s.entries} for s in (old, new))
-    return Comparison(
-        old, new, rows, sorted(names_old - names_new), sorted(names_new - names_old), yardstick
+    both = key in old.entries and key in new.entries
+    before, after = (s.entries[key] if both else _UNMOVED for s in (old, new))
+    machine, wobble = _ratio(before, after), math.hypot(before.spread, after.spread)
+    rows = [_judged(*key, old.entries[key], new.entries[key], machine, wobble) for key in common]
+    return Comparison(old, new, rows, _missing_in(new, old), _missing_in(old, new), machine)
+
+
+def _missing_in(one: Snapshot, other: Snapshot) -> list[str]:
+    """Rows of the other, and stages of rows that both have."""
+    names = {name for name, _ in one.entries}
+    missing = {
+        f"{name}, {stage}" if name in names else name
+        for name, stage in other.entries
+        if (name, stage) not in one.entries
+    }
+    return sorted(missing)
+
+
+def _ratio(old: Entry, new: Entry) -> float:
+    return max(new.p50, SHORTEST_MS) / max(old.p50, SHORTEST_MS)
+
+
+def _judged(name: str, stage: str, old: Entry, new: Entry, machine: float, wobble: float) -> Row:
+    limit = LEAST_RATIO * math.exp(DEVIATIONS * math.hypot(old.spread, new.spread, wobble))
+    verdict = _verdict(old, new, machine, limit)
+    moved = abs(math.log(machine)) > math.log(LEAST_RATIO)
+    if moved and verdict != _verdict(old, new, 1.0, limit):
+        verdict = "inconclusive"
+    return Row(name, stage, old, new, limit, verdict)
+
+
+def _verdict(old: Entry, new: Entry, machine: float, limit: float) -> str:
+    """With the old run's figures multiplied by what the machine takes now."""
+    before, low, high = (
+        max(value * machine, SHORTEST_MS) for value in (old.p50, old.low, old.high)
     )
-
-
-def _judged(name: str, stage: str, old: Entry, new: Entry, shift: float) -> Row:
-    spread = math.hypot(old.spread, new.spread)
-    limit = max(math.log(LEAST_RATIO), DEVIATIONS * spread) + shift
-    if min(old.p50, new.p50) <= 0 or max(old.p50, new.p50) < SHORTEST_MS:
-        return Row(name, stage, old, new, math.exp(limit), "equal")
-    distance = math.log(new.p50 / old.p50)
-    verdict = "equal"
-    if distance > limit and new.p50 > old.largest and old.p50 < new.least:
-        verdict = "slower"
-    elif distance < -limit and new.p50 < old.least and old.p50 > new.largest:
-        verdict = "faster"
-    return Row(name, stage, old, new, math.exp(limit), verdict)
+    after = max(new.p50, SHORTEST_MS)
+    if after / before > limit and after > high and before < max(new.low, SHORTEST_MS):
+        return "slower"
+    if before / after > limit and after < low and before > max(new.high, SHORTEST_MS):
+        return "faster"
+    return "equal"
 
 
 def to_table(comparison: Comparison) -> str:
-    """What differs, by how much, and how much is equal."""
+    """What differs, by how much, and how much is equal; above it what was measured differently."""
     old, new = comparison.old, comparison.new
-    lines = []
-    if old.machine != new.machine:
-        lines.append(f"DIFFERENT MACHINES: {old.machine} and {new.machine}")
+    lines = [*_machines(old, new), *_conditions(old, new)]
     lines += [f"PARTIAL: {s.where} was interrupted" for s in (old, new) if s.partial]
+    lines += [
+        f"{words} {snapshot.where}: {', '.join(names)}"
+        for words, snapshot, names in (
+            ("GONE, only in", old, comparison.only_old),
+            ("only in", new, comparison.only_new),
+        )
+        if names
+    ]
     if comparison.yardstick != 1.0:
         lines.append(
             f"yardstick: the machine itself took {comparison.yardstick:.2f} times as long as before"
@@ -144,6 +148,10 @@ def to_table(comparison: Comparison) -> str:
     different = [row for row in comparison.rows if row.verdict != "equal"]
     equal = len(comparison.rows) - len(different)
     lines.append(f"{equal} of {len(comparison.rows)} figures are equal within the runs' spread")
+    if any(row.verdict == "inconclusive" for row in different):
+        lines.append(
+            "inconclusive: it depends on whether the row follows the machine; measure again"
+        )
     if different:
         different.sort(key=lambda row: -abs(math.log(row.ratio)))
         lines += columns(
@@ -161,64 +169,34 @@ def to_table(comparison: Comparison) -> str:
                 for row in different
             ],
         )
-    for words, names in (("only in", comparison.only_old), ("only in", comparison.only_new)):
-        if names:
-            where = old.where if names is comparison.only_old else new.where
-            lines.append(f"{words} {where}: {', '.join(names)}")
     return "\n".join(lines)
 
 
-def read_any(path: Path) -> Snapshot:
-    """A run from a file that `handmesh bench --out` or pytest-benchmark wrote.
-
-    Raises:
-        InputError: it cannot be read, or is neither.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as cause:
-        raise InputError(f"cannot read {path}: {cause.strerror or cause}") from cause
-    except ValueError as cause:
-        raise InputError(
-            f"{path} is no JSON ({cause}): give a file that `handmesh bench --out` or "
-            "pytest-benchmark wrote"
-        ) from cause
-    if isinstance(document, dict) and "benchmarks" in document and "machine_info" in document:
-        return _of_pytest(document, str(path))
-    return entries_of(parse(document, str(path)), str(path))
+def _machines(old: Snapshot, new: Snapshot) -> list[str]:
+    if not old.machine and not new.machine:
+        return ["UNKNOWN MACHINES: neither run says what it was measured on"]
+    if old.machine == new.machine:
+        return []
+    one, other = (", ".join(s.machine.values()) or "unknown" for s in (old, new))
+    return [f"DIFFERENT MACHINES: {one} and {other}"]
 
 
-def entries_of(results: Results, where: str) -> Snapshot:
-    """The figures of a run."""
-    entries: dict[tuple[str, str], Entry] = {}
-    for row in results.measurements:
-        for stage, found in {TOTAL: row.total, **row.stages}.items():
-            entries[row.name, stage] = _entry(found, row.rounds.get(stage, ()))
-    machine = str(results.device.get("processor", "unknown"))
-    return Snapshot(where, machine, entries, results.state == "partial")
+def _conditions(old: Snapshot, new: Snapshot) -> list[str]:
+    """What of the runs, and of rows that both have, is not the same."""
+    found = [
+        f"{name}: {one} and {other}"
+        for name, one, other in _unequal(old.conditions, new.conditions)
+    ]
+    # One line for all rows of which the same differs.
+    rows: dict[str, list[str]] = {}
+    for name, facts in old.facts.items():
+        for what, one, other in _unequal(facts, new.facts.get(name, facts)):
+            rows.setdefault(f"{what}, {one} and {other}", []).append(name)
+    found += [f"{what}: {', '.join(names)}" for what, names in rows.items()]
+    return [f"DIFFERENT {line}" for line in found]
 
 
-def _entry(found: Percentiles, rounds: Sequence[float]) -> Entry:
-    if len(rounds) >= 3 and min(rounds) > 0:
-        logs = [math.log(value) for value in rounds]
-        middle = statistics.median(logs)
-        spread = MAD_TO_DEVIATION * statistics.median(abs(value - middle) for value in logs)
-        return Entry(found.p50, spread, min(rounds), max(rounds))
-    p90 = found.p50 if found.p90 is None else found.p90
-    spread = math.log(p90 / found.p50) / P90_DEVIATIONS if found.p50 > 0 else 0.0
-    return Entry(found.p50, spread, min([found.p50, *rounds]), max([found.p50, *rounds]))
-
-
-def _of_pytest(document: dict[str, Any], where: str) -> Snapshot:
-    entries: dict[tuple[str, str], Entry] = {}
-    try:
-        for benchmark in document["benchmarks"]:
-            stats = benchmark["stats"]
-            median, low, high = (float(stats[name]) * 1e3 for name in ("median", "q1", "q3"))
-            # Half of the runs lie between the quartiles, 1.349 standard deviations apart.
-            spread = math.log(high / low) / 1.349 if low > 0 else 0.0
-            entries[benchmark["fullname"], TOTAL] = Entry(median, spread, low, high)
-        machine = str(document["machine_info"]["cpu"].get("brand_raw", "unknown"))
-    except (KeyError, TypeError, ValueError) as cause:
-        raise InputError(f"{where} is not as pytest-benchmark writes it: {cause!r}") from cause
-    return Snapshot(where, machine, entries)
+def _unequal(old: Mapping[str, str], new: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    names = dict.fromkeys([*old, *new])
+    pairs = [(name, old.get(name, "unknown"), new.get(name, "unknown")) for name in names]
+    return [(name, one, other) for name, one, other in pairs if one != other]

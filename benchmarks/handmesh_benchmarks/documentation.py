@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from handmesh.atomic import write_atomic
+from handmesh.errors import InputError
 
 from . import charts, page
 from .results import Results, kind_of, load
@@ -44,11 +45,22 @@ def make(root: Path) -> dict[Path, str]:
     """The page and its charts, by their paths in the checkout.
 
     Raises:
-        InputError: a file of results cannot be read.
+        InputError: a file of results cannot be read, or has no rows, or both of scaling and others.
     """
-    found = [load(path) for path in sorted((root / SOURCES).glob("*.json"))]
-    scaling = [r for r in found if any(_is_scaling(r))]
-    runs = [r for r in found if r.measurements and not any(_is_scaling(r))]
+    scaling: dict[str, Results] = {}
+    runs: list[Results] = []
+    for path in sorted((root / SOURCES).glob("*.json")):
+        results = load(path)
+        kinds = set(_is_scaling(results))
+        if len(kinds) != 1:
+            what = "scaling and other rows" if kinds else "no row"
+            raise InputError(
+                f"{path} holds {what}: it must hold one kind of rows, and at least one"
+            )
+        if kinds == {True}:
+            scaling[path.stem] = results
+        else:
+            runs.append(results)
     files: dict[Path, str] = {}
     parts = [_HEAD]
     if not runs and not scaling:
@@ -61,32 +73,35 @@ def make(root: Path) -> dict[Path, str]:
             parts.append(_image(files, f"bench_{section.name}", section.title, section.chart))
         if section.table[1]:
             parts.append(page.markdown_table(*section.table))
-    for results in scaling[:1]:
-        parts += _scaling(results, files)
+    for stem, results in scaling.items():
+        parts += _scaling(results, files, "" if len(scaling) == 1 else stem)
     floors = page.known_floors()
     parts += ["## Floors from data sheets\n", f"{page.FLOORS}\n"]
     parts += ["    handmesh bench --floors\n", page.markdown_table(*page.floor_table(floors))]
     parts.append(page.markdown_table(*page.sheet_table()))
-    missing = [f"- run {i + 1}: {reason}" for i, r in enumerate(runs) for reason in r.missing]
+    missing = page.not_measured(runs)
     if missing:
         parts += ["## Not measured\n", "\n".join(missing) + "\n"]
     files[PAGE] = "\n".join(parts)
     return files
 
 
-def _scaling(results: Results, files: dict[Path, str]) -> list[str]:
+def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:
+    """One run; `stem` of its file where there are several."""
     kind = kind_of(results.measurements)
     said = " It is not to be quoted." if kind == "smoke" else ""
     device = results.device
     parts = [
-        "## Scaling\n",
-        f"A {kind} run on {device.get('processor')}, {device.get('cores_usable')} cores, load "
-        f"{device.get('load_1min')}, {results.ended[:10]}.{said}\n",
+        f"## Scaling{stem and f': {page.markdown(stem)}'}\n",
+        f"A {kind} run on {page.markdown(str(device.get('processor')))}, "
+        f"{device.get('cores_usable')} cores, load {device.get('load_1min')}, "
+        f"{results.ended[:10]}.{said}\n",
         "    handmesh bench --scaling\n",
+        *(f"Not measured: {page.markdown(reason)}\n" for reason in results.missing),
     ]
     for axis, chart in charts_of(results).items():
-        parts += [f"### {axis.capitalize()}\n"]
-        parts.append(_image(files, f"scaling_{axis.replace(' ', '_')}", f"Cost by {axis}", chart))
+        name = "_".join(["scaling", *([stem] if stem else []), *axis.split()])
+        parts += [f"### {axis.capitalize()}\n", _image(files, name, f"Cost by {axis}", chart)]
         lines = curves(results, axis)
         xs = sorted({x for line in lines for x, _ in line.points})
         header = [AXES[axis][0], *(f"{line.name}, {AXES[axis][1]}" for line in lines)]

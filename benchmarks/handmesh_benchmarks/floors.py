@@ -4,7 +4,10 @@ Nothing is measured.
 A part of a network takes at least as long as its multiply-accumulates at the device's peak, and at
 least as long as reading its weights once at the device's memory bandwidth; the floor is the larger
 of both. Multiply-accumulates and parameters are counted by `handmesh.nn.summary`. Activations are
-not counted: they may stay in caches. Real programs are several times slower.
+not counted: they may stay in caches. Weights are taken to be read from memory for every crop:
+where a cache holds them from one crop to the next, a program may be faster. Norms have none: they
+fold into the convolutions. Of the pose regressor, which is linear, the one affine map that it
+amounts to is counted, as exports have it. Real programs are several times slower.
 
 The floors are those of float32 in the units for it, at the clocks that are stated, each convolution
 done as it is defined. Tensor cores, half precision, a clock beyond the data sheet's, and schemes
@@ -22,7 +25,7 @@ from handmesh.errors import MissingExtra
 from .report import PAPER_MS, PARTS, columns
 
 if TYPE_CHECKING:
-    from handmesh.nn.summary import Summary
+    from handmesh.nn import LightNetwork, PaperNetwork
 
 __all__ = ["SHEETS", "Floor", "Sheet", "Work", "floor_ms", "floors", "to_text", "work_of"]
 
@@ -126,21 +129,34 @@ def floor_ms(work: Work, sheet: Sheet) -> float:
     return max(compute, memory) * 1e3
 
 
-def work_of(summary: Summary) -> dict[str, Work]:
-    """Multiply-accumulates and parameters of a network's three parts."""
+def work_of(network: LightNetwork | PaperNetwork) -> dict[str, Work]:
+    """The least multiply-accumulates and parameters that a network's three parts take.
+
+    Raises:
+        InputError: its pose regressor pools by maximum, which is no affine map.
+    """
+    from handmesh.nn.summary import describe
+
     rows: dict[str, list[tuple[int, int]]] = {part: [] for part in PARTS}
-    for row in summary.rows:
-        rows[_part(row.name)].append((row.macs, row.parameters))
-    return {
+    for row in describe(network).rows:
+        parameters = 0 if row.kind.startswith("BatchNorm") else row.parameters
+        rows[_part(row.name, network.config.name)].append((row.macs, parameters))
+    work = {
         part: Work(sum(m for m, _ in found), sum(p for _, p in found))
         for part, found in rows.items()
     }
+    weight, bias = network.head.pose_regressor.affine()
+    done, collapsed = work["pose"], Work(weight.numel(), weight.numel() + bias.numel())
+    work["pose"] = Work(min(done.macs, collapsed.macs), min(done.parameters, collapsed.parameters))
+    return work
 
 
-def _part(name: str) -> str:
+def _part(name: str, network: str) -> str:
+    """As `parts` times it: the latent vector of `light` is made in its trunk."""
     if name.startswith("head.pose_regressor"):
         return "pose"
-    return "mesh" if name.split(".")[0] in ("head", "encoder", "encode") else "trunk"
+    mesh = ("head", "encoder", "encode") if network == "paper" else ("head",)
+    return "mesh" if name.split(".")[0] in mesh else "trunk"
 
 
 def floors(sheets: Sequence[Sheet] = SHEETS) -> list[Floor]:
@@ -152,12 +168,11 @@ def floors(sheets: Sequence[Sheet] = SHEETS) -> list[Floor]:
     try:
         from handmesh.graph import Topology
         from handmesh.nn import build, from_dict
-        from handmesh.nn.summary import describe
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "torch") from cause
     found = []
     for network in NETWORKS:
-        work = work_of(describe(build(from_dict({"network": network}), Topology.default())))
+        work = work_of(build(from_dict({"network": network}), Topology.default()))
         for sheet in sheets:
             parts = {part: floor_ms(work[part], sheet) for part in PARTS}
             found.append(Floor(sheet.device, network, parts))
@@ -167,9 +182,13 @@ def floors(sheets: Sequence[Sheet] = SHEETS) -> list[Floor]:
 def rows(found: Sequence[Floor]) -> list[list[str]]:
     """Cells of a table: network, device, each part, together."""
     return [
-        [f.network, f.device, *(f"{f.parts[part]:.3f}" for part in PARTS), f"{f.total:.3f}"]
-        for f in found
+        [f.network, f.device, *(_ms(f.parts[part]) for part in PARTS), _ms(f.total)] for f in found
     ]
+
+
+def _ms(value: float) -> str:
+    """With digits enough that no floor reads as 0."""
+    return f"{value:.3f}" if value >= 0.01 else f"{value:.2g}"
 
 
 def to_text(found: Sequence[Floor] | None = None) -> str:

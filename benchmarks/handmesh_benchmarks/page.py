@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,20 +11,22 @@ from typing import NamedTuple
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError, MissingExtra
 
-from . import charts
-from .charts import Bar, Point, Spread
+from . import charts, figures
+from .figures import errors_of, rows_of
 from .floors import SHEETS, Floor, floors, rows
 from .network_peers import table as peers_table
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
-from .report import PAPER_MS, PARTS, STAGES, ArtifactError, error_cell, errors_mm
+from .report import PAPER_MS, PARTS, STAGES, error_cell
 from .results import Results, kind_of
 
 __all__ = [
-    "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown_table",
-    "sections", "sheet_table", "to_html", "to_markdown", "write_page",
+    "FLOORS", "Section", "device_table", "floor_table", "known_floors", "markdown",
+    "markdown_table", "not_measured", "sections", "sheet_table", "to_html", "to_markdown",
+    "write_page",
 ]  # fmt: skip
 
 Table = tuple[list[str], list[list[str]]]
+_NONE: Table = ([], [])
 
 
 class Section(NamedTuple):
@@ -97,27 +100,30 @@ def to_markdown(results: Sequence[Results]) -> str:
     if found:
         parts += ["## Floors from data sheets\n", f"{FLOORS}\n"]
         parts += [markdown_table(*floor_table(found)), markdown_table(*sheet_table())]
-    missing = [f"- run {i + 1}: {reason}" for i, r in enumerate(results) for reason in r.missing]
+    missing = not_measured(results)
     if missing:
         parts += ["## Not measured\n", *missing, ""]
     return "\n".join(parts)
 
 
+def not_measured(results: Sequence[Results]) -> list[str]:
+    """What is missing in each run, and why, as a list in Markdown."""
+    return [
+        f"- run {i + 1}: {markdown(reason)}" for i, r in enumerate(results) for reason in r.missing
+    ]
+
+
 def sections(results: Sequence[Results]) -> list[Section]:
     """Whatever of the page these results have figures for."""
-    none: Table = ([], [])
     every = (
-        Section("accuracy", "Latency against accuracy", _ACCURACY, _scatter(results), none),
-        Section(
-            "stages", "predict(), by stage", _PREDICT, _stages(results), predict_table(results)
-        ),
-        Section(
-            "networks", "Networks alone", _NETWORK, _percentiles(results), network_table(results)
-        ),
-        Section(
-            "parts", "Networks in their parts, beside the paper", _PARTS, _parts_chart(results),
-            parts_table(results),
-        ),
+        Section("accuracy", "Latency against accuracy", _ACCURACY, figures.accuracy(results),
+                _NONE),
+        Section("stages", "predict(), by stage", _PREDICT, figures.stages(results),
+                predict_table(results)),
+        Section("networks", "Networks alone", _NETWORK, figures.percentiles(results),
+                network_table(results)),
+        Section("parts", "Networks in their parts, beside the paper", _PARTS,
+                figures.parts(results), parts_table(results)),
         Section("peers", "In other hands", _PEERS, "", peers_table(results)),
     )  # fmt: skip
     return [section for section in every if section.chart or section.table[1]]
@@ -146,9 +152,10 @@ _PEERS = (
 )
 FLOORS = (
     "Nothing here was measured. Float32 without tensor cores at the stated clocks, batch 1, "
-    "milliseconds: counted multiply-accumulates at the device's peak, or its weights read once at "
-    "its memory bandwidth, whichever takes longer. A program that convolves with fewer products, "
-    "as Winograd's scheme does, may lie below."
+    "milliseconds: counted multiply-accumulates at the device's peak, or its weights read from "
+    "memory once a crop at its bandwidth, whichever takes longer; of the pose regressor the affine "
+    "map that it amounts to. A program that convolves with fewer products, as Winograd's scheme "
+    "does, or whose weights stay in a cache from one crop to the next, may lie below."
 )
 
 
@@ -164,7 +171,9 @@ def device_table(results: Sequence[Results]) -> Table:
             marks.append(
                 f"not to be quoted (below {HEADLINE_RUNS:,} runs or {HEADLINE_SECONDS:g} s)"
             )
-        name = str(d.get("gpu") or d.get("processor", "unknown"))
+        name = str(d.get("processor", "unknown"))
+        if d.get("gpu"):
+            name += f"; GPU: {d['gpu']}"
         where = str(r.context.get("measured_on", ""))
         cells.append(
             [
@@ -184,7 +193,7 @@ def device_table(results: Sequence[Results]) -> Table:
 def predict_table(results: Sequence[Results]) -> Table:
     """predict() by stage."""
     header = ["run", "network", "what ran", "precision", *STAGES, "p50", "p90", "p99", "error mm"]
-    errors = _errors(results)
+    errors = errors_of(results)
     return header, [
         [
             str(i + 1),
@@ -195,7 +204,7 @@ def predict_table(results: Sequence[Results]) -> Table:
             *_percentile_cells(m),
             error_cell(m, errors),
         ]
-        for i, m in _rows(results, "predict")
+        for i, m in rows_of(results, "predict")
     ]
 
 
@@ -205,8 +214,8 @@ def network_table(results: Sequence[Results]) -> Table:
         "run", "network", "what ran", "precision", "load", "first", "p50", "p90", "p99", "MB",
         "peak MiB", "error mm",
     ]  # fmt: skip
-    cells, errors = [], _errors(results)
-    for i, m in _rows(results, "network"):
+    cells, errors = [], errors_of(results)
+    for i, m in rows_of(results, "network"):
         artifact, memory = m.facts.get("artifact"), m.facts.get("memory")
         cells.append(
             [
@@ -236,7 +245,7 @@ def parts_table(results: Sequence[Results]) -> Table:
             *(_ms(m.stages[part].p50 if part in m.stages else None) for part in PARTS),
             _ms(m.total.p50),
         ]
-        for i, m in _rows(results, "parts")
+        for i, m in rows_of(results, "parts")
     ]
     paper = ["-", "paper", "GTX 1080, as the paper states"]
     paper += [f"{PAPER_MS[part]:.1f}" for part in PARTS] + [f"{sum(PAPER_MS.values()):.1f}"]
@@ -256,70 +265,6 @@ def sheet_table() -> Table:
     return header, [
         [s.device, f"{s.gflops / 1e3:.2f}", s.how, f"{s.gbytes_s:g}", s.source] for s in SHEETS
     ]
-
-
-def _errors(results: Sequence[Results]) -> dict[str, ArtifactError]:
-    return errors_mm(m for r in results for m in r.measurements)
-
-
-def _rows(results: Sequence[Results], task: str) -> list[tuple[int, Measurement]]:
-    return [
-        (i, m) for i, r in enumerate(results) for m in r.measurements if m.facts["task"] == task
-    ]
-
-
-def _name(i: int, m: Measurement, many: bool) -> str:
-    f = m.facts
-    threads = f", {f['threads']} thr" if f["threads"] else ""
-    extra = "" if f["task"] == "parts" else f" {f['precision']}"
-    run = f"{i + 1}: " if many else ""
-    return f"{run}{f['network']} {f['backend']}{extra}{threads}"
-
-
-def _scatter(results: Sequence[Results]) -> str:
-    many = len(results) > 1
-    points, errors = [], _errors(results)
-    found = _rows(results, "network")
-    least = {i: min(m.facts["threads"] for j, m in found if j == i) for i, _ in found}
-    for i, m in found:
-        if m.facts["threads"] != least[i]:
-            continue
-        error = errors.get((m.facts.get("artifact") or {}).get("sha256", ""))
-        if error is not None and m.total.p50 > 0:
-            label = ("" if error.measured else "~ ") + str(m.facts["precision"])
-            series = f"{'run ' + str(i + 1) + ' ' if many else ''}{m.facts['backend']}"
-            points.append(Point(m.total.p50, error.mm, label, series))
-    return charts.scatter(points, "p50, ms (logarithmic)", "error, mm") if points else ""
-
-
-def _stages(results: Sequence[Results]) -> str:
-    many = len(results) > 1
-    found = [
-        Bar(_name(i, m, many), {s: m.stages[s].p50 for s in STAGES if s in m.stages})
-        for i, m in _rows(results, "predict")
-    ]
-    return charts.bars(found) if found else ""
-
-
-def _percentiles(results: Sequence[Results]) -> str:
-    many = len(results) > 1
-    found = [
-        Spread(_name(i, m, many), m.total.p50, m.total.p90, m.total.p99)
-        for i, m in _rows(results, "network")
-        if m.total.p50 > 0
-    ]
-    return charts.spreads(found) if found else ""
-
-
-def _parts_chart(results: Sequence[Results]) -> str:
-    many = len(results) > 1
-    found = [
-        Bar(_name(i, m, many), {part: m.stages[part].p50 for part in PARTS if part in m.stages})
-        for i, m in _rows(results, "parts")
-    ]
-    if not found:
-        return ""
-    return charts.bars([Bar("paper, GTX 1080, as published", PAPER_MS), *found])
 
 
 def known_floors() -> list[Floor]:
@@ -357,5 +302,12 @@ def _html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """As GitHub reads it."""
-    lines = [list(header), ["---"] * len(header), *cells]
+    lines = [[markdown(text) for text in line] for line in (header, *cells)]
+    lines.insert(1, ["---"] * len(header))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in one line: whatever a device calls itself."""
+    # A backslash before < keeps it from opening a tag; one before | from ending a cell.
+    return re.sub(r"([\\<|])", r"\\\1", " ".join(text.split()))

@@ -19,6 +19,7 @@ but the standard library, NumPy and the error tree is imported, and Python 3.8 m
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Literal, Mapping, Optional, Sequence  # noqa: UP035
@@ -34,6 +35,12 @@ HEADLINE_SECONDS = 60.0
 Run = Callable[[], Optional[Mapping[str, float]]]  # noqa: UP045  (evaluated: Python 3.8)
 Kind = Literal["headline", "smoke"]
 TOTAL = "total"  # the whole run, among the stages of `Measurement.rounds`
+
+
+def kind_for(runs: int, seconds: float) -> Kind:
+    """Of a row with so many runs that lasted so long together."""
+    enough = runs >= HEADLINE_RUNS and seconds >= HEADLINE_SECONDS
+    return "headline" if enough else "smoke"
 
 
 @dataclass(frozen=True)
@@ -150,15 +157,16 @@ class _Session:
         loaded = clock()
         self.run()
         self.load_s, self.first_s = loaded - start, clock() - loaded
-        # The last warm-up run tells how many runs make up a turn.
-        typical = self.first_s
+        # The median of the warm-up tells how many runs make up a turn: one odd run does not.
+        warm: list[float] = []
         most = math.inf if protocol.max_seconds is None else protocol.max_seconds
         for _ in range(protocol.warmup_runs):
             start = clock()
             self.run()
-            typical = clock() - start
+            warm.append(clock() - start)
             if clock() - loaded > most:
                 break
+        typical = statistics.median(warm) if warm else self.first_s
         by_time = protocol.min_seconds / typical if typical > 0 else 0.0
         allowed = most / typical if typical > 0 else math.inf
         runs = min(max(protocol.min_runs, by_time), allowed)
@@ -195,7 +203,6 @@ class _Session:
             self.rounds.setdefault(name, []).append(float(np.median(values)))
 
     def measurement(self) -> Measurement:
-        enough = len(self.totals_s) >= HEADLINE_RUNS and self.seconds >= HEADLINE_SECONDS
         return Measurement(
             name=self.candidate.name,
             facts=dict(self.candidate.facts),
@@ -205,7 +212,7 @@ class _Session:
             stages={name: Percentiles.of(values) for name, values in self.stages_ms.items()},
             runs=len(self.totals_s),
             seconds=self.seconds,
-            kind="headline" if enough else "smoke",
+            kind=kind_for(len(self.totals_s), self.seconds),
             rounds={name: list(medians) for name, medians in self.rounds.items()},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ __all__ = [
     "PARTS",
     "STAGES",
     "ArtifactError",
+    "Way",
     "columns",
     "error_cell",
     "errors_mm",
@@ -33,7 +35,7 @@ COLUMNS = (
     "p90",
     "p99",
 )
-# Processes that run or wait, for each usable core, above which the figures are not the machine's.
+# Of the usable cores: with more busy before a run, the figures may not be the machine's.
 BUSY = 0.5
 PARTS = ("trunk", "mesh", "pose")
 # Ge et al., CVPR 2019, section 5.4: milliseconds on a GTX 1080.
@@ -73,10 +75,10 @@ def to_text(results: Results) -> str:
     if found:
         lines += ["", "p50 of paper (random weights) over p50 of light, network alone"]
         lines += columns(
-            ["backend", "threads", "ratio"],
+            ["backend", "precision", "threads", "ratio", "what ran"],
             [
-                [backend, str(threads), f"{ratio:.1f}"]
-                for (backend, threads), ratio in found.items()
+                [key.backend, key.precision, str(key.threads), f"{ratio:.1f}", key.provider]
+                for key, ratio in found.items()
             ],
         )
     lines += [f"not measured: {reason}" for reason in results.missing]
@@ -105,22 +107,30 @@ def _parts(rows: Sequence[Measurement]) -> list[str]:
     ]
 
 
-def ratios(measurements: Iterable[Measurement]) -> dict[tuple[str, int], float]:
-    """p50 of the network `paper` over that of `light`, by backend and threads.
+class Way(NamedTuple):
+    """How a network ran; "provider" without how many of its operators that took."""
 
-    Only where both were measured with the same backend and threads; of several precisions the
-    first one counts.
-    """
-    p50: dict[tuple[str, str, int], float] = {}
+    backend: str
+    precision: str
+    threads: int
+    provider: str
+
+
+def ratios(measurements: Iterable[Measurement]) -> dict[Way, float]:
+    """p50 of the network `paper` over that of `light`, where both ran in the same way."""
+    p50: dict[tuple[str, Way], float] = {}
     for measurement in measurements:
         facts = measurement.facts
-        if facts["task"] == "network" and facts["batch"] == 1:
-            key = (str(facts["network"]), str(facts["backend"]), int(facts["threads"]))
-            p50.setdefault(key, measurement.total.p50)
+        if facts["task"] == "network" and facts["batch"] == 1 and measurement.total.p50 > 0:
+            provider = re.sub(r",? *\d+ of \d+ operators", "", str(facts["provider"]))
+            way = Way(
+                str(facts["backend"]), str(facts["precision"]), int(facts["threads"]), provider
+            )
+            p50[str(facts["network"]), way] = measurement.total.p50
     return {
-        (backend, threads): value / p50["light", backend, threads]
-        for (network, backend, threads), value in p50.items()
-        if network == "paper" and ("light", backend, threads) in p50
+        way: value / p50["light", way]
+        for (network, way), value in p50.items()
+        if network == "paper" and ("light", way) in p50
     }
 
 
@@ -179,13 +189,17 @@ def _headline(results: Results) -> list[str]:
 
 
 def _warning(device: Mapping[str, str | int | float]) -> list[str]:
-    load, cores = float(device.get("load_1min", -1)), int(device.get("cores_usable", 1))
-    if load <= BUSY * cores:
+    cores = int(device.get("cores_usable", 1))
+    # The load average holds what has just ended, too; the other is of half a second before the run.
+    found = float(device.get("cores_busy", device.get("load_1min", -1)))
+    if found <= BUSY * cores:
         return []
-    return [
-        f"BUSY MACHINE: the load was {load:g} on {cores} cores before this run; "
-        "the figures are slower than the machine is"
-    ]
+    what = (
+        f"{found:g} of {cores} cores were busy right before this run"
+        if "cores_busy" in device
+        else f"the load was {found:g} on {cores} cores before this run"
+    )
+    return [f"BUSY MACHINE: {what}; the figures may be slower than the machine is"]
 
 
 def _device(results: Results) -> list[str]:

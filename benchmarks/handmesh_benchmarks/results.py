@@ -130,6 +130,8 @@ def parse(document: Any, where: str) -> Results:
         )
     read = _Reader(document, where)
     protocol = document.get("protocol")
+    for name in {"load_1min", "cores_busy", "cores_usable"} & read.scalars("device").keys():
+        read.inner("device").number(name, least=-1)  # -1: the system does not tell
     return Results(
         device=read.scalars("device"),
         measurements=[
@@ -170,7 +172,7 @@ class _Reader:
             raise InputError(f"{self.where}: {name!r} must be one of {', '.join(allowed)}")
         return str(value)
 
-    def number(self, name: str) -> float:
+    def number(self, name: str, least: float = 0.0) -> float:
         value = self.entries.get(name)
         if (
             isinstance(value, bool)
@@ -178,9 +180,17 @@ class _Reader:
             or not math.isfinite(value)
         ):
             raise InputError(f"{self.where}: {name!r} must be a number, not {_short(value)}")
-        if value < 0:
-            raise InputError(f"{self.where}: {name!r} must not be negative, not {value}")
+        if value < least:
+            raise InputError(f"{self.where}: {name!r} must not be below {least:g}, not {value}")
         return float(value)
+
+    def numbers(self, name: str) -> list[float]:
+        values = enumerate(self.of(name, list))
+        inside = f"{self.where}: {name!r}"
+        return [_Reader({f"[{i}]": value}, inside).number(f"[{i}]") for i, value in values]
+
+    def inner(self, name: str) -> _Reader:
+        return _Reader(self.of(name, dict), f"{self.where}: {name}")
 
     def optional(self, name: str) -> float | None:
         return None if self.entries.get(name, 0) is None else self.number(name)
@@ -188,24 +198,24 @@ class _Reader:
     def scalars(self, name: str) -> dict[str, Any]:
         entries: dict[str, Any] = self.of(name, dict)
         for key, value in entries.items():
-            if not isinstance(value, str | int | float):
+            if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
                 raise InputError(f"{self.where}: {name}[{key!r}] must be text or a number")
         return entries
 
 
 def _measurement(read: _Reader) -> Measurement:
-    facts = _Reader(read.of("facts", dict), f"{read.where}: facts")
+    facts, rounds = read.inner("facts"), read.inner("rounds")
     for name in ("task", "network", "backend", "precision", "provider"):
         facts.of(name, str)
     facts.number("threads")
     facts.number("batch")
-    rounds = read.of("rounds", dict)
-    return Measurement(
+    _facts(facts)
+    row = Measurement(
         name=read.of("name", str),
         facts=facts.entries,
         load_ms=read.optional("load_ms"),
         first_ms=read.optional("first_ms"),
-        total=_percentiles(_Reader(read.of("total", dict), f"{read.where}: total")),
+        total=_percentiles(read.inner("total")),
         stages={
             name: _percentiles(_Reader(value, f"{read.where}: stages[{name!r}]"))
             for name, value in read.of("stages", dict).items()
@@ -213,22 +223,60 @@ def _measurement(read: _Reader) -> Measurement:
         runs=int(read.number("runs")),
         seconds=read.number("seconds"),
         kind=read.one_of("kind", KINDS),  # type: ignore[arg-type]
-        rounds={
-            name: [_Reader({"median": v}, f"{read.where}: rounds").number("median") for v in values]
-            for name, values in rounds.items()
-        },
+        rounds={name: rounds.numbers(name) for name in rounds.entries},
     )
+    _of_its_task(read, facts, row)
+    return row
+
+
+def _facts(facts: _Reader) -> None:
+    """What tables and charts take from a row, where it has it."""
+    if facts.entries.get("memory") is not None:
+        facts.inner("memory").number("peak_mib", least=-1)  # -1: the system does not tell
+    if facts.entries.get("artifact") is None:
+        return
+    artifact = facts.inner("artifact")
+    artifact.number("bytes")
+    artifact.of("sha256", str)
+    artifact.of("weights", str)
+    if artifact.entries.get("accuracy") is not None:
+        accuracy = artifact.inner("accuracy")
+        for name in ("crops", "mm", "px", "network_mm"):
+            accuracy.number(name)
+
+
+def _of_its_task(read: _Reader, facts: _Reader, row: Measurement) -> None:
+    """What rows of some tasks must have besides."""
+    task = str(row.facts["task"])
+    if task.startswith("peer "):
+        read.inner("stages").inner("inside")
+        rounds = read.inner("rounds").numbers("inside")
+        if not rounds or min(rounds) <= 0:  # a ratio is made of them
+            raise InputError(f"{read.where}: rounds 'inside' must be positive, not {rounds}")
+        facts.number("load_and_first_s")
+        facts.number("off_by")
+    elif task.startswith("scaling "):
+        facts.number("x")
+        if not (row.facts["x"] > 0 and row.total.p50 > 0):
+            raise InputError(
+                f"{read.where}: 'x' and 'p50' of a scaling row must be positive, not "
+                f"{row.facts['x']} and {row.total.p50}"
+            )
 
 
 def _percentiles(read: _Reader) -> Percentiles:
-    return Percentiles(read.number("p50"), read.optional("p90"), read.optional("p99"))
+    found = Percentiles(read.number("p50"), read.optional("p90"), read.optional("p99"))
+    known = [value for value in (found.p50, found.p90, found.p99) if value is not None]
+    if known != sorted(known):
+        raise InputError(f"{read.where}: p50, p90 and p99 must not fall, not {known}")
+    return found
 
 
 def _protocol(entries: Mapping[str, Any], where: str) -> Protocol:
     try:
         return Protocol(**entries)
-    except TypeError as cause:
-        raise InputError(f"{where}: 'protocol' has other entries than expected: {cause}") from cause
+    except (TypeError, InputError) as cause:
+        raise InputError(f"{where}: 'protocol' is not as expected: {cause}") from cause
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,6 @@ size: dense products grow with the square of the nodes, sparse ones linearly.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh import Box, Bundle, Predictor
-from handmesh.atomic import write_atomic
 from handmesh.backends import create
 from handmesh.nn import build, from_dict
 from handmesh.verification import read_reference
 
-from .charts import Line, lines, standalone
+from .busy import cores_busy
+from .charts import Line, lines
 from .device import describe
 from .local import run as measure_all
 from .protocol import Candidate, Protocol, Run
 from .report import columns
 from .results import Results
 
-__all__ = ["AXES", "candidates", "charts_of", "laplacian", "run", "to_text", "write_charts"]
+__all__ = ["AXES", "candidates", "charts_of", "laplacian", "run", "to_text"]
 
 BATCHES = (1, 2, 4, 8, 16)
 SIZES = (64, 96, 128, 192, 256)
@@ -37,6 +36,7 @@ THREADS = (1, 2, 4, 8)
 HANDS = (1, 2, 4, 8)
 FACES = (320, 1280, 5120, 20480)
 CHANNELS, ORDER = 32, 3
+_TORCH = f"torch {torch.__version__}, CPU, 1 thread"
 # What is varied -> (title of the x axis, of the y axis).
 AXES = {
     "batch": ("crops in one batch", "ms for the batch"),
@@ -46,11 +46,13 @@ AXES = {
     "vertices": ("nodes of the graph", "ms for one graph layer"),
 }
 Say = Callable[[str], None]
+# What runs it once, and what that is in words.
+Loaded = tuple[Run, str]
 
 
 def run(bundle: Bundle, protocol: Protocol, write: Callable[[Results], None], say: Say) -> Results:
     """Measure all of it; partial results are kept as by any run."""
-    results = Results(describe())
+    results = Results({**describe(), "cores_busy": cores_busy()})
     return measure_all(candidates(bundle), protocol, results, write, say)
 
 
@@ -69,7 +71,7 @@ def candidates(bundle: Bundle) -> list[Candidate]:
 
 
 def _candidate(
-    axis: str, curve: str, x: int, load: Callable[[], Run], threads: int = 1
+    axis: str, curve: str, x: int, load: Callable[[], Loaded], threads: int = 1
 ) -> Candidate:
     facts: dict[str, Any] = {
         "task": f"scaling {axis}",
@@ -84,12 +86,7 @@ def _candidate(
     name = f"scaling {axis} {curve} {x}"
 
     def loaded() -> Run:
-        run = load()
-        facts["provider"] = (
-            f"torch {torch.__version__}, CPU, {threads} threads"
-            if facts["backend"] == "torch"
-            else "onnxruntime, CPU"
-        )
+        run, facts["provider"] = load()
         return run
 
     return Candidate(name, loaded, facts)
@@ -98,25 +95,25 @@ def _candidate(
 def _batch(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
     batch = np.resize(images, (count, *images.shape[1:]))
 
-    def load() -> Run:
+    def load() -> Loaded:
         network = create("onnx", bundle, 1)
 
         def run() -> None:
             network.run(batch)
 
-        return run
+        return run, network.description
 
     return _candidate("batch", bundle.name, count, load)
 
 
 def _threads(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
-    def load() -> Run:
+    def load() -> Loaded:
         network = create("onnx", bundle, count)
 
         def run() -> None:
             network.run(images[:1])
 
-        return run
+        return run, network.description
 
     return _candidate("threads", bundle.name, count, load, count)
 
@@ -128,19 +125,19 @@ def _hands(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
     photo = np.concatenate(list(np.resize(images, (max(HANDS), *images.shape[1:]))), axis=1)
     boxes = [Box((i + 0.5) * side, side / 2, side) for i in range(count)]
 
-    def load() -> Run:
+    def load() -> Loaded:
         predictor = Predictor(bundle, "onnx", 1)
 
         def run() -> None:
             predictor.predict(photo, box=boxes, handedness="right")
 
-        return run
+        return run, predictor.backend.description
 
     return _candidate("hands", bundle.name, count, load)
 
 
 def _size(bundle: Bundle, size: int) -> Candidate:
-    def load() -> Run:
+    def load() -> Loaded:
         config = from_dict({**bundle.manifest["config"], "input_size": size})
         network = build(config, bundle.topology).eval()
         image = torch.zeros(1, 3, size, size)
@@ -149,7 +146,7 @@ def _size(bundle: Bundle, size: int) -> Candidate:
             with torch.inference_mode(), _one_thread():
                 network(image)
 
-        return run
+        return run, _TORCH
 
     return _candidate("input size", bundle.name, size, load)
 
@@ -199,7 +196,7 @@ def _split(triangles: NDArray[np.int64]) -> NDArray[np.int64]:
 def _layer(faces: int, form: str) -> Candidate:
     """A Chebyshev graph convolution of `ORDER` terms on `CHANNELS` features, by recurrence."""
 
-    def load() -> Run:
+    def load() -> Loaded:
         neighbours, weights = laplacian(faces)
         product = _product(neighbours, weights, form)
         random = torch.Generator().manual_seed(0)
@@ -213,7 +210,7 @@ def _layer(faces: int, form: str) -> Candidate:
                     terms.append(2 * product(terms[-1]) - terms[-2])
                 torch.cat(terms, dim=1) @ theta  # (N, K C) @ (K C, C)
 
-        return run
+        return run, _TORCH
 
     return _candidate("vertices", form, faces, load)
 
@@ -265,14 +262,6 @@ def charts_of(results: Results) -> dict[str, str]:
         for axis, titles in AXES.items()
         if (found := curves(results, axis)) and len(found[0].points) > 1
     }
-
-
-def write_charts(results: Results, folder: Path) -> list[Path]:
-    """As files of their own, ``scaling_AXIS.svg``."""
-    return [
-        write_atomic(folder / f"scaling_{axis.replace(' ', '_')}.svg", standalone(chart).encode())
-        for axis, chart in charts_of(results).items()
-    ]
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -34,8 +35,11 @@ class Made:
         p50: float = 4.0,
         kind: Kind = "headline",
         noise: float = 0.01,
-        **stages: float,
+        stages: Mapping[str, float] | None = None,
+        **more: float,
     ) -> Measurement:
+        """A row; its stages by name, or in `stages`, where "network" is one and not the network."""
+        stages = {**(stages or {}), **more}
         facts: dict[str, Any] = {
             "task": task,
             "network": network,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Checker(html.parser.HTMLParser):
 
 def _results(made: Any) -> list[Any]:
     rows = [
-        made.row("predict", p50=9.0, decode=4.0, crop=0.4, network=4.2, geometry=0.4),
+        made.row("predict", p50=9.0, decode=4.0, crop=0.4, stages={"network": 4.2}, geometry=0.4),
         made.row(p50=4.0),
         made.row(backend="tflite", p50=3.0, kind="smoke"),
         made.row(network="paper", p50=170.0),
@@ -112,7 +113,7 @@ def _rects(svg: str) -> list[float]:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    widths = _rects(charts.bars([Bar("a", {"x": 10.0, "y": 30.0}), Bar("b", {"x": 20.0})]))[2:]
+    widths = _rects(charts.bars([Bar("a", {"x": 10.0, "y": 30.0}, 40), Bar("b", {"x": 20.0}, 20)]))
 
     # One pixel of each is the gap to the next.
     assert [(w + 1) / (widths[0] + 1) for w in widths] == pytest.approx([1, 3, 2], rel=0.01)
@@ -131,7 +132,7 @@ def test_places_on_a_logarithmic_axis_keep_ratios() -> None:
 def test_values_that_hardly_differ_are_not_drawn_far_apart() -> None:
     points = [Point(1.0, 24.925, "a", "s"), Point(9.0, 24.928, "b", "s")]
     tree = ElementTree.fromstring(charts.scatter(points, "x", "y"))
-    a, b = (float(c.get("cy", "0")) for c in tree.iter(f"{SVG}circle"))
+    _, a, b = (float(c.get("cy", "0")) for c in tree.iter(f"{SVG}circle"))  # after the legend's
 
     assert abs(a - b) < 2  # of some 300 pixels
 
@@ -145,22 +146,206 @@ def test_curves_of_a_power_are_straight() -> None:
     assert (y1 - y0) / (x1 - x0) == pytest.approx((y2 - y1) / (x2 - x1), rel=0.01)
 
 
-def test_labels_of_points_do_not_cover_each_other() -> None:
-    points = [Point(1.0 + i / 50, 5.0, f"p{i}", "s") for i in range(6)]
-    tree = ElementTree.fromstring(charts.scatter(points, "x", "y"))
-    places = [
-        (float(t.get("x", "0")), float(t.get("y", "0")))
-        for t in tree.iter(f"{SVG}text")
-        if (t.text or "").startswith("p") and (t.text or "")[1:].isdigit()
+def _labels(svg: str, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    return {
+        t.text: (float(t.get("x", "0")), float(t.get("y", "0")))
+        for t in ElementTree.fromstring(svg).iter(f"{SVG}text")
+        if t.text in names
+    }
+
+
+def test_labels_of_points_do_not_cover_each_other_nor_leave_the_picture() -> None:
+    names = [f"onnx, a device of some name {i}" for i in range(12)]
+    points = [Point(1.0 + i / 50, 5.0, name, "s") for i, name in enumerate(names)]
+    svg = charts.scatter(points, "x", "y")
+    height = float(ElementTree.fromstring(svg).get("height", "0"))
+
+    places = list(_labels(svg, names).items())
+
+    assert len(places) == 12
+    for i, (name, (x, y)) in enumerate(places):
+        assert 0 < y < height
+        assert x + 6.5 * len(name) < charts.WIDTH
+        for other, (ox, oy) in places[:i]:
+            apart = x > ox + 6.5 * len(other) or ox > x + 6.5 * len(name)
+            assert abs(y - oy) >= 14 or apart
+
+
+def test_a_long_legend_takes_more_lines_and_its_marks_differ() -> None:
+    names = [f"run {i}, a device of some name" for i in range(14)]
+    points = [Point(1.0 + i, 5.0, f"p{i}", name) for i, name in enumerate(names)]
+    svg = charts.scatter(points, "x", "y")
+    tree = ElementTree.fromstring(svg)
+
+    places = _labels(svg, names)
+    marks = [
+        (m.tag, m.get("fill"), _shape(m))
+        for m in tree.iter()
+        if m.tag in (f"{SVG}circle", f"{SVG}polygon")
     ]
 
-    assert len(places) == 6
-    for i, (x, y) in enumerate(places):
-        assert all(abs(y - oy) >= 14 or abs(x - ox) >= 120 for ox, oy in places[:i])
+    assert len(places) == 14
+    assert all(x + 6.5 * len(name) < charts.WIDTH for name, (x, _) in places.items())
+    assert len({y for _, y in places.values()}) > 3
+    legend, drawn = marks[:14], marks[14:]
+    assert legend == drawn  # a point looks as the legend says
+    assert len(set(legend)) == 14  # and no two series look alike
+    top = max(y for _, y in places.values())
+    assert min(float(c.get("cy", "999")) for c in list(tree.iter(f"{SVG}circle"))[6:]) > top
+
+
+def _shape(mark: ElementTree.Element) -> tuple[tuple[int, int], ...]:
+    """Corners of a polygon, from its first one."""
+    corners = [tuple(map(float, xy.split(","))) for xy in mark.get("points", "").split()]
+    return tuple((round(x - corners[0][0]), round(y - corners[0][1])) for x, y in corners)
+
+
+def test_names_that_are_too_long_are_whole_in_their_titles() -> None:
+    name = "1: light onnx int8+dynamic, 2 thr, " + "NVIDIA TensorRT on a GPU of a long name " * 2
+    for svg in (
+        charts.bars([Bar(name, {"crop": 1.0}, 1.0)]),
+        charts.spreads([Spread(name, 1.0, None, None)]),
+    ):
+        tree = ElementTree.fromstring(svg)
+        (shown,) = [t for t in tree.iter(f"{SVG}text") if (t.text or "").startswith("1: light")]
+        assert 6.5 * len(shown.text or "") < float(shown.get("x", "0"))
+        assert (shown.text or "").endswith("…")
+        assert shown.findtext(f"{SVG}title") == name
+    svg = charts.scatter([Point(1.0, 5.0, name, "s"), Point(9.0, 5.0, "b", "s")], "x", "y")
+    (label,) = [text for text in _texts(svg) if text.startswith("1: light")]
+    assert len(label) <= 34
+    assert label.endswith("…")
+    assert f"{name}: 1 ms, 5" in _titles(svg)
+    xs = [float(c.get("cx", "0")) for c in ElementTree.fromstring(svg).iter(f"{SVG}circle")]
+    assert xs[-1] - xs[-2] > 300  # the plot keeps its room
+
+
+def _texts(svg: str) -> list[str]:
+    return [t.text or "" for t in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def _titles(svg: str) -> list[str]:
+    return [t.text or "" for t in ElementTree.fromstring(svg).iter(f"{SVG}title")]
+
+
+def _on(made: Any, provider: str, **of: Any) -> Any:
+    row = made.row(**of)
+    row.facts["provider"] = provider
+    return row
+
+
+def test_rows_of_one_name_are_told_apart_by_what_ran(made: Any) -> None:
+    rows = [
+        _on(made, "onnxruntime 1.0, CPU, 1 thread", p50=9.0),
+        _on(made, "onnxruntime 1.0, CUDA, 80 of 90 operators", p50=2.0),
+        _on(made, "onnxruntime 1.0, TensorRT, 90 of 90 operators", p50=1.0),
+        _on(made, "torch 2.0, CPU, 1 thread", p50=20.0, backend="torch"),
+    ]
+    by_name = {s.name: s.chart for s in page.sections([made.results(*rows)])}
+
+    names = [
+        "light onnx fp32, 1 thr, CPU, 1 thread",
+        "light onnx fp32, 1 thr, CUDA, 80 of 90 operators",
+        "light onnx fp32, 1 thr, TensorRT, 90 of 90 operators",
+        "light torch fp32, 1 thr",
+    ]
+    whole = _texts(by_name["networks"]) + _titles(by_name["networks"])
+    assert all(name in whole for name in names)
+    shown = _texts(by_name["accuracy"])
+    for series in ("onnx, CPU, 1 thread", "onnx, CUDA, 80 of 90 operators", "torch"):
+        assert series in shown
+    labels = {t.split(": ")[0] for t in _titles(by_name["accuracy"])}
+    assert {"onnx fp32, CPU, 1 thread", "torch fp32"} < labels
+    assert len(labels) == 4
+
+
+def test_the_same_row_twice_has_two_names(made: Any) -> None:
+    charts_of = {s.name: s.chart for s in page.sections([made.results(made.row(), made.row())])}
+    assert "light onnx fp32, 1 thr (2)" in _texts(charts_of["networks"])
+
+
+def test_accuracy_shows_medians_and_each_artifact_s_own_error(made: Any) -> None:
+    one, other = made.row(p50=4.0), made.row(backend="tflite", p50=3.0)
+    other.facts["artifact"] |= {"sha256": "1" * 64}
+    other.facts["artifact"]["accuracy"] = {"crops": 22, "mm": 12.5, "px": 8.0, "network_mm": 9.25}
+
+    (chart, *_), tables = zip(
+        *((s.chart, s.table) for s in page.sections([made.results(one, other)])), strict=True
+    )
+
+    # p90 and p99 are 5 and 6, 4 and 5 ms.
+    assert _titles(chart) == ["onnx fp32: 4 ms, 9.5", "tflite fp32: 3 ms, 12.5"]
+    network = tables[1]
+    assert [row[-1] for row in network[1]] == ["9.50", "12.50"]
+
+
+def test_stage_chart_shows_medians_and_the_median_of_the_whole(made: Any) -> None:
+    stages = {"decode": 1.25, "crop": 0.5, "geometry": 0.4}
+    row = made.row("predict", p50=3.95, **stages, stages={"network": 1.5})
+
+    (section,) = (s for s in page.sections([made.results(row)]) if s.name == "stages")
+
+    assert [t.split(": ")[1] for t in _titles(section.chart)] == [
+        "decode 1.25 ms", "crop 0.5 ms", "network 1.5 ms", "geometry 0.4 ms",
+    ]  # fmt: skip
+    assert "3.95 ms" in _texts(section.chart)  # not their sum, 3.65
+    assert section.table[1][0][4:9] == ["1.25", "0.50", "1.50", "0.40", "3.95"]
+
+
+def test_parts_stand_in_their_own_columns_and_bars(made: Any) -> None:
+    row = made.row("parts", network="paper", p50=171.2, trunk=140.0, mesh=30.0, pose=1.0)
+
+    (section,) = page.sections([made.results(row)])
+
+    header, (paper, ours) = section.table
+    assert dict(zip(header, paper, strict=True)) == {
+        "run": "-", "network": "paper", "what ran": "GTX 1080, as the paper states",
+        "trunk": "12.6", "mesh": "4.7", "pose": "2.6", "together": "19.9",
+    }  # fmt: skip
+    assert [ours[header.index(name)] for name in ("trunk", "mesh", "pose", "together")] == [
+        "140.00", "30.00", "1.00", "171.20",
+    ]  # fmt: skip
+    assert [t.split(": ")[1] for t in _titles(section.chart)] == [
+        "trunk 12.6 ms", "mesh 4.7 ms", "pose 2.6 ms", "trunk 140 ms", "mesh 30 ms", "pose 1 ms",
+    ]  # fmt: skip
+    assert "171 ms" in _texts(section.chart)
+    assert "19.9 ms" in _texts(section.chart)
+
+
+def test_what_is_missing_stands_under_its_own_run(made: Any) -> None:
+    first, second = made.results(made.row()), made.results(made.row(p50=5.0))
+    first.missing.append("coreml: no Mac")
+    second.missing.append("a | b <c>\nd")
+
+    text = page.to_html([first, second])
+
+    assert "<td class=n>1</td><td>coreml: no Mac</td>" in text
+    assert "<td class=n>2</td><td>a | b &lt;c&gt;\nd</td>" in text
+    lines = page.to_markdown([first, second]).splitlines()
+    assert "- run 1: coreml: no Mac" in lines
+    assert "- run 2: a \\| b \\<c> d" in lines
+
+
+def test_a_device_with_a_gpu_is_shown_with_both(made: Any) -> None:
+    results = made.results(made.row(), gpu="NVIDIA H100, 570.86, 1980 MHz")
+    results.context["measured_on"] = "ssh:lab"
+
+    _, (row,) = page.device_table([results])
+
+    assert row[1] == "Abacus 3; GPU: NVIDIA H100, 570.86, 1980 MHz (ssh:lab)"
+
+
+def test_markdown_keeps_its_cells_whatever_a_device_calls_itself(made: Any) -> None:
+    name = "Board <b>7</b> | two\nlines \\"
+    text = page.to_markdown([made.results(made.row(), processor=name)])
+
+    line = next(line for line in text.splitlines() if "Board" in line)
+    assert "| Board \\<b>7\\</b> \\| two lines \\\\ |" in line
+    assert len(re.findall(r"(?<!\\)\|", line)) == 9
 
 
 def test_a_chart_of_its_own_carries_its_style() -> None:
-    svg = charts.standalone(charts.bars([Bar("a & b", {"x": 1.0})]))
+    svg = charts.standalone(charts.bars([Bar("a & b", {"x": 1.0}, 1.0)]))
     tree = ElementTree.fromstring(svg)
 
     assert "prefers-color-scheme:dark" in svg

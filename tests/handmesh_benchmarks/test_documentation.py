@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,50 @@ def test_every_picture_that_the_page_shows_is_made(made: Any, tmp_path: Path) ->
     shown = [line.split("](")[1].rstrip(")") for line in files[PAGE].splitlines() if "![" in line]
     assert shown
     assert {f"docs/{name}" for name in shown} == {str(path) for path in files} - {str(PAGE)}
+
+
+def _scaled(made: Any, ms: float) -> Any:
+    rows = []
+    for x in (1, 2, 4):
+        row = made.row("scaling batch", p50=ms * x)
+        row.facts["x"] = x
+        rows.append(dataclasses.replace(row, name=f"scaling batch light {x}"))
+    return made.results(*rows, processor=f"Abacus {ms:g}")
+
+
+def test_scaling_of_every_machine_is_shown(made: Any, tmp_path: Path) -> None:
+    root = _checkout(tmp_path, made)
+    folder = root / "docs" / "benchmarks"
+    _scaled(made, 3.0).write(folder / "scaling.json")
+    alone = make(root)
+    assert "## Scaling\n" in alone[PAGE]
+    assert Path("docs/images/scaling_batch.svg") in alone
+
+    _scaled(made, 7.0).write(folder / "scaling_board.json")
+    text = make(root)[PAGE]
+
+    assert "## Scaling: scaling\n" in text
+    assert "## Scaling: scaling_board\n" in text
+    assert "| 4 | 12.000 |" in text
+    assert "| 4 | 28.000 |" in text
+    assert "run on Abacus 7," in text
+    shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if "![" in line]
+    assert len(set(shown)) == len(shown)
+
+
+def test_files_that_would_be_left_out_are_refused(made: Any, tmp_path: Path) -> None:
+    root = _checkout(tmp_path, made)
+    folder = root / "docs" / "benchmarks"
+    mixed = _scaled(made, 3.0)
+    mixed.measurements = [*mixed.measurements, made.row()]
+    mixed.write(folder / "mixed.json")
+    with pytest.raises(InputError, match=r"mixed\.json holds scaling and other rows"):
+        make(root)
+
+    (folder / "mixed.json").unlink()
+    made.results(state="partial").write(folder / "none.json")
+    with pytest.raises(InputError, match=r"none\.json holds no row"):
+        make(root)
 
 
 def test_smoke_runs_are_marked(made: Any, tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import pytest
 
 from handmesh.errors import BackendError, InputError
 from handmesh_benchmarks.protocol import (
-    HEADLINE_RUNS,
-    HEADLINE_SECONDS,
     Candidate,
     Percentiles,
     Protocol,
@@ -161,9 +159,10 @@ def test_stages_are_reported_by_name() -> None:
 @pytest.mark.parametrize(
     ("runs", "seconds", "kind"),
     [
-        (HEADLINE_RUNS, HEADLINE_SECONDS, "headline"),
-        (HEADLINE_RUNS - 1, HEADLINE_SECONDS, "smoke"),
-        (HEADLINE_RUNS, HEADLINE_SECONDS / 2, "smoke"),
+        (1024, 60.0, "headline"),
+        (1023, 60.0, "smoke"),
+        (1024, 59.0, "smoke"),
+        (4096, 30.0, "smoke"),
     ],
 )
 def test_only_enough_runs_over_enough_time_make_a_headline(
@@ -188,6 +187,25 @@ def test_the_headline_protocol_makes_a_headline() -> None:
     )
 
     assert result.kind == "headline"
+    assert result.runs >= 1024
+    assert result.seconds >= 60
+
+
+@pytest.mark.parametrize("odd", [0.5, 0.0001])
+def test_one_odd_warm_up_run_does_not_decide_how_long_a_turn_is(odd: float) -> None:
+    time, log = FakeTime(), []
+    # first, then warm-up, of which the last run is odd
+    worker = Worker("a", time, log, costs=[0.01, 0.01, 0.01, 0.01, 0.01, odd], steady=0.01)
+    protocol = Protocol(min_runs=8, min_seconds=0.8, warmup_runs=5, rounds=8)
+    turns: list[int] = []
+
+    (result,) = measure(
+        [worker.candidate()], protocol, clock=time.clock, sleep=time.sleep,
+        after_round=lambda rows: turns.append(rows[0].runs),
+    )  # fmt: skip
+
+    assert turns[0] == 10  # 0.8 s in 8 rounds of 0.01 s runs
+    assert len(result.rounds["total"]) in (8, 9)
 
 
 def test_nonsense_is_refused() -> None:

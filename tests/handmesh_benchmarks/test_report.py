@@ -20,7 +20,29 @@ def test_ratios_compare_the_same_backend_and_threads(made: Any) -> None:
         made.row(task="predict", p50=5.0),  # not the network alone
     ]
 
-    assert ratios(measured) == {("onnx", 1): pytest.approx(15), ("torch", 2): pytest.approx(12)}
+    assert {(way.backend, way.threads): ratio for way, ratio in ratios(measured).items()} == {
+        ("onnx", 1): pytest.approx(15), ("torch", 2): pytest.approx(12)
+    }  # fmt: skip
+
+
+def test_ratios_compare_the_same_device_and_precision(made: Any) -> None:
+    def row(network: str, provider: str, precision: str, p50: float) -> Any:
+        made_row = made.row(network=network, p50=p50)
+        made_row.facts.update(provider=f"onnxruntime 1.0, {provider}", precision=precision)
+        return made_row
+
+    found = ratios(
+        [
+            row("light", "TensorRT, 90 of 90 operators", "fp16", 1.0),
+            row("light", "CUDA, 88 of 90 operators", "fp16", 2.0),
+            row("light", "CPU", "fp32", 4.0),
+            row("paper", "CUDA, 300 of 310 operators", "fp16", 30.0),
+            row("paper", "CPU", "fp16", 160.0),  # no light of that precision there
+        ]
+    )
+
+    assert list(found.values()) == [pytest.approx(15)]
+    assert next(iter(found)).provider == "onnxruntime 1.0, CUDA"
 
 
 def test_text_shows_device_stages_percentiles_and_accuracy(made: Any) -> None:
@@ -76,11 +98,24 @@ def test_a_partial_run_says_so(made: Any) -> None:
     assert to_text(made.results(state="partial")).startswith("NOTHING MEASURED")
 
 
-@pytest.mark.parametrize(("load", "warned"), [(-1.0, False), (0.3, False), (1.6, True)])
-def test_a_busy_machine_is_named(made: Any, load: float, warned: bool) -> None:
-    text = to_text(made.results(made.row(), load_1min=load, cores_usable=2))
+@pytest.mark.parametrize(
+    ("device", "warned"),
+    [
+        ({"load_1min": -1.0}, False),
+        ({"load_1min": 0.3}, False),
+        ({"load_1min": 1.6}, True),
+        ({"load_1min": 1.6, "cores_busy": 0.1}, False),  # what made that load has ended
+        ({"load_1min": 0.1, "cores_busy": 1.3}, True),
+        ({"load_1min": 0.1, "cores_busy": -1.0}, False),
+    ],
+)
+def test_a_busy_machine_is_named(made: Any, device: dict[str, float], warned: bool) -> None:
+    text = to_text(made.results(made.row(), cores_usable=2, **device))
 
     assert ("BUSY MACHINE" in text) == warned
+    assert ("may be slower" in text) == warned
+    if device.get("cores_busy", 0) > 1:
+        assert "1.3 of 2 cores were busy" in text
 
 
 def test_columns_put_words_left_and_numbers_right() -> None:

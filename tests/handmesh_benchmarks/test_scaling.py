@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from handmesh import Bundle
+from handmesh import Bundle, Predictor
 from handmesh_benchmarks import scaling
 from handmesh_benchmarks.scaling import AXES, candidates, curves, exponent, laplacian
 
@@ -56,7 +60,7 @@ def test_power_is_the_slope_of_the_logarithms() -> None:
     assert exponent([(320, 2.0), (1280, 8.0)]) == pytest.approx(1)
 
 
-def test_a_small_graph_and_a_batch_are_measured_and_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_small_graph_and_a_batch_are_measured_and_drawn() -> None:
     from handmesh_benchmarks.protocol import Protocol, measure
     from handmesh_benchmarks.results import Results
 
@@ -69,5 +73,128 @@ def test_a_small_graph_and_a_batch_are_measured_and_drawn(tmp_path) -> None:  # 
         assert [x for x, _ in curves(results, axis)[0].points] == [1, 2]
     assert {line.name for line in curves(results, "vertices")} == {"dense", "sparse", "neighbours"}
     assert "grows with the power" in scaling.to_text(results)
-    written = scaling.write_charts(results, tmp_path)
-    assert "scaling_vertices.svg" in {path.name for path in written}
+    assert {"batch", "hands", "vertices"} <= scaling.charts_of(results).keys()
+    providers = {m.facts["backend"]: m.facts["provider"] for m in results.measurements}
+    assert providers["torch"].endswith("CPU, 1 thread")
+    assert "onnxruntime" in providers["onnx"]
+
+
+def _of(axis: str, curve: str = "") -> dict[int, Any]:
+    """Candidates of an axis by what is varied."""
+    return {
+        c.facts["x"]: c
+        for c in candidates(Bundle.load())
+        if c.facts["task"] == f"scaling {axis}" and curve in c.facts["network"]
+    }
+
+
+@dataclasses.dataclass
+class Spy:
+    """A network that tells what it was asked for."""
+
+    asked: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    description: str = "a spy"
+
+    def create(self, name: str, bundle: Bundle, threads: int) -> Spy:
+        assert name == "onnx"
+        self.threads = threads
+        return self
+
+    def run(self, images: Any) -> None:
+        self.asked.append((self.threads, len(images)))
+
+
+def test_batches_and_threads_are_those_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Spy()
+    monkeypatch.setattr(scaling, "create", spy.create)
+    monkeypatch.setattr(scaling, "describe", lambda: {"cores_usable": 8})
+
+    for rows, expected in (
+        (_of("batch"), {n: (1, n) for n in (1, 2, 4, 8, 16)}),
+        (_of("threads"), {n: (n, 1) for n in (1, 2, 4, 8)}),
+    ):
+        found = {}
+        for x, candidate in rows.items():
+            candidate.load()()
+            found[x] = spy.asked[-1]
+            assert (candidate.facts["threads"], candidate.facts["batch"]) == expected[x]
+        assert found == expected
+
+
+def test_as_many_hands_are_found_as_boxes_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    class Told(Predictor):
+        def predict(self, *arguments: Any, **options: Any) -> Any:
+            hands = super().predict(*arguments, **options)
+            found.append(len(hands))
+            return hands
+
+    monkeypatch.setattr(scaling, "Predictor", Told)
+    rows = _of("hands")
+    for candidate in rows.values():
+        candidate.load()()
+
+    assert found == list(rows) == [1, 2, 4, 8]
+
+
+def test_input_is_as_large_as_the_row_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[Any, ...]] = []
+    make = scaling.build
+
+    def told(config: Any, topology: Any) -> Any:
+        network = make(config, topology)
+
+        def look(_: Any, inputs: Any) -> None:
+            found.append((config.input_size, *inputs[0].shape, torch.get_num_threads()))
+
+        network.register_forward_pre_hook(look)
+        return network
+
+    monkeypatch.setattr(scaling, "build", told)
+    for candidate in _of("input size").values():
+        candidate.load()()
+
+    assert found == [(n, 1, 3, n, n, 1) for n in (64, 96, 128, 192, 256)]
+
+
+class Products(TorchDispatchMode):
+    """Layouts of what is multiplied with something of as many rows as it has columns."""
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__()
+        self.nodes, self.layouts, self.gathered = nodes, set[torch.layout](), 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        for value in arguments:
+            if isinstance(value, torch.Tensor) and value.shape == (self.nodes, self.nodes):
+                self.layouts.add(value.layout)
+        self.gathered += function is torch.ops.aten.index.Tensor
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize(
+    ("form", "layouts", "gathered"),
+    [
+        ("dense", {torch.strided}, False),
+        ("sparse", {torch.sparse_csr}, False),
+        ("neighbours", set(), True),
+    ],
+)
+def test_graph_layers_run_in_the_form_of_their_row(
+    form: str, layouts: set[torch.layout], gathered: bool
+) -> None:
+    run = _of("vertices", form)[320].load()
+    with Products(320) as seen:
+        run()
+
+    assert seen.layouts == layouts
+    assert (seen.gathered > 0) == gathered
+
+
+def test_curves_are_of_medians(made: Any) -> None:
+    row = made.row("scaling batch", p50=4.0)  # p90 and p99 are 5 and 6
+    row.facts["x"] = 3
+    assert curves(made.results(row), "batch")[0].points == [(3.0, 4.0)]
