@@ -55,7 +55,7 @@ def _bench(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.compare is not None:
         differences = compare(*(read_any(path) for path in args.compare))
         print(to_table(differences))
-        return NEGATIVE if any(row.verdict == "slower" for row in differences.rows) else 0
+        return NEGATIVE if differences.failed else 0
     if args.floors:
         print(floors_text())
         return 0

@@ -1,4 +1,5 @@
-"""docs/benchmarks.md and its charts, made from the committed results and from nothing else::
+"""docs/benchmarks.md, its charts and the README's figures, made from the committed results and from
+nothing else::
 
     python -m handmesh_benchmarks.documentation            # in a checkout
     python -m handmesh_benchmarks.documentation --check    # fails where it would change something
@@ -18,6 +19,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 
 from . import charts, page
+from .report import STAGES
 from .results import Results, kind_of, load
 from .scaling import AXES, charts_of, curves, exponent
 
@@ -26,6 +28,8 @@ __all__ = ["PAGE", "main", "make"]
 SOURCES = Path("docs/benchmarks")
 PAGE = Path("docs/benchmarks.md")
 IMAGES = Path("docs/images")
+README = Path("README.md")
+BEGIN, END = "<!-- figures: python -m handmesh_benchmarks.documentation -->\n", "<!-- end -->\n"
 
 _HEAD = """# Benchmarks
 
@@ -83,7 +87,55 @@ def make(root: Path) -> dict[Path, str]:
     if missing:
         parts += ["## Not measured\n", "\n".join(missing) + "\n"]
     files[PAGE] = "\n".join(parts)
+    readme = root / README
+    headlines = [r for r in runs if kind_of(r.measurements) == "headline"]
+    if readme.is_file() and headlines:
+        files[README] = _with_figures(readme.read_text(encoding="utf-8"), headlines)
     return files
+
+
+def _with_figures(text: str, runs: Sequence[Results]) -> str:
+    """The README with the figures of runs that may be quoted between its two marks.
+
+    Raises:
+        InputError: the marks are not there, one after the other.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"{README} must hold the lines {BEGIN.strip()} and {END.strip()}")
+    parts = [before + begin]
+    for results in runs:
+        if any(m.facts["task"] == "predict" for m in results.measurements):
+            parts += _figures(results)
+    return "\n".join([*parts, end + after])
+
+
+def _figures(results: Results) -> list[str]:
+    device = results.device
+    where = page.markdown(f"{device.get('processor')}, {device.get('cores_usable')} cores")
+    predict = [
+        [
+            str(m.facts["provider"]), str(m.facts["precision"]), f"{m.total.p50:.1f}",
+            "-" if m.total.p90 is None else f"{m.total.p90:.1f}",
+            *(f"{m.stages[stage].p50:.2f}" if stage in m.stages else "-" for stage in STAGES),
+        ]
+        for m in results.measurements
+        if m.facts["task"] == "predict"
+    ]  # fmt: skip
+    parts = [
+        f"On {where} ({results.ended[:10]}), milliseconds of `predict()` with a box given, and of "
+        "its stages:\n",
+        page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
+    ]
+    header, cells = page.parts_table([results])
+    if cells:
+        parts += [
+            "The networks in the stages that the paper times (hourglass, or `light`'s backbone; "
+            "residual network and graph CNN; pose regressor), milliseconds:\n",
+            page.markdown_table(header[1:], [row[1:] for row in cells]),
+        ]
+    return parts
 
 
 def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:

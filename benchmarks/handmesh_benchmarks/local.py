@@ -24,6 +24,7 @@ from handmesh.errors import (
 )
 
 from . import footprint, variants
+from .busy import cores_busy
 from .candidates import facts_of, locate, network_candidate, parts_facts, predict_candidate
 from .protocol import Candidate, Measurement, Protocol, measure
 from .random_weights import random_bundle
@@ -272,6 +273,7 @@ def run(
         say(f"measured up to {most} runs of each of {len(measured)} rows")
 
     results.protocol = protocol
+    results.device = {**results.device, "cores_busy": cores_busy()}
     write(results)
     try:
         results.measurements = measure(

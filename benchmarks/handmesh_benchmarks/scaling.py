@@ -20,13 +20,13 @@ from handmesh.backends import create
 from handmesh.nn import build, from_dict
 from handmesh.verification import read_reference
 
-from .busy import cores_busy
 from .charts import Line, lines
 from .device import describe
 from .local import run as measure_all
 from .protocol import Candidate, Protocol, Run
 from .report import columns
 from .results import Results
+from .variants import precision_of
 
 __all__ = ["AXES", "candidates", "charts_of", "laplacian", "run", "to_text"]
 
@@ -52,7 +52,7 @@ Loaded = tuple[Run, str]
 
 def run(bundle: Bundle, protocol: Protocol, write: Callable[[Results], None], say: Say) -> Results:
     """Measure all of it; partial results are kept as by any run."""
-    results = Results({**describe(), "cores_busy": cores_busy()})
+    results = Results(describe())
     return measure_all(candidates(bundle), protocol, results, write, say)
 
 
@@ -71,15 +71,16 @@ def candidates(bundle: Bundle) -> list[Candidate]:
 
 
 def _candidate(
-    axis: str, curve: str, x: int, load: Callable[[], Loaded], threads: int = 1
-) -> Candidate:
+    axis: str, curve: str, x: int, load: Callable[[], Loaded], threads: int = 1,
+    precision: str = "fp32",
+) -> Candidate:  # fmt: skip
     facts: dict[str, Any] = {
         "task": f"scaling {axis}",
         "network": curve,
         "backend": "torch" if axis in ("vertices", "input size") else "onnx",
         "threads": threads,
         "batch": x if axis == "batch" else 1,
-        "precision": "fp32",
+        "precision": precision,
         "provider": "",
         "x": x,
     }
@@ -103,7 +104,7 @@ def _batch(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
 
         return run, network.description
 
-    return _candidate("batch", bundle.name, count, load)
+    return _candidate("batch", bundle.name, count, load, 1, precision_of(bundle, "onnx"))
 
 
 def _threads(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
@@ -115,7 +116,7 @@ def _threads(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate
 
         return run, network.description
 
-    return _candidate("threads", bundle.name, count, load, count)
+    return _candidate("threads", bundle.name, count, load, count, precision_of(bundle, "onnx"))
 
 
 def _hands(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
@@ -133,7 +134,7 @@ def _hands(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
 
         return run, predictor.backend.description
 
-    return _candidate("hands", bundle.name, count, load)
+    return _candidate("hands", bundle.name, count, load, 1, precision_of(bundle, "onnx"))
 
 
 def _size(bundle: Bundle, size: int) -> Candidate:

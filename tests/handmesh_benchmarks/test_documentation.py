@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handmesh.errors import InputError
-from handmesh_benchmarks.documentation import PAGE, main, make
+from handmesh_benchmarks.documentation import BEGIN, END, PAGE, README, main, make
 from handmesh_benchmarks.results import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,3 +115,33 @@ def test_malformed_results_are_named(tmp_path: Path, made: Any) -> None:
 
 def test_an_empty_folder_makes_an_honest_page(tmp_path: Path) -> None:
     assert "Nothing has been measured" in make(tmp_path)[PAGE]
+
+
+def test_the_readme_has_the_figures_between_its_marks(made: Any, tmp_path: Path) -> None:
+    root = _checkout(tmp_path, made)
+    readme = root / README
+    readme.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    assert main(["--root", str(root)]) == 0
+
+    text = readme.read_text()
+
+    assert text.startswith(f"before\n{BEGIN}\nOn Abacus 3")
+    assert text.endswith(f"\n{END}after\n")
+    assert "old" not in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert ["onnx 1.0, CPU", "fp32", "9.0", "10.0", "-", "0.40", "-", "0.30"] in rows
+    assert ["paper", "onnx 1.0, CPU", "140.00", "30.00", "1.00", "171.00"] in rows
+    assert main(["--root", str(root), "--check"]) == 0
+
+    readme.write_text("no marks")
+    with pytest.raises(InputError, match="must hold the lines"):
+        make(root)
+
+
+def test_a_smoke_run_is_not_quoted_in_the_readme(made: Any, tmp_path: Path) -> None:
+    root = _checkout(tmp_path, made)
+    smoke = made.row("predict", p50=9.0, kind="smoke")
+    made.results(smoke).write(root / "docs" / "benchmarks" / "abacus.json")
+    (root / README).write_text(BEGIN + END)
+
+    assert README not in make(root)

@@ -17,7 +17,7 @@ from typing import Any
 from handmesh.errors import BackendUnavailable, DeviceError, InputError
 
 from ..candidates import facts_of
-from ..protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement, Percentiles, Protocol
+from ..protocol import Measurement, Percentiles, Protocol, kind_for
 from ..results import Results
 from ..variants import Variant
 
@@ -230,7 +230,6 @@ def parse(text: str, name: str, facts: dict[str, Any]) -> Measurement:
     if grown:  # since the program began, which is not the peak that other rows have
         facts["memory_grown_mib"] = float(grown.group(1))
     seconds = runs * average / 1e3
-    enough = runs >= HEADLINE_RUNS and seconds >= HEADLINE_SECONDS
     middle = float(median.group(1)) / 1e3 if median else average
     return Measurement(
         name=name,
@@ -241,7 +240,7 @@ def parse(text: str, name: str, facts: dict[str, Any]) -> Measurement:
         stages={},
         runs=runs,
         seconds=seconds,
-        kind="headline" if enough else "smoke",
+        kind=kind_for(runs, seconds),
     )
 
 

@@ -17,7 +17,7 @@ from handmesh.errors import BackendError, BackendUnavailable
 
 from ..candidates import facts_of
 from ..device import describe
-from ..protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement, Percentiles, Protocol
+from ..protocol import Measurement, Percentiles, Protocol, kind_for
 from ..results import Results
 from ..variants import Variant
 
@@ -111,7 +111,6 @@ def _one(variant: Variant, unit: str, protocol: Protocol) -> Measurement:
         "threads": 0,
         "provider": f"Core ML, {unit}{plan}",
     }
-    enough = len(steady) >= HEADLINE_RUNS and seconds >= HEADLINE_SECONDS
     size = max(1, len(steady) // protocol.rounds)
     rounds = [steady[i : i + size] for i in range(0, len(steady), size)]
     return Measurement(
@@ -123,7 +122,7 @@ def _one(variant: Variant, unit: str, protocol: Protocol) -> Measurement:
         stages={},
         runs=len(steady),
         seconds=seconds,
-        kind="headline" if enough else "smoke",
+        kind=kind_for(len(steady), seconds),
         rounds={"total": [Percentiles.of(values).p50 for values in rounds]},
     )
 
