@@ -254,7 +254,8 @@ def _of_its_task(read: _Reader, facts: _Reader, row: Measurement) -> None:
         if not rounds or min(rounds) <= 0:  # a ratio is made of them
             raise InputError(f"{read.where}: rounds 'inside' must be positive, not {rounds}")
         facts.number("load_and_first_s")
-        facts.number("off_by")
+        if task != "peer photos":  # what is found in whole photos may differ
+            facts.number("off_by")
     elif task.startswith("scaling "):
         facts.number("x")
         if not (row.facts["x"] > 0 and row.total.p50 > 0):

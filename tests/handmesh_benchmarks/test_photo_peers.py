@@ -14,7 +14,7 @@ from handmesh_benchmarks import local, network_peers, photo_peers
 from handmesh_benchmarks.environments import INSIDE
 from handmesh_benchmarks.network_peers import table
 from handmesh_benchmarks.protocol import Protocol
-from handmesh_benchmarks.results import Results
+from handmesh_benchmarks.results import Results, load
 
 PHOTOS = [Path("examples/photos") / name for name in ("open.jpg", "open_turned.jpg")]
 SHORT = Protocol(min_runs=3, min_seconds=0, warmup_runs=0, rounds=3, pause_s=0)
@@ -65,7 +65,8 @@ def test_both_look_at_every_photo_in_a_run(tmp_path: Path, monkeypatch: pytest.M
     assert theirs.facts["found"] == "1 of 2"
     assert 0 < ours.stages[INSIDE].p50 <= ours.total.p50
     assert StandIn.closed == 1
-    header, cells = table([results])
+    results.write(tmp_path / "peers.json")
+    header, cells = table([load(tmp_path / "peers.json")])
     shown = [dict(zip(header, row, strict=True)) for row in cells]
     assert [row["off by"] for row in shown] == ["-", "-"]
     assert shown[0]["times ours (quartiles)"] == "-"
