@@ -19,7 +19,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 
 from . import charts, page
-from .report import STAGES
+from .report import STAGES, busy_before
 from .results import Results, kind_of, load
 from .scaling import AXES, charts_of, curves, exponent
 
@@ -146,7 +146,7 @@ def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:
     parts = [
         f"## Scaling{stem and f': {page.markdown(stem)}'}\n",
         f"A {kind} run on {page.markdown(str(device.get('processor')))}, "
-        f"{device.get('cores_usable')} cores, load {device.get('load_1min')}, "
+        f"{device.get('cores_usable')} cores, {busy_before(device)} before it, "
         f"{results.ended[:10]}.{said}\n",
         "    handmesh bench --scaling\n",
         *(f"Not measured: {page.markdown(reason)}\n" for reason in results.missing),

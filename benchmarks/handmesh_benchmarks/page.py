@@ -16,7 +16,7 @@ from .figures import errors_of, rows_of
 from .floors import SHEETS, Floor, floors, rows
 from .network_peers import table as peers_table
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
-from .report import PAPER_MS, PARTS, STAGES, error_cell
+from .report import PAPER_MS, PARTS, STAGES, busy_before, error_cell
 from .results import Results, kind_of
 
 __all__ = [
@@ -147,8 +147,10 @@ _PARTS = (
 )
 _PEERS = (
     "Milliseconds of one crop through the network, and of one latent vector through its graph "
-    "decoder, each way in a process of its own that measures itself: ours is onnxruntime. The "
-    "ratio is that of the medians of each round; more than 1 is slower than ours."
+    "decoder, each way in a process of its own that measures itself: ours is onnxruntime. And "
+    "milliseconds a photo, the hand to be found in it, mean over all photos, some of which are "
+    "looked at many times by us. The ratio is that of the medians of each round; more than 1 is "
+    "slower than ours."
 )
 FLOORS = (
     "Nothing here was measured. Float32 without tensor cores at the stated clocks, batch 1, "
@@ -161,7 +163,7 @@ FLOORS = (
 
 def device_table(results: Sequence[Results]) -> Table:
     """What each run was measured on."""
-    header = ["run", "processor", "system", "cores", "power, clock", "load", "what", "when"]
+    header = ["run", "processor", "system", "cores", "power, clock", "before it", "what", "when"]
     cells = []
     for i, r in enumerate(results):
         d = r.device
@@ -182,7 +184,7 @@ def device_table(results: Sequence[Results]) -> Table:
                 f"{d.get('system', '')}, handmesh {r.handmesh}",
                 str(d.get("cores_usable", "")),
                 f"{d.get('power_mode', 'unknown')}, {d.get('clock_mhz', 'unknown')} MHz",
-                str(d.get("load_1min", "")),
+                busy_before(d),
                 "; ".join(marks),
                 r.ended[:10],
             ]

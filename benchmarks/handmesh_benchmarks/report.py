@@ -15,6 +15,7 @@ __all__ = [
     "STAGES",
     "ArtifactError",
     "Way",
+    "busy_before",
     "columns",
     "error_cell",
     "errors_mm",
@@ -186,6 +187,13 @@ def _headline(results: Results) -> list[str]:
     if results.state == "partial":
         lines.append(f"PARTIAL: the run was stopped ({results.stopped_by or 'unknown'})")
     return lines
+
+
+def busy_before(device: Mapping[str, str | int | float]) -> str:
+    """What else the machine was doing when a run began, in words; "" where nobody looked."""
+    if float(device.get("cores_busy", -1)) >= 0:
+        return f"{device['cores_busy']:g} cores busy"
+    return f"load {device['load_1min']:g}" if "load_1min" in device else ""
 
 
 def _warning(device: Mapping[str, str | int | float]) -> list[str]:
