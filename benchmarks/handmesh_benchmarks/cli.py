@@ -138,7 +138,14 @@ def _report(args: argparse.Namespace) -> int:
 
     if args.out is None or args.out.suffix not in (".html", ".md"):
         raise InputError("--report needs --out with a name that ends in .html or .md")
-    print(f"written to {write_page([load(path) for path in args.report], args.out)}")
+    found = [load(path) for path in args.report]
+    for path, results in zip(args.report, found, strict=True):
+        if any(str(m.facts["task"]).startswith("scaling ") for m in results.measurements):
+            raise InputError(
+                f"{path} holds rows of --scaling, which a report has no place for: leave it out; "
+                "`python -m handmesh_benchmarks.documentation` draws them"
+            )
+    print(f"written to {write_page(found, args.out)}")
     return 0
 
 

@@ -28,6 +28,8 @@ __all__ = [
 
 LEAST_RATIO = 1.1
 DEVIATIONS = 1.5
+# Where the rounds ask for more room than this, nothing can be called equal.
+WIDEST_LIMIT = 2.0
 YARDSTICK = "yardstick"
 _UNMOVED = Entry(1.0, 0.0, 1.0, 1.0)  # the yardstick of runs that do not both have one
 
@@ -112,6 +114,8 @@ def _judged(name: str, stage: str, old: Entry, new: Entry, machine: float, wobbl
     moved = abs(math.log(machine)) > math.log(LEAST_RATIO)
     if moved and verdict != _verdict(old, new, 1.0, limit):
         verdict = "inconclusive"
+    if verdict == "equal" and limit > WIDEST_LIMIT:
+        verdict = "inconclusive"
     return Row(name, stage, old, new, limit, verdict)
 
 
@@ -147,10 +151,15 @@ def to_table(comparison: Comparison) -> str:
         )
     different = [row for row in comparison.rows if row.verdict != "equal"]
     equal = len(comparison.rows) - len(different)
-    lines.append(f"{equal} of {len(comparison.rows)} figures are equal within the runs' spread")
+    widest = max((row.limit for row in comparison.rows if row.verdict == "equal"), default=1.0)
+    lines.append(
+        f"{equal} of {len(comparison.rows)} figures are equal within the runs' spread, which is a "
+        f"factor of {widest:.2f} at most"
+    )
     if any(row.verdict == "inconclusive" for row in different):
         lines.append(
-            "inconclusive: it depends on whether the row follows the machine; measure again"
+            "inconclusive: the rounds are too far apart to tell, or it depends on whether the row "
+            "follows the machine; measure again, with less else to do or --seconds"
         )
     if different:
         different.sort(key=lambda row: -abs(math.log(row.ratio)))

@@ -124,8 +124,9 @@ def _figures(results: Results) -> list[str]:
         if m.facts["task"] == "predict"
     ]  # fmt: skip
     parts = [
-        f"On {where} ({results.ended[:10]}), milliseconds of `predict()` with a box given, and of "
-        "its stages:\n",
+        f"On {where} ({results.ended[:10]}), milliseconds of `predict()` on "
+        f"{page.markdown(str(results.context.get('photo', 'a photo')))}, a box given, and of its "
+        "stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
     ]
     header, cells = page.parts_table([results])
@@ -155,6 +156,7 @@ def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:
         name = "_".join(["scaling", *([stem] if stem else []), *axis.split()])
         parts += [f"### {axis.capitalize()}\n", _image(files, name, f"Cost by {axis}", chart)]
         lines = curves(results, axis)
+        parts.append(f"What ran: {_ran(results, axis)}.\n")
         xs = sorted({x for line in lines for x, _ in line.points})
         header = [AXES[axis][0], *(f"{line.name}, {AXES[axis][1]}" for line in lines)]
         cells = [[f"{x:,g}", *(_cell(dict(line.points).get(x)) for line in lines)] for x in xs]
@@ -162,6 +164,14 @@ def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:
             cells.append(["power in the end", *(f"{exponent(line.points):.2f}" for line in lines)])
         parts.append(page.markdown_table(header, cells))
     return parts
+
+
+def _ran(results: Results, axis: str) -> str:
+    """Providers and precisions of an axis's rows, one thread unless threads are what is varied."""
+    rows = [m.facts for m in results.measurements if m.facts["task"] == f"scaling {axis}"]
+    named = dict.fromkeys(f"{f['provider'].split(',')[0]}, {f['precision']}" for f in rows)
+    threads = "" if axis == "threads" else ", one thread"
+    return page.markdown("; ".join(named) + threads)
 
 
 def _image(files: dict[Path, str], name: str, title: str, chart: str) -> str:

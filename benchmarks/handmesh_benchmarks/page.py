@@ -130,14 +130,15 @@ def sections(results: Sequence[Results]) -> list[Section]:
 
 
 _ACCURACY = (
-    "Networks alone, one crop, p50, at the fewest threads measured. The error is that of the very "
-    "artifact against the labels of the bundle's reference crops. One that was calibrated on some "
-    "of them is marked ~: its error is the network's, and what the artifact changes on the other "
-    "crops. Networks with random weights have none and are not shown."
+    "Networks alone, one crop, p50, at the fewest threads measured. The error is the mean distance "
+    "of the joints, wrists aligned, of the very artifact from the labels of the bundle's reference "
+    "crops, some two dozen; artifacts of the same weights hardly differ. One that was calibrated "
+    "on some of them is marked ~: its error is the network's, and what the artifact changes on the "
+    "other crops. Networks with random weights have none and are not shown."
 )
 _PREDICT = (
-    "Milliseconds of Predictor.predict with a box given: decoding the file, cropping, the network, "
-    "and geometry; stages as p50."
+    "Milliseconds of Predictor.predict with a box given, on the run's photo: decoding the file, "
+    "cropping, the network, and geometry; stages as p50."
 )
 _NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
 _PARTS = (
@@ -163,7 +164,17 @@ FLOORS = (
 
 def device_table(results: Sequence[Results]) -> Table:
     """What each run was measured on."""
-    header = ["run", "processor", "system", "cores", "power, clock", "before it", "what", "when"]
+    header = [
+        "run",
+        "processor",
+        "system",
+        "cores",
+        "power, clock",
+        "before it",
+        "photo",
+        "what",
+        "when",
+    ]
     cells = []
     for i, r in enumerate(results):
         d = r.device
@@ -185,6 +196,7 @@ def device_table(results: Sequence[Results]) -> Table:
                 str(d.get("cores_usable", "")),
                 f"{d.get('power_mode', 'unknown')}, {d.get('clock_mhz', 'unknown')} MHz",
                 busy_before(d),
+                str(r.context.get("photo", r.context.get("photos", "-"))),
                 "; ".join(marks),
                 r.ended[:10],
             ]
@@ -238,18 +250,19 @@ def network_table(results: Sequence[Results]) -> Table:
 
 def parts_table(results: Sequence[Results]) -> Table:
     """Networks in their parts; the paper's own figures first. Empty without such rows."""
-    header = ["run", "network", "what ran", *PARTS, "together"]
+    header = ["run", "network", "what ran", "precision", *PARTS, "together"]
     cells = [
         [
             str(i + 1),
             str(m.facts["network"]),
             str(m.facts["provider"]),
+            str(m.facts["precision"]),
             *(_ms(m.stages[part].p50 if part in m.stages else None) for part in PARTS),
             _ms(m.total.p50),
         ]
         for i, m in rows_of(results, "parts")
     ]
-    paper = ["-", "paper", "GTX 1080, as the paper states"]
+    paper = ["-", "paper", "GTX 1080, as the paper states", "-"]
     paper += [f"{PAPER_MS[part]:.1f}" for part in PARTS] + [f"{sum(PAPER_MS.values()):.1f}"]
     return header, [paper, *cells] if cells else []
 

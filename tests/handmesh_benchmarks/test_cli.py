@@ -136,6 +136,12 @@ def test_bad_files_are_told_with_what_to_do(
     assert main(["bench", "--report", good, str(bad), "--out", str(page)]) == 2
     assert "bad.json is no JSON" in capsys.readouterr().err
     assert not page.exists()
+    scaling = made.row("scaling batch")
+    scaling.facts["x"] = 4
+    made.results(scaling).write(bad)
+    assert main(["bench", "--report", good, str(bad), "--out", str(page)]) == 2
+    assert "bad.json holds rows of --scaling" in capsys.readouterr().err
+    assert not page.exists()
     assert main(["bench", "--report", good]) == 2
     assert "--out" in capsys.readouterr().err
     assert main(["bench", "--device", "toaster"]) == 2

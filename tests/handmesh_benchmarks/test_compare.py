@@ -50,6 +50,18 @@ def test_the_same_difference_beyond_a_small_spread_is_named(made: Any) -> None:
     assert {row.verdict for row in compare(new, old).rows} == {"faster", "equal"}
 
 
+def test_rounds_too_far_apart_tell_nothing(made: Any) -> None:
+    noisy = made.results(made.row(p50=10.0, noise=0.9))
+    other = made.results(made.row(p50=10.0, noise=0.9))
+
+    found = compare(*_snapshots(noisy, other))
+
+    assert [row.verdict for row in found.rows] == ["inconclusive"]
+    assert found.failed
+    assert "0 of 1 figures are equal" in to_table(found)
+    assert "too far apart to tell" in to_table(found)
+
+
 def _beside_yardstick(made: Any, machine: float, p50: float, noise: float = 0.001) -> Any:
     yardstick = dataclasses.replace(
         made.row("yardstick", p50=1.0 * machine, noise=noise), name="yardstick"
@@ -231,7 +243,7 @@ def test_what_was_measured_differently_is_told_above_the_verdicts(made: Any) -> 
         f"DIFFERENT artifact, 000000000000 and 111111111111: {both}",
         "DIFFERENT precision, fp32 and int8: network light onnx 2",
         "DIFFERENT what ran, onnx 1.0, CPU and onnx 1.0, CUDA: network light onnx 2",
-        "2 of 2 figures are equal within the runs' spread",
+        "2 of 2 figures are equal within the runs' spread, which is a factor of 1.12 at most",
     ]
     assert len(found.rows) == 2  # compared all the same
 

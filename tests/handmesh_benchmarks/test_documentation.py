@@ -130,7 +130,7 @@ def test_the_readme_has_the_figures_between_its_marks(made: Any, tmp_path: Path)
     assert "old" not in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["onnx 1.0, CPU", "fp32", "9.0", "10.0", "-", "0.40", "-", "0.30"] in rows
-    assert ["paper", "onnx 1.0, CPU", "140.00", "30.00", "1.00", "171.00"] in rows
+    assert ["paper", "onnx 1.0, CPU", "fp32", "140.00", "30.00", "1.00", "171.00"] in rows
     assert main(["--root", str(root), "--check"]) == 0
 
     readme.write_text("no marks")
