@@ -21,7 +21,7 @@ from handmesh.errors import InputError
 
 from .protocol import Measurement, Percentiles, Protocol
 
-__all__ = ["SCHEMA", "Results", "kind_of", "load", "parse", "schema"]
+__all__ = ["SCHEMA", "Results", "kind_of", "load", "read_document", "parse", "schema"]
 
 SCHEMA = 2
 STATES = ("complete", "partial")
@@ -102,15 +102,24 @@ def load(path: Path) -> Results:
     Raises:
         InputError: it cannot be read, is no JSON, or not such a document; the message says where.
     """
+    return parse(read_document(path, "`handmesh bench --out`"), str(path))
+
+
+def read_document(path: Path, writer: str) -> Any:
+    """A file's JSON.
+
+    Args:
+        path: of the file. writer: what should have written it, for messages.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON.
+    """
     try:
-        document = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as cause:
         raise InputError(f"cannot read {path}: {cause.strerror or cause}") from cause
     except ValueError as cause:
-        raise InputError(
-            f"{path} is no JSON ({cause}): give a file that `handmesh bench --out` wrote"
-        ) from cause
-    return parse(document, str(path))
+        raise InputError(f"{path} is no JSON ({cause}): give a file that {writer} wrote") from cause
 
 
 def parse(document: Any, where: str) -> Results:

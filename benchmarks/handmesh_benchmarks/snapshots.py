@@ -6,7 +6,6 @@ Read from a file that `handmesh bench --out` or pytest-benchmark wrote.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from handmesh.errors import InputError
 
 from .protocol import TOTAL, Percentiles
-from .results import Results, parse
+from .results import Results, parse, read_document
 
 __all__ = ["SHORTEST_MS", "Entry", "Snapshot", "entries_of", "read_any"]
 
@@ -76,15 +75,7 @@ def read_any(path: Path) -> Snapshot:
     Raises:
         InputError: it cannot be read, or is neither.
     """
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as cause:
-        raise InputError(f"cannot read {path}: {cause.strerror or cause}") from cause
-    except ValueError as cause:
-        raise InputError(
-            f"{path} is no JSON ({cause}): give a file that `handmesh bench --out` or "
-            "pytest-benchmark wrote"
-        ) from cause
+    document = read_document(path, "`handmesh bench --out` or pytest-benchmark")
     if isinstance(document, dict) and "benchmarks" in document and "machine_info" in document:
         return _of_pytest(document, str(path))
     return entries_of(parse(document, str(path)), str(path))

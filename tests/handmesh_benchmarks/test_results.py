@@ -55,6 +55,16 @@ def _with(value: Any, *path: Any) -> Any:
 ROW = ("measurements", 0)
 
 
+def _refused(made: Any, change: Any, named: str) -> Any:
+    """A changed document, of which the reader says what is wrong with it, and where."""
+    document = copy.deepcopy(made.results(made.row()).to_dict())
+    change(document)
+    with pytest.raises(InputError, match=r"made\.json") as caught:
+        parse(document, "made.json")
+    assert named in str(caught.value)
+    return document
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -82,12 +92,7 @@ ROW = ("measurements", 0)
 def test_a_malformed_document_is_refused_by_reader_and_schema(
     made: Any, change: Any, named: str
 ) -> None:
-    document = copy.deepcopy(made.results(made.row()).to_dict())
-    change(document)
-
-    with pytest.raises(InputError, match=r"made\.json") as caught:
-        parse(document, "made.json")
-    assert named in str(caught.value)
+    document = _refused(made, change, named)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, results.schema())
 
@@ -104,12 +109,7 @@ def test_a_malformed_document_is_refused_by_reader_and_schema(
 def test_what_a_schema_cannot_say_is_refused_by_the_reader(
     made: Any, change: Any, named: str
 ) -> None:
-    document = copy.deepcopy(made.results(made.row()).to_dict())
-    change(document)
-
-    with pytest.raises(InputError, match=r"made\.json") as caught:
-        parse(document, "made.json")
-    assert named in str(caught.value)
+    _refused(made, change, named)
 
 
 @pytest.mark.parametrize("lacking", ["stages", "rounds", "facts"])
