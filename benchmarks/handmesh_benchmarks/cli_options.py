@@ -139,7 +139,7 @@ def _add_how(parser: Any) -> None:
     group = parser.add_argument_group("how long, and where to")
     group.add_argument(
         "--headline", action="store_true",
-        help="fewer rows, each long enough to quote (some 25 minutes)",
+        help="fewer rows, each long enough to quote (some 18 minutes)",
     )  # fmt: skip
     group.add_argument("--runs", type=int, metavar="N", help="at least so many of each")
     group.add_argument("--seconds", type=float, metavar="S", help="at least so long of each")
