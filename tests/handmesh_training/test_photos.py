@@ -75,6 +75,24 @@ def test_a_folder_may_be_a_string(photo_set: Path) -> None:
     assert len(list(read_labels(str(photo_set)))) == 3
 
 
+def test_parts_of_a_set_share_no_photo_and_follow_the_numbers(tmp_path: Path) -> None:
+    """As cameras name them, digits first: neighbours by number are of one person."""
+    names = [f"{number % 3}_IMG_{number}.jpg" for number in range(98, 113)]
+    (tmp_path / LABELS).write_text(json.dumps({name: entry(painted_hand(0)[1]) for name in names}))
+
+    train, held = ([h.path for h in read_labels(f"{tmp_path}:{p}")] for p in ("train", "held-out"))
+
+    assert [path.name for path in held] == names[-3:]
+    assert train + held == [hand.path for hand in read_labels(tmp_path)]
+
+
+def test_a_folder_may_end_in_a_colon_and_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "photos:mine"
+    folder.mkdir()
+    (folder / LABELS).write_text(json.dumps({"1.jpg": entry(painted_hand(0)[1])}))
+    assert len(list(read_labels(folder))) == 1
+
+
 def found_dot(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
     red = crop[..., 0].astype(np.float64) - crop[..., 1]
     red[red < 5] = 0

@@ -49,7 +49,8 @@ def add_photos(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of real photos with pseudo_labels.json; may be given more than once",
+        help="a folder of real photos with pseudo_labels.json, DIR:train or DIR:held-out for four fifths "
+        "or the last fifth of it; may be given more than once",
     )
 
 

@@ -86,17 +86,30 @@ class HandCapsules(nn.Module):
             self.slack = self.overlaps(shape, *bones)[0].clamp(min=0)
             self.slack[self.second >= FINGER_CAPSULES] += PALM_GIVE_M
 
-    def posed(self, shape: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
-        """Ends (B, 19, 2, 3) and radii (B, 19, 2), metres, from `HandModel.pose_bones`."""
+    def posed(
+        self, shape: Tensor, rotation: Tensor, translation: Tensor, gives: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Ends (B, 19, 2, 3) and radii (B, 19, 2), metres, from `HandModel.pose_bones`.
+
+        Args:
+            gives: share of what is thicker than the template that is left out, as pressed flat.
+        """
         rest = self.centres + torch.einsum("bs,skec->bkec", shape, self.centre_directions)
-        radii = self.radii + torch.einsum("bs,ske->bke", shape, self.radius_directions)
+        thicker = torch.einsum("bs,ske->bke", shape, self.radius_directions)
+        radii = self.radii + thicker - gives * thicker.clamp(min=0)
         turn = rotation[:, self.owners]  # (B, 19, 3, 3)
         ends = rest @ turn.transpose(-1, -2) + translation[:, self.owners, None]  # (B, 19, 2, 3)
         return ends, radii
 
-    def overlaps(self, shape: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-        """(B, P) metres by which each pair of `PAIRS` overlaps, beyond what skin allows."""
-        ends, radii = self.posed(shape, rotation, translation)
+    def overlaps(
+        self, shape: Tensor, rotation: Tensor, translation: Tensor, gives: float = 0.0
+    ) -> Tensor:
+        """(B, P) metres by which each pair of `PAIRS` overlaps, beyond what skin allows.
+
+        Args:
+            gives: see `posed`.
+        """
+        ends, radii = self.posed(shape, rotation, translation, gives)
         a, b = self.first, self.second
         return -segment_gap(ends[:, a], radii[:, a], ends[:, b], radii[:, b]) - self.slack
 

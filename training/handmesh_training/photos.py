@@ -5,11 +5,16 @@ A photo set is a folder of images with a ``pseudo_labels.json``:
 "Left" or "Right", "ok": bool}]}}``. The joints are a teacher's opinion (MediaPipe Hands), not the
 truth. The teacher reports handedness as for a selfie, so in un-mirrored photos its "Left" is the
 person's right hand.
+
+Wherever a set is named, ``FOLDER:train`` and ``FOLDER:held-out`` mean a part of it: four fifths and
+the last fifth, by the last number in the files' names. Cameras count, so people who were photographed
+one after the other fall into one part, but for one at the border.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +31,8 @@ from .datasets.sample import Sample
 from .samples import Crops
 
 LABELS = "pseudo_labels.json"
+TRAIN, HELD_OUT = "train", "held-out"
+HELD_OUT_SHARE = 5  # one in so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +84,7 @@ def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
     Raises:
         InputError: as `read_labels`.
     """
-    folder = Path(folder)
+    folder, part = _part_of(folder)
     try:
         labels = dict(json.loads((folder / LABELS).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
@@ -85,7 +92,10 @@ def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
             f"{folder} holds no readable {LABELS} ({error}); "
             "a photo set is a folder of images with one"
         ) from error
+    left_out = _other_part(list(labels), part)
     for name, entry in labels.items():
+        if name in left_out:
+            continue
         try:
             hands = entry["hands"]
             if not hands or not all(hand.get("ok", True) for hand in hands):
@@ -96,6 +106,24 @@ def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
                 f"{folder / LABELS}: the entry of {name!r} is not a labelled photo ({error!r})"
             ) from error
         yield read
+
+
+def _part_of(folder: Path | str) -> tuple[Path, str | None]:
+    """A set's folder, and the part of it that is meant; None for all of it."""
+    whole, _, part = str(folder).rpartition(":")
+    return (Path(whole), part) if whole and part in (TRAIN, HELD_OUT) else (Path(folder), None)
+
+
+def _other_part(names: list[str], part: str | None) -> set[str]:
+    """Of the files of a set, those that are not of the part."""
+
+    def number(name: str) -> tuple[int, str]:
+        found = re.findall(r"\d+", Path(name).stem)
+        return (int(found[-1]) if found else 0, name)
+
+    ordered = sorted(names, key=number)
+    border = len(ordered) - len(ordered) // HELD_OUT_SHARE
+    return set({None: [], TRAIN: ordered[border:], HELD_OUT: ordered[:border]}[part])
 
 
 def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
@@ -121,7 +149,7 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
     Their (u, v) are labelled, depth and mesh are not.
 
     Args:
-        folders: photo sets. side: crop side in pixels. margin: crop over the joints' tight box.
+        folders: photo sets, or parts of them. side: crop side in pixels. margin: crop over the joints' tight box.
         vertex_count: V of the unlabelled vertices.
 
     Raises:
