@@ -63,6 +63,26 @@ def test_capsules_fill_the_fingers(
         assert gap.max() < 0.006
 
 
+def test_only_what_is_thicker_than_the_template_gives(
+    double_model: HandModel, capsules: HandCapsules
+) -> None:
+    """All of it given, a thick finger is as wide as the template's, about its own axis."""
+    angles = np.zeros((3, 17, 3))
+    shape = np.zeros((3, double_model.shape_count))
+    shape[:, double_model.asset.shape_names.index("finger_diameter")] = [-1, 0, 1]
+    posed = pose(double_model, angles, shape)
+
+    thin, same, thick = capsules.posed(*posed)[1]
+    given = capsules.posed(*posed, gives=1.0)[1]
+    half = capsules.posed(*posed, gives=0.5)[1]
+
+    torch.testing.assert_close(
+        given, torch.stack([torch.minimum(thin, same), same, torch.minimum(thick, same)])
+    )
+    torch.testing.assert_close(half[2], 0.5 * (thick + torch.minimum(thick, same)))
+    assert (thick[:15] > same[:15]).all()
+
+
 def test_gaps_are_those_of_brute_force() -> None:
     generator = torch.Generator().manual_seed(0)
     ends = torch.randn(200, 2, 2, 3, generator=generator, dtype=torch.float64)

@@ -49,8 +49,8 @@ def add_photos(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of real photos with pseudo_labels.json, DIR:train or DIR:held-out for four fifths "
-        "or the last fifth of it; may be given more than once",
+        help="a folder of real photos with pseudo_labels.json; DIR:train and DIR:held-out are four "
+        "fifths and the last fifth of it; may be given more than once",
     )
 
 

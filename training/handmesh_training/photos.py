@@ -6,9 +6,9 @@ A photo set is a folder of images with a ``pseudo_labels.json``:
 truth. The teacher reports handedness as for a selfie, so in un-mirrored photos its "Left" is the
 person's right hand.
 
-Wherever a set is named, ``FOLDER:train`` and ``FOLDER:held-out`` mean a part of it: four fifths and
-the last fifth, by the last number in the files' names. Cameras count, so people who were photographed
-one after the other fall into one part, but for one at the border.
+Wherever a set is named, ``FOLDER:train`` and ``FOLDER:held-out`` mean a part of it: four fifths
+and the last fifth, by the last number in the files' names. Cameras count, so the photos of one
+person, taken one after the other, fall into one part, but for a person at the border.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
     Their (u, v) are labelled, depth and mesh are not.
 
     Args:
-        folders: photo sets, or parts of them. side: crop side in pixels. margin: crop over the joints' tight box.
-        vertex_count: V of the unlabelled vertices.
+        folders: photo sets, or parts of them. side: crop side in pixels.
+        margin: crop over the joints' tight box. vertex_count: V of the unlabelled vertices.
 
     Raises:
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.

@@ -38,8 +38,8 @@ FREE_GESTURE = -1
 # Names of shape directions, each with a coefficient.
 ShapeShift = tuple[tuple[str, float], ...]
 
-# Deeper overlaps of capsules are refused; of girth beyond the template's, this share gives way where
-# skin presses on skin. Without it closed hands are drawn with thinner fingers than open ones.
+# Deeper overlaps of capsules are refused. Of girth beyond the template's this share gives way where
+# skin presses on skin: without it closed hands are drawn with thinner fingers than open ones.
 OVERLAP_ALLOWED_M = 0.003
 FLESH_GIVES = 0.8
 ATTEMPTS = 8
@@ -65,10 +65,10 @@ class Poses(NamedTuple):
 def sample_shapes(rng: np.random.Generator, model: HandModel, count: int) -> Array:
     """Shape coefficients (count, S): adults of both sexes and all builds, and some children.
 
-    Each finger bone is a little longer or shorter on its own, by 4 % one standard deviation; fingers
-    are thicker or thinner by some 2.4 mm of 19. The template's wrist is slender: people's measure
-    0.87 of the length of their hand around (172 mm men, 151 women; Heinz, Peterson, Johnson and
-    Kerk, J. of Statistics Education 11(2), 2003), the template's 0.75.
+    Each finger bone is a little longer or shorter on its own, by 4 % one standard deviation;
+    fingers are thicker or thinner by some 2.4 mm of 19. The template's wrist is slender: people's
+    measure 0.87 of the length of their hand around (172 mm men, 151 women; Heinz, Peterson,
+    Johnson and Kerk, J. of Statistics Education 11(2), 2003), the template's 0.75.
     """
     middle = {"forearm_fat": 0.2, "wrist_girth": 0.55}
     spread = {
