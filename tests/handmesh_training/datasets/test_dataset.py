@@ -80,6 +80,16 @@ def test_photos_keep_the_teachers_joints(photos: Path) -> None:
         assert sample.joints_m is None
 
 
+def test_photos_come_whole_or_in_two_parts(tmp_path: Path, write_picture: Any) -> None:
+    folder = make_photo_set(tmp_path / "photos", write_picture, count=10)
+    keys = {
+        split: [sample.key for sample in open_dataset("photos", folder, split)]
+        for split in ("all", "train", "held-out")
+    }
+    assert keys["held-out"] == ["8.png", "9.png"]
+    assert keys["train"] + keys["held-out"] == keys["all"]
+
+
 def test_what_was_read_is_not_sent_to_workers(photos: Path) -> None:
     data = open_dataset("photos", photos, "all")
     before = len(pickle.dumps(data))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..photos import LABELS, LabelledHand, read_labels
+from ..photos import HELD_OUT, LABELS, TRAIN, LabelledHand, read_labels
 from .dataset import Dataset, require_file
 from .sample import Sample
 
 
 class Photos(Dataset):
     """One sample for each hand that the set trusts. The teacher's 3D joints have no camera and are
-    left out."""
+    left out. ``train`` and ``held-out`` are four fifths and the last fifth."""
 
-    splits = ("all",)
+    splits = ("all", TRAIN, HELD_OUT)
     evaluation_split = "all"
     protocol = "in_the_wild"
 
@@ -29,7 +29,8 @@ class Photos(Dataset):
         return len(self._hands())
 
     def _hands(self) -> list[LabelledHand]:
-        return self._keep("hands", lambda: list(read_labels(self.folder)))
+        part = self.folder if self.split == "all" else f"{self.folder}:{self.split}"
+        return self._keep("hands", lambda: list(read_labels(part)))
 
     def _read(self, index: int) -> Sample:
         return self._hands()[index].sample()
