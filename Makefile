@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := setup.py constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev docs bench arm64 tflite-runtime fuzz clean
+.PHONY: help demo test check dev docs bench wheel arm64 tflite-runtime fuzz clean
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -44,6 +44,16 @@ dev: $(VENV)/.dev  ## Install what development needs
 docs: $(VENV)/.dev  ## Make pages of the docstrings, in build/docs
 	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/docs $(DOCUMENTED)
 	@echo "Open build/docs/handmesh.html"
+
+# Outside the checkout, with the base install's packages alone: what `pip install handmesh` would give.
+wheel: $(BIN)/python  ## Build the wheel and prove it in an environment of its own
+	rm -rf build/lib build/bdist.* build/wheel
+	$(PIP) wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+	  build/wheel/handmesh-*.whl
+	cd build/wheel && venv/bin/handmesh verify
+	cd build/wheel && venv/bin/handmesh predict $(CURDIR)/examples/photos/open.jpg --out hand
 
 # A run is compared with the one before it; what became slower is named and fails nothing, as a
 # smoke run on a busy machine proves nothing.
