@@ -98,8 +98,13 @@ class Bundle:
 
         Only the manifest is read; files are read and checked when something needs them.
 
+        Args:
+            path_or_name: a str without a separator may be a name, as "light"; a `Path`, "./light"
+                and whatever else is no such name is a folder. By default the shipped "light".
+
         Raises:
-            BundleError: there is no such bundle, or its manifest cannot be understood.
+            BundleError: there is no such bundle, its manifest cannot be understood, or a name is
+                that of a folder here as well.
             IntegrityError: the manifest was changed after it was written.
         """
         wanted = DEFAULT if path_or_name is None else path_or_name
@@ -109,7 +114,16 @@ class Bundle:
                 f"not {type(wanted).__name__}"
             )
         own = shipped()
-        folder = own.get(str(wanted), Path(wanted))
+        folder = Path(wanted)
+        if isinstance(wanted, str) and wanted in own:
+            if path_or_name is not None and os.path.isdir(wanted):
+                # Either may be meant, and one of them may be about to be changed.
+                raise BundleError(
+                    f"{wanted!r} is the name of a bundle that ships with handmesh, and a folder "
+                    f"here: say {'./' + wanted!r} for the folder; for the shipped one, do this in "
+                    "another folder"
+                )
+            folder = own[wanted]
         if not os.path.isfile(folder / MANIFEST):  # False, too, of a name that no file can have
             names = ", ".join(sorted(own)) or "none"
             raise BundleError(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import handmesh.bundle as bundle_module
 from handmesh.bundle import Bundle, io_specs, read_manifest, write_manifest
+from handmesh.cli import main
 from handmesh.errors import BundleError, IntegrityError
 from handmesh.graph import Topology
 
@@ -139,6 +141,51 @@ def test_missing_bundle_says_what_there_is(tmp_path: Path) -> None:
     for wanted in (tmp_path / "nothing", tmp_path, "no-such-network"):
         with pytest.raises(BundleError, match="no bundle at"):
             Bundle.load(wanted)
+
+
+@pytest.fixture
+def shipped_light(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A bundle inside the package, and a folder of the same name in the working directory."""
+    inside, here = tmp_path / "package" / "light", tmp_path / "here" / "light"
+    shutil.copytree(bundle_folder, inside)
+    shutil.copytree(bundle_folder, here)
+    monkeypatch.setattr(bundle_module, "_SHIPPED", inside.parent)
+    monkeypatch.chdir(here.parent)
+    return inside, here
+
+
+def test_a_path_is_never_the_name_of_a_shipped_bundle(shipped_light: tuple[Path, Path]) -> None:
+    _, here = shipped_light
+    for wanted in (Path("light"), "./light", "light/", here, str(here)):
+        assert Bundle.load(wanted).folder.resolve() == here
+
+
+def test_a_name_that_is_a_folder_here_as_well_is_refused(shipped_light: tuple[Path, Path]) -> None:
+    inside, here = shipped_light
+    with pytest.raises(BundleError, match=r"ships with.*and a folder here: say '\./light'"):
+        Bundle.load("light")
+    assert Bundle.load().folder == inside, "the default is named by nobody"
+
+    (here / "manifest.json").unlink()
+    with pytest.raises(BundleError, match="a folder here"):
+        Bundle.load("light")
+    shutil.rmtree(here)
+    assert Bundle.load("light").folder == inside
+
+
+def test_export_in_place_does_not_reach_into_the_package(
+    shipped_light: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    inside, _ = shipped_light
+    before = {path: path.read_bytes() for path in inside.iterdir()}
+
+    assert main(["export", "light", "--format", "onnx"]) == 2
+
+    assert "say './light'" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in inside.iterdir()} == before
 
 
 def test_artifact_that_a_bundle_lacks_can_be_made(bundle: Bundle) -> None:
