@@ -76,7 +76,6 @@ class TrackedFrame:
         Args:
             mesh: with the vertices and faces of each hand, which are most of it.
         """
-        left_out = set() if mesh else {"vertices_m", "vertices_px", "faces"}
         return {
             "time_s": round(self.time_s, 6),
             "searched": self.searched,
@@ -84,7 +83,7 @@ class TrackedFrame:
             "timings_ms": {stage: round(value, 3) for stage, value in self.timings_ms.items()},
             "hands": [
                 {"id": tracked.id, "first_s": round(tracked.first_s, 6)}
-                | {k: v for k, v in tracked.hand.to_dict().items() if k not in left_out}
+                | tracked.hand.to_dict(mesh=mesh)
                 for tracked in self.hands
             ],
         }

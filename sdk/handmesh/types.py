@@ -323,16 +323,18 @@ class Hand:
 
         return save(self, path)
 
-    def to_dict(self, arrays: bool = False) -> dict[str, Any]:
+    def to_dict(self, arrays: bool = False, mesh: bool = True) -> dict[str, Any]:
         """Everything as a dict with the keys of the JSON file; `from_dict` takes it back.
 
         Args:
             arrays: False: plain numbers, strings and lists, ready for JSON, metres to the
                 micrometre and pixels to the thousandth. True: NumPy arrays of full precision.
+            mesh: False: without the vertices and faces, which are most of it; `from_dict` does not
+                take that back.
         """
         from .files import to_dict
 
-        return to_dict(self, arrays)
+        return to_dict(self, arrays, mesh)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Hand:

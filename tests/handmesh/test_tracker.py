@@ -222,7 +222,12 @@ def test_results_travel(predictor: Predictor, make_hand: Make, paint: Make) -> N
     assert not copy.hands[0].hand.joints_m.flags.writeable
     with pytest.raises(TypeError):
         copy.hands[0].hand.timings_ms["crop"] = 0.0  # type: ignore[index]
+    full = frame.to_dict(mesh=True)["hands"][0]
+    for field in ("vertices_m", "vertices_px", "faces"):
+        object.__delattr__(frame.hands[0].hand, field)  # the short form does not even look at them
+        full.pop(field)
     short = json.loads(json.dumps(frame.to_dict()))
+    assert short["hands"][0] == json.loads(json.dumps(full))
     assert (short["time_s"], short["searched"]) == (0.25, True)
     assert short["hands"][0]["id"] == 1
     assert "joints_m" in short["hands"][0]
