@@ -422,7 +422,7 @@ def test_completion_without_its_package_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert cli.main(["completion", "zsh"]) == 3
-    assert "pip install 'handmesh[completion]'" in capsys.readouterr().err
+    assert "pip install '.[completion]'" in capsys.readouterr().err
 
 
 def test_nothing_to_do_is_bad_input(run: Command) -> None:
