@@ -143,7 +143,8 @@ class Predictor(Closing):
                 `Box.from_xyxy` makes one. With it, that one hand is returned whatever its presence;
                 without it, hands are searched for. Or a list of such boxes, or an (N, 4) array, as
                 a detector of one's own gives: all their crops go to the network together. An empty
-                list is no hand.
+                list is no hand; one box that cannot be used fails the list, before
+                the network runs.
             camera: intrinsics of this photo; by default `Camera.default` of its size.
             handedness: the person's own hand, when known; by default the network decides. With
                 several boxes one for all of them, or a list with one for each.
@@ -162,7 +163,8 @@ class Predictor(Closing):
 
         Raises:
             ImageError: the photo cannot be read or used.
-            BoxError, CameraError, InputError: another argument cannot be used.
+            BoxError, CameraError, InputError: another argument cannot be used. Of several boxes it
+                says which, as "box[2] of 5 boxes".
             BackendError: the runtime failed.
         """
         boxes = None if box is None else _listed(box)
@@ -177,9 +179,7 @@ class Predictor(Closing):
         if boxes is None:
             found = self.find(photo, sides[0], max_hands, min_presence)
         else:
-            found = _look_in(
-                photo, [_checked_box(each, photo.width, photo.height) for each in boxes], sides
-            )
+            found = _look_in(photo, _checked_boxes(boxes, photo.width, photo.height), sides)
 
         return photo.hands(
             [
@@ -391,6 +391,23 @@ def _look_in(photo: Photo, boxes: Sequence[Box], sides: Sequence[bool | None]) -
         last = search.follow(photo.look, [first[n] for n in members], known, rounds=1)
         found |= zip(members, last, strict=True)
     return [found[n] for n in range(len(boxes))]
+
+
+def _checked_boxes(boxes: Sequence[BoxLike], width: int, height: int) -> list[Box]:
+    """Boxes of an image of that size in pixels.
+
+    Raises:
+        BoxError: one is none, or not one of this image. Among several it is named.
+    """
+    checked = []
+    for index, box in enumerate(boxes):
+        try:
+            checked.append(_checked_box(box, width, height))
+        except BoxError as error:
+            if len(boxes) == 1:
+                raise
+            raise BoxError(f"box[{index}] of {len(boxes)} boxes: {error}") from error
+    return checked
 
 
 def _checked_box(box: BoxLike, width: int, height: int) -> Box:
