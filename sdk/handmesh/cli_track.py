@@ -173,7 +173,7 @@ class _Report:
         self.milliseconds.append(tracked.timings_ms["total"])
         for hand in tracked.hands:
             self.frames_of[hand.id] += 1
-            self.side_of[hand.id] = hand.hand.handedness
+            self.side_of[hand.id] = hand.handedness
 
     def __str__(self) -> str:
         if not self.frames:
@@ -234,8 +234,8 @@ def _drawn(frame: Frame, tracked: TrackedFrame) -> Any:
     picture = overlay(frame.pixels, [hand.hand for hand in tracked.hands])
     scale = max(picture.shape[:2]) / 900
     for hand in tracked.hands:
-        x, y = (round(float(c)) for c in hand.hand.joints_px[0])
-        text = f"{hand.id} {hand.hand.handedness}"
+        x, y = (round(float(c)) for c in hand.joints_px[0])
+        text = f"{hand.id} {hand.handedness}"
         for color, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
             thickness = max(1, round(width * scale))
             place = (x, y + round(28 * scale))

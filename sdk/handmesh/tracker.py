@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .closing import Closing
 from .errors import InputError
 from .finding import Finder, search_windows
@@ -38,7 +41,7 @@ _RESTART_S = 0.2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrackedHand:
-    """A hand in one frame of a video.
+    """A hand in one frame of a video. What is asked for most is here as well as in ``hand``.
 
     Attributes:
         id: the hand's number in this video, from 1; it keeps it.
@@ -50,6 +53,26 @@ class TrackedHand:
     id: int
     hand: Hand
     first_s: float
+
+    @property
+    def joints_m(self) -> NDArray[np.float32]:
+        """(21, 3) float32, camera space, metres: `Hand.joints_m`."""
+        return self.hand.joints_m
+
+    @property
+    def joints_px(self) -> NDArray[np.float32]:
+        """(21, 2) float32, pixels of the frame: `Hand.joints_px`."""
+        return self.hand.joints_px
+
+    @property
+    def handedness(self) -> Handedness:
+        """The person's own left or right: `Hand.handedness`."""
+        return self.hand.handedness
+
+    @property
+    def presence(self) -> float:
+        """0..1: `Hand.presence`."""
+        return self.hand.presence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

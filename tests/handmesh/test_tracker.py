@@ -217,6 +217,10 @@ def test_bad_frames_and_cameras_are_refused(predictor: Predictor) -> None:
 def test_results_travel(predictor: Predictor, make_hand: Make, paint: Make) -> None:
     tracker = Tracker(predictor, max_hands=1, find=KnownFinder(_box(make_hand())))
     frame = tracker.update(paint(CAMERA, make_hand()), 0.25)
+    (tracked,) = frame.hands
+    assert tracked.joints_m is tracked.hand.joints_m
+    assert tracked.joints_px is tracked.hand.joints_px
+    assert (tracked.handedness, tracked.presence) == ("right", tracked.hand.presence)
     copy: TrackedFrame = pickle.loads(pickle.dumps(frame))
     assert copy.to_dict(mesh=True) == frame.to_dict(mesh=True)
     assert not copy.hands[0].hand.joints_m.flags.writeable
