@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .camera import Camera, finite, numbers, shown
 from .errors import BoxError, InputError
+from .styles import Style
 
 if TYPE_CHECKING:
     from .rig import Pose
@@ -44,7 +45,6 @@ __all__ = [
 
 Handedness = Literal["left", "right"]
 Depth = Literal["metric", "assumed"]
-Style = Literal["full", "mesh", "skeleton", "wireframe", "depth", "side"]
 
 JOINT_NAMES: tuple[str, ...] = (
     "wrist",
