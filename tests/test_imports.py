@@ -53,6 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "graph",
             "headers",
             "imaging",
+            "manifest",
             "nn",
             "rig",
             "search",
@@ -64,7 +65,15 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"backends"}),
     frozenset(
-        {"pipeline", "detector", "finding", "predictor", "verification", "detector_verification"}
+        {
+            "pipeline",
+            "detector",
+            "finding",
+            "arguments",
+            "predictor",
+            "verification",
+            "detector_verification",
+        }
     ),
     frozenset({"tracker"}),
     frozenset(

@@ -144,8 +144,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuse what no photo can be looked at with, once and before the first one."""
+    from .arguments import checked_count, checked_presence
     from .geometry import place
-    from .predictor import checked_count, checked_presence
     from .types import Box, Camera
 
     checked_count(args.max_hands)

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .closing import Closing
-from .errors import InputError
-from .finding import Finder, search_windows
-from .geometry import place
-from .imaging import ImageLike
-from .pipeline import Photo
-from .predictor import (
-    Predictor,
+from .arguments import (
     checked_camera,
     checked_count,
     checked_finder,
     checked_presence,
     wanted_side,
 )
+from .closing import Closing
+from .errors import InputError
+from .finding import Finder, search_windows
+from .geometry import place
+from .imaging import ImageLike
+from .pipeline import Photo
+from .predictor import Predictor
 from .smoothing import HandSmoother
 from .tracks import Track, Tracks
 from .types import Camera, Hand, Handedness, finite

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import handmesh.bundle as bundle_module
+import handmesh.manifest as manifest_module
 from handmesh.bundle import Bundle, io_specs, read_manifest, write_manifest
 from handmesh.cli import main
 from handmesh.errors import BundleError, IntegrityError
@@ -51,7 +52,7 @@ def test_what_is_written_is_read(full_folder: Path, topology: Topology) -> None:
 
 def test_manifest_is_readable_json_with_all_its_entries(full_folder: Path) -> None:
     manifest = json.loads((full_folder / "manifest.json").read_text(encoding="utf-8"))
-    documented = (bundle_module.__doc__ or "").splitlines()
+    documented = (manifest_module.__doc__ or "").splitlines()
     for name in manifest:
         assert any(line.strip().startswith(name) for line in documented), name
     assert manifest["outputs"]["vertices"]["shape"] == ["N", 1036, 3]
@@ -117,13 +118,13 @@ def test_files_of_another_size_are_found_without_hashing(full_folder: Path) -> N
 
 def test_a_file_is_hashed_once(full_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    original = bundle_module._hash
+    original = manifest_module._hash
 
     def counting(path: Path) -> str:
         hashed.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(bundle_module, "_hash", counting)
+    monkeypatch.setattr(manifest_module, "_hash", counting)
     bundle = Bundle.load(full_folder)
     assert hashed == []
     for _ in range(3):
@@ -247,7 +248,7 @@ def test_a_graph_that_is_not_one_is_refused(bundle_folder: Path, manifest: dict[
 def _rehashed(folder: Path, entries: dict[str, Any]) -> None:
     """Write a manifest that is what its own hash says, whatever else it is."""
     entries = {name: value for name, value in entries.items() if name != "sha256"}
-    entries["sha256"] = bundle_module._manifest_hash(entries)
+    entries["sha256"] = manifest_module._manifest_hash(entries)
     (folder / "manifest.json").write_text(json.dumps(entries))
 
 
@@ -257,7 +258,7 @@ OUTSIDE = ["/etc/passwd", "../secret", "a/../../secret", "a\\b", "C:/x", "c:x", 
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_paths_that_leave_the_bundle_are_refused(full_folder: Path, path: str) -> None:
     (full_folder.parent / "secret").write_bytes(b"secret")
-    described = {"sha256": bundle_module._hash(full_folder.parent / "secret"), "bytes": 6}
+    described = {"sha256": manifest_module._hash(full_folder.parent / "secret"), "bytes": 6}
     original = read_manifest(full_folder)
     _rehashed(full_folder, original | {"files": original["files"] | {path: described}})
     with pytest.raises(BundleError, match="inside the bundle"):
