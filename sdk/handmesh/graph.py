@@ -86,7 +86,8 @@ class Topology:
     V real vertices in template order; the networks work on 1280 padded nodes in Graclus order.
 
     Attributes:
-        faces: (F, 3) int32, counter-clockwise seen from outside, over the V vertices.
+        faces: (F, 3) int32, counter-clockwise seen from outside, over the V vertices. Read-only
+            where it was loaded: every hand of a mesh shares it.
         node_of_vertex: (V,) int32, padded node of each vertex.
         levels: pooling levels of 1280, 640, 320, 160 and 80 nodes; the parent of node i is i // 2.
         joint_regressor: (21, V) float32, rows sum to 1: rest-pose joints from rest-pose vertices.
@@ -112,6 +113,11 @@ class Topology:
     @property
     def vertex_count(self) -> int:
         return len(self.node_of_vertex)
+
+    @cached_property
+    def mirrored_faces(self) -> NDArray[np.int32]:
+        """(F, 3) int32, `faces` wound the other way, as a mirrored surface is. Read-only."""
+        return _frozen(self.faces[:, ::-1])
 
     def _flat(self) -> dict[str, NDArray[np.generic]]:
         arrays: dict[str, NDArray[np.generic]] = {
@@ -161,6 +167,7 @@ class Topology:
                 )
                 for count in LEVEL_NODE_COUNTS
             )
+            arrays["faces"] = _frozen(arrays["faces"])
             topology = cls(levels=levels, **{name: arrays[name] for name in _ARRAYS})
         except KeyError as error:
             raise BundleError(f"{path} is not a handmesh topology: it has no {error}") from error
@@ -203,6 +210,13 @@ class Topology:
         taken[self.node_of_vertex] = True
         if int(taken.sum()) != count or (taken != self.levels[0].mask).any():
             raise BundleError(f"{owner}: the vertex order does not match the padding mask")
+
+
+def _frozen(array: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A copy, row after row in memory, that cannot be written to."""
+    copied = np.array(array, order="C")
+    copied.flags.writeable = False
+    return copied
 
 
 def _check_array(

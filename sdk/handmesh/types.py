@@ -194,7 +194,7 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Hand:
-    """One hand in one photo. Arrays are read-only.
+    """One hand in one photo. Arrays are read-only; those that came read-only are shared.
 
     Attributes:
         vertices_m: (V, 3) float32, mesh vertices in camera space, metres.
@@ -252,7 +252,9 @@ class Hand:
             "confidence": ((joint_count,), np.float32),
         }
         for name, (shape, dtype) in shapes.items():
-            array = np.array(getattr(self, name), dtype=dtype)  # a copy: the caller's stays theirs
+            array = getattr(self, name)
+            if not _is_constant(array, dtype):
+                array = np.array(array, dtype=dtype)  # a copy: the caller's stays theirs
             if array.shape != shape:
                 raise InputError(f"Hand.{name} must have shape {shape}, not {array.shape}")
             if not np.isfinite(array).all():
@@ -346,6 +348,19 @@ class Hand:
         from .files import from_dict
 
         return from_dict(data)
+
+
+def _is_constant(array: Any, dtype: type[np.generic]) -> bool:
+    """Whether nobody can change an array of that type, neither itself nor by what it is a view of:
+    the faces, more than half of a hand's memory, are the same of all hands."""
+    if not (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
+        return False
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    return owner is None
 
 
 def _hand(fields: Mapping[str, Any]) -> Hand:
