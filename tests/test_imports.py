@@ -40,6 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types"}),
     frozenset(
         {
+            "animation",
             "archive",
             "atomic",
             "bundle",

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .animation import encode_animation
 from .atomic import write_atomic
 from .camera import shown
 from .errors import InputError
 from .geometry import vertex_normals
-from .glb import encode_animation, encode_hand
+from .glb import encode_hand
 from .types import JOINT_NAMES, Box, Camera, Hand, finite
 
 __all__ = ["HAND_SCHEMA", "from_dict", "save", "save_animation", "to_dict"]
