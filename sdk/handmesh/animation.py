@@ -48,10 +48,8 @@ class Animation:
 
     def __init__(self) -> None:
         self._first: tuple[Hand, Pose] | None = None
-        self._times: list[float] = []
-        # As the file has them: (21, 4) and (3,) float32 of each frame.
-        self._rotations: list[NDArray[np.float32]] = []
-        self._wrists_m: list[NDArray[np.float32]] = []
+        # As the file has them: when, rotations (21, 4) and the wrist's place (3,), of each frame.
+        self._keys: list[tuple[float, NDArray[np.float32], NDArray[np.float32]]] = []
         # (21, 3) and (V, 3) float32 of every n-th frame.
         self._shapes: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self._every = 1
@@ -79,17 +77,16 @@ class Animation:
                 "an animation is of one hand, and frames of mirrored and other video came: keep to "
                 "one"
             )
-        if not np.isfinite(time_s) or (self._times and time_s <= self._times[-1]):
+        if not np.isfinite(time_s) or (self._keys and time_s <= self._keys[-1][0]):
             raise InputError(
                 "the times of an animation must be finite seconds, each above the last"
             )
-        if len(self._times) % self._every == 0:
+        if len(self._keys) % self._every == 0:
             self._shapes.append((float32s(pose.offsets_m), float32s(_unposed(hand, pose))))
             if len(self._shapes) > _MOST_SHAPES:
                 self._shapes, self._every = self._shapes[::2], 2 * self._every
-        self._times.append(time_s)
-        self._rotations.append(float32s(pose.rotations))
-        self._wrists_m.append(float32s(pose.wrist_m))
+        # At once, so that what interrupts a video leaves no half of a frame.
+        self._keys.append((time_s, float32s(pose.rotations), float32s(pose.wrist_m)))
 
     def encode(self) -> bytes:
         """A GLB file's bytes.
@@ -104,16 +101,15 @@ class Animation:
             np.median(np.array(frames, dtype=np.float64), axis=0)  # (21, 3) and (V, 3)
             for frames in zip(*self._shapes, strict=True)
         )
+        times, rotations, wrists_m = (
+            np.array(values, dtype=np.float64) for values in zip(*self._keys, strict=True)
+        )
         skeleton = Pose(pose.rotations, pose.wrist_m, offsets, pose.side)
         document = Document()
         document.add_mesh(hand, rest, skinned=True)
         unturned = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
         document.add_skeleton(skeleton, unturned, _rest_joints(offsets))
-        document.add_animation(
-            np.array(self._times) - self._times[0],
-            _continuous(np.array(self._rotations, dtype=np.float64)),
-            np.array(self._wrists_m, dtype=np.float64),
-        )
+        document.add_animation(times - times[0], _continuous(rotations), wrists_m)
         return document.encode()
 
 
