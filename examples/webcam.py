@@ -26,9 +26,9 @@ def main() -> None:
             pixels = frame.pixels[:, ::-1] if live else frame.pixels
             tracked = tracker.update(pixels, frame.time_s)
             for hand in tracked.hands:
-                x, y, z = hand.hand.joints_m[sdk.JOINT_NAMES.index("index_tip")]
+                x, y, z = hand.joints_m[sdk.JOINT_NAMES.index("index_tip")]
                 print(
-                    f"{frame.time_s:7.2f} s  hand {hand.id} ({hand.hand.handedness}): "
+                    f"{frame.time_s:7.2f} s  hand {hand.id} ({hand.handedness}): "
                     f"index finger tip at ({x:+.3f}, {y:+.3f}, {z:+.3f}) m"
                 )
             picture = overlay(pixels, [hand.hand for hand in tracked.hands])

@@ -35,11 +35,12 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 
 # Inside handmesh a module may import from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"closing", "errors", "spelling"}),
+    frozenset({"closing", "errors", "installing", "spelling", "styles"}),
     frozenset({"camera"}),
     frozenset({"types"}),
     frozenset(
         {
+            "animation",
             "archive",
             "atomic",
             "bundle",
@@ -53,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "graph",
             "headers",
             "imaging",
+            "manifest",
             "nn",
             "rig",
             "search",
@@ -64,7 +66,15 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"backends"}),
     frozenset(
-        {"pipeline", "detector", "finding", "predictor", "verification", "detector_verification"}
+        {
+            "pipeline",
+            "detector",
+            "finding",
+            "arguments",
+            "predictor",
+            "verification",
+            "detector_verification",
+        }
     ),
     frozenset({"tracker"}),
     frozenset(

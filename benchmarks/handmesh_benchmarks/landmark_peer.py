@@ -30,6 +30,7 @@ from handmesh.atomic import write_atomic
 from handmesh.backends import create
 from handmesh.bundle import Bundle
 from handmesh.errors import BackendError, BackendUnavailable, InputError
+from handmesh.installing import pip_install
 
 from .device import describe
 from .mediapipe_peer import default_environment, prepare
@@ -94,7 +95,7 @@ def ratios(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np
 
 def _peers(environment: Path, threads: int) -> dict[str, Run]:
     if importlib.util.find_spec("ai_edge_litert") is None:
-        raise BackendUnavailable('LiteRT is not installed: pip install "handmesh[tflite]"')
+        raise BackendUnavailable(f"LiteRT is not installed: {pip_install('tflite')}")
     from ai_edge_litert.interpreter import Interpreter
 
     rng = np.random.default_rng(0)

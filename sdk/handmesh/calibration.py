@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .camera import numbers
 from .errors import InputError
 from .types import FINGERS, ROOT_JOINT, Camera, Hand, finite
 
@@ -98,7 +99,7 @@ def bone_length_from_object(
             or a hand that does not say by which bone it was placed.
     """
     frames = _frames(hands)
-    ends = _numbers(ends_px, "ends_px")
+    ends = _finite_numbers(ends_px, "ends_px")
     if ends.shape not in ((2, 2), (len(frames), 2, 2)):
         raise InputError(
             f"ends_px must have shape (2, 2), or ({len(frames)}, 2, 2) for so many hands, "
@@ -121,7 +122,7 @@ def object_depth(camera: Camera, ends_px: ArrayLike, length_m: float) -> float:
     Raises:
         InputError: another shape, ends that fall together, or a length that is not positive.
     """
-    ends = _numbers(ends_px, "ends_px")
+    ends = _finite_numbers(ends_px, "ends_px")
     if ends.shape != (2, 2):
         raise InputError(f"ends_px must have shape (2, 2), not {ends.shape}")
     if finite(length_m, "length_m", InputError) <= 0:
@@ -161,7 +162,7 @@ def _frames(hands: Hand | Sequence[Hand]) -> Sequence[Hand]:
 
 
 def _depths(values: Any, count: int, name: str) -> NDArray[np.float64]:
-    depths = _numbers(values, name)
+    depths = _finite_numbers(values, name)
     if depths.shape not in ((), (count,)):
         raise InputError(f"{name} must be one number, or {count} for so many hands")
     if (depths <= 0).any():
@@ -169,11 +170,8 @@ def _depths(values: Any, count: int, name: str) -> NDArray[np.float64]:
     return np.broadcast_to(depths, (count,))
 
 
-def _numbers(values: Any, name: str) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise InputError(f"{name} must be numbers, not {values!r}") from cause
+def _finite_numbers(values: Any, name: str) -> NDArray[np.float64]:
+    array = numbers(values, name, InputError)
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be finite; it holds NaN or infinity")
     return array

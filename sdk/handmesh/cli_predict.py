@@ -21,15 +21,14 @@ from .cli_shared import (
     report,
 )
 from .errors import InputError
+from .styles import STYLES
 
 if TYPE_CHECKING:
     from .predictor import Predictor
     from .types import Hand
 
-__all__ = ["STYLES", "add_predict"]
+__all__ = ["add_predict"]
 
-# `handmesh.types.Style`, which would load NumPy to explain a command.
-STYLES = ("full", "mesh", "skeleton", "wireframe", "depth", "side")
 # Overlays are to be looked at: a reduced one of a huge photo serves better.
 _OVERLAY_SIDE = 2048
 
@@ -145,8 +144,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuse what no photo can be looked at with, once and before the first one."""
+    from .arguments import checked_count, checked_presence
     from .geometry import place
-    from .predictor import checked_count, checked_presence
     from .types import Box, Camera
 
     checked_count(args.max_hands)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from .cli_photos import find_photos
 from .cli_shared import BAD_INPUT, NEGATIVE, OK, add_network_options, load_network, report
 from .errors import InputError
-from .types import Style
+from .styles import STYLES
 
 __all__ = ["add_sheet"]
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
-STYLES = tuple(style for style in get_args(Style) if style != "side")
+# A view from the side is as wide again as the photo: no tile.
+ON_A_TILE = tuple(style for style in STYLES if style != "side")
 
 
 def add_sheet(commands: Any) -> None:
@@ -38,7 +39,7 @@ def add_sheet(commands: Any) -> None:
     )
     parser.add_argument("--tile", type=int, default=240, metavar="PX", help="side (default 240)")
     parser.add_argument("--columns", type=int, default=5, metavar="N", help="default 5")
-    parser.add_argument("--style", choices=STYLES, default="full", help="default full")
+    parser.add_argument("--style", choices=ON_A_TILE, default="full", help="default full")
     parser.add_argument("--max-hands", type=int, default=2, metavar="N", help="default 2")
     parser.add_argument("--mirrored", action="store_true", help="the photos are mirrored (selfies)")
     add_network_options(parser)

@@ -16,8 +16,8 @@ from .cli_shared import add_min_presence, add_network_options, load_network, sil
 from .errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
+    from .animation import Animation
     from .tracker import TrackedFrame
-    from .types import Hand
     from .video import Frame, Video
 
 __all__ = ["add_track"]
@@ -173,7 +173,7 @@ class _Report:
         self.milliseconds.append(tracked.timings_ms["total"])
         for hand in tracked.hands:
             self.frames_of[hand.id] += 1
-            self.side_of[hand.id] = hand.hand.handedness
+            self.side_of[hand.id] = hand.handedness
 
     def __str__(self) -> str:
         if not self.frames:
@@ -206,22 +206,27 @@ class _Animations:
         if not path.parent.is_dir():
             raise InputError(f"cannot write {path}: its folder does not exist")
         self._path = path
-        self._seen: dict[int, list[tuple[float, Hand]]] = {}
+        # By id, then by side: surfaces of a left and of a right hand cannot be mixed.
+        self._of: dict[int, dict[str, Animation]] = {}
+        self._last_side: dict[int, str] = {}
 
     def add(self, tracked: TrackedFrame) -> None:
+        from .animation import Animation
+
         for hand in tracked.hands:
-            self._seen.setdefault(hand.id, []).append((tracked.time_s, hand.hand))
+            sides = self._of.setdefault(hand.id, {})
+            sides.setdefault(hand.handedness, Animation()).add(hand.hand, tracked.time_s)
+            self._last_side[hand.id] = hand.handedness
 
     def write(self) -> list[Path]:
-        from .files import save_animation
+        from .atomic import write_atomic
 
         written = []
-        for number, seen in sorted(self._seen.items()):
-            # All frames decide the side, so that the last one knows best; surfaces cannot be mixed.
-            side = seen[-1][1].handedness
-            seconds, hands = zip(*(s for s in seen if s[1].handedness == side), strict=True)
+        for number, sides in sorted(self._of.items()):
+            # All frames decide the side, so that the last one knows best.
+            animation = sides[self._last_side[number]]
             path = self._path.with_name(f"{self._path.stem}_{number}{self._path.suffix}")
-            written.append(save_animation(hands, seconds, path))
+            written.append(write_atomic(path, animation.encode()))
         return written
 
 
@@ -234,8 +239,8 @@ def _drawn(frame: Frame, tracked: TrackedFrame) -> Any:
     picture = overlay(frame.pixels, [hand.hand for hand in tracked.hands])
     scale = max(picture.shape[:2]) / 900
     for hand in tracked.hands:
-        x, y = (round(float(c)) for c in hand.hand.joints_px[0])
-        text = f"{hand.id} {hand.hand.handedness}"
+        x, y = (round(float(c)) for c in hand.joints_px[0])
+        text = f"{hand.id} {hand.handedness}"
         for color, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
             thickness = max(1, round(width * scale))
             place = (x, y + round(28 * scale))

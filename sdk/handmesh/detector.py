@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import backends
-from .bundle import DETECTOR, Bundle
+from .bundle import DETECTOR, Bundle, shipped
 from .closing import Closing
 from .errors import BackendError, BundleError
 from .imaging import ImageLike, Pyramid, decode
@@ -68,7 +68,9 @@ class Detector(Closing):
         device: str | None = None,
         precision: str | None = None,
     ) -> None:
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or DETECTOR)
+        # By its path: a folder of that name here is not meant.
+        wanted = bundle or shipped().get(DETECTOR, DETECTOR)
+        opened = wanted if isinstance(wanted, Bundle) else Bundle.load(wanted)
         if not opened.is_detector:
             raise BundleError(
                 f"bundle {opened.name!r} holds a network {opened.manifest['network']!r}, which "

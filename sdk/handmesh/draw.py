@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .geometry import vertex_normals
 from .imaging import ImageLike, decode
-from .types import BONES, FINGERS, Hand, Style, finite
+from .styles import STYLES, Style
+from .types import BONES, FINGERS, Hand, finite
 
 __all__ = ["FINGER_COLORS", "depth_map", "overlay", "side_view"]
 
@@ -65,8 +66,8 @@ def overlay(
         InputError: another style, an opacity that is not in 0..1, or a photo of another size than
             the one the hands were found in.
     """
-    if style not in get_args(Style):
-        raise InputError(f"style must be one of {', '.join(get_args(Style))}, not {style!r}")
+    if style not in STYLES:
+        raise InputError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
     if not 0 <= finite(opacity, "opacity", InputError) <= 1:
         raise InputError(f"opacity lies between 0 and 1, not {opacity}")
     picture = decode(image)

@@ -27,6 +27,8 @@ leave the package: they are mapped where they arise and kept as ``__cause__``.
 
 from __future__ import annotations
 
+from .installing import pip_install
+
 __all__ = [
     "BackendError",
     "BackendUnavailable",
@@ -106,7 +108,7 @@ class MissingExtra(HandMeshError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"the package '{package}' is not installed; it comes with the extra '{extra}': "
-            f"pip install 'handmesh[{extra}]'"
+            f"{pip_install(extra)}"
         )
         self.package = package
         self.extra = extra

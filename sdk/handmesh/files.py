@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .animation import encode_animation
 from .atomic import write_atomic
 from .camera import shown
 from .errors import InputError
 from .geometry import vertex_normals
-from .glb import encode_animation, encode_hand
+from .glb import encode_hand
 from .types import JOINT_NAMES, Box, Camera, Hand, finite
 
 __all__ = ["HAND_SCHEMA", "from_dict", "save", "save_animation", "to_dict"]
@@ -68,7 +69,7 @@ def save_animation(
     return write_atomic(target, encode_animation(hands, seconds))
 
 
-def to_dict(hand: Hand, arrays: bool = False) -> dict[str, Any]:
+def to_dict(hand: Hand, arrays: bool = False, mesh: bool = True) -> dict[str, Any]:
     """The hand as a dict; see `Hand.to_dict`, and ``assets/hand.schema.json`` for the fields."""
 
     def numbers(array: NDArray[Any], digits: int) -> Any:
@@ -79,7 +80,7 @@ def to_dict(hand: Hand, arrays: bool = False) -> dict[str, Any]:
     def number(value: float, digits: int) -> float:
         return value if arrays else round(value, digits)
 
-    return {
+    described = {
         "schema": HAND_SCHEMA,
         "frame": "camera: +x right, +y down, +z away; metres",
         "handedness": hand.handedness,
@@ -95,10 +96,14 @@ def to_dict(hand: Hand, arrays: bool = False) -> dict[str, Any]:
         "joints_px": numbers(hand.joints_px, 3),
         "joints_m": numbers(hand.joints_m, 6),
         "confidence": numbers(hand.confidence, 4),
-        "vertices_m": numbers(hand.vertices_m, 6),
-        "vertices_px": numbers(hand.vertices_px, 3),
-        "faces": hand.faces if arrays else hand.faces.tolist(),
     }
+    if mesh:  # most of the work: a thousand vertices against 21 joints
+        described |= {
+            "vertices_m": numbers(hand.vertices_m, 6),
+            "vertices_px": numbers(hand.vertices_px, 3),
+            "faces": hand.faces if arrays else hand.faces.tolist(),
+        }
+    return described
 
 
 def from_dict(data: Mapping[str, Any]) -> Hand:

@@ -1,4 +1,4 @@
-"""Binary glTF 2.0: a hand's mesh with its skeleton, and a hand that moves.
+"""Binary glTF 2.0: a hand's mesh with its skeleton; `handmesh.animation` has one that moves.
 
 glTF demands +y up, so camera space (x, y, z) becomes (x, -y, -z): half a turn about x, which keeps
 the winding. Its origin is still the camera, which there looks along -z, as glTF's own cameras do.
@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
 from .geometry import vertex_normals
 from .rig import INFLUENCES, TURNING, Pose, Rig
 from .types import JOINT_NAMES, JOINT_PARENTS, Hand
 
-__all__ = ["encode_animation", "encode_hand"]
+__all__ = ["Document", "encode_hand", "float32s"]
 
 Array = NDArray[np.float64]
 
@@ -46,7 +44,7 @@ def encode_hand(hand: Hand) -> bytes:
     vertices to the last bit, also in programs that know no skins. A mesh other than the package's
     is written without a skeleton.
     """
-    document = _Document()
+    document = Document()
     vertices = hand.vertices_m.astype(np.float64)
     if Rig.default().side(hand) is None:
         document.add_mesh(hand, vertices, skinned=False)
@@ -57,43 +55,7 @@ def encode_hand(hand: Hand) -> bytes:
     return document.encode()
 
 
-def encode_animation(hands: Sequence[Hand], seconds: Sequence[float]) -> bytes:
-    """One hand that moves, a GLB file's bytes.
-
-    The skeleton has the median lengths of all frames. The mesh at rest is the median of all frames'
-    meshes, brought back to the rest pose. Rotations of 16 joints and the translation of the wrist
-    are keyed at each time, counted from the first, with linear interpolation between.
-
-    Args:
-        hands: one hand in N frames. seconds: (N,) when each was seen, ascending.
-
-    Raises:
-        InputError: no hands, another number of times, times that do not ascend, left and right
-            hands mixed, or a mesh other than the package's.
-    """
-    times = _checked_times(hands, seconds)
-    poses = [hand.pose() for hand in hands]
-    if len({pose.side for pose in poses}) > 1:
-        raise InputError(
-            "an animation is of one hand, and frames of mirrored and other video came: keep to one"
-        )
-    offsets = np.median([pose.offsets_m for pose in poses], axis=0)  # (21, 3)
-    rest = np.median([_unposed(h, p) for h, p in zip(hands, poses, strict=True)], axis=0)
-    skeleton = Pose(poses[0].rotations, poses[0].wrist_m, offsets, poses[0].side)
-
-    document = _Document()
-    document.add_mesh(hands[0], rest, skinned=True)
-    unturned = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
-    document.add_skeleton(skeleton, unturned, _rest_joints(offsets))
-    document.add_animation(
-        times,
-        _continuous(np.array([pose.rotations for pose in poses])),
-        np.array([pose.wrist_m for pose in poses]),
-    )
-    return document.encode()
-
-
-class _Document:
+class Document:
     """A glTF document in the making: its JSON, and the bytes that its accessors point into."""
 
     def __init__(self) -> None:
@@ -135,8 +97,8 @@ class _Document:
         """The surface, vertices (V, 3) in camera space, as node 0."""
         normals = vertex_normals(vertices_m, hand.faces) * _FROM_CAMERA
         attributes = {
-            "POSITION": self.add_array(_f32(vertices_m * _FROM_CAMERA), _ARRAY_BUFFER, True),
-            "NORMAL": self.add_array(_f32(normals), _ARRAY_BUFFER),
+            "POSITION": self.add_array(float32s(vertices_m * _FROM_CAMERA), _ARRAY_BUFFER, True),
+            "NORMAL": self.add_array(float32s(normals), _ARRAY_BUFFER),
         }
         indices = self.add_array(hand.faces.ravel().astype("<u4"), _ELEMENT_BUFFER)
         node: dict[str, Any] = {"mesh": 0, "name": f"{hand.handedness}_hand"}
@@ -146,7 +108,7 @@ class _Document:
             shares = np.take_along_axis(weights, joints, axis=1)
             joints[shares == 0] = 0  # glTF's validator wants unused places to name joint 0
             attributes["JOINTS_0"] = self.add_array(joints.astype("u1"), _ARRAY_BUFFER)
-            attributes["WEIGHTS_0"] = self.add_array(_f32(shares), _ARRAY_BUFFER)
+            attributes["WEIGHTS_0"] = self.add_array(float32s(shares), _ARRAY_BUFFER)
             node["skin"] = 0
         primitive = {"attributes": attributes, "indices": indices, "material": 0}
         self.json["meshes"].append({"name": "hand", "primitives": [primitive]})
@@ -164,8 +126,8 @@ class _Document:
             place = pose.wrist_m if joint == 0 else pose.offsets_m[joint]
             node: dict[str, Any] = {
                 "name": name,
-                "translation": _f32(place * _FROM_CAMERA).tolist(),
-                "rotation": _f32(pose.rotations[joint] * _TURN_FROM_CAMERA).tolist(),
+                "translation": float32s(place * _FROM_CAMERA).tolist(),
+                "rotation": float32s(pose.rotations[joint] * _TURN_FROM_CAMERA).tolist(),
             }
             children = [_FIRST_JOINT + c for c in range(count) if JOINT_PARENTS[c] == joint]
             if children:
@@ -177,7 +139,7 @@ class _Document:
         inverse[:, :3, :3] = (bind_turns * np.outer(_FROM_CAMERA, _FROM_CAMERA)).transpose(0, 2, 1)
         at = bind_joints_m * _FROM_CAMERA
         inverse[:, :3, 3] = -np.einsum("jab,jb->ja", inverse[:, :3, :3], at)
-        matrices = _f32(inverse.transpose(0, 2, 1).reshape(count, 16))  # column by column
+        matrices = float32s(inverse.transpose(0, 2, 1).reshape(count, 16))  # column by column
         self.json["skins"] = [
             {
                 "name": "hand",
@@ -189,7 +151,7 @@ class _Document:
 
     def add_animation(self, times: Array, rotations: Array, wrists_m: Array) -> None:
         """Keys at times (N,) seconds: rotations (N, 21, 4) and the wrist's places (N, 3)."""
-        clock = self.add_array(_f32(times), bounds=True)
+        clock = self.add_array(float32s(times), bounds=True)
         keys = [(0, "translation", wrists_m * _FROM_CAMERA)]
         keys += [(j, "rotation", rotations[:, j] * _TURN_FROM_CAMERA) for j in TURNING]
         samplers: list[dict[str, Any]] = []
@@ -197,7 +159,7 @@ class _Document:
         for joint, path, values in keys:
             target = {"node": _FIRST_JOINT + joint, "path": path}
             channels.append({"sampler": len(samplers), "target": target})
-            output = self.add_array(_f32(values))
+            output = self.add_array(float32s(values))
             samplers.append({"input": clock, "output": output, "interpolation": "LINEAR"})
         self.json["animations"] = [{"name": "hand", "samplers": samplers, "channels": channels}]
 
@@ -211,56 +173,6 @@ class _Document:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def _checked_times(hands: Sequence[Hand], seconds: Sequence[float]) -> Array:
-    if not len(hands):
-        raise InputError("an animation needs at least one hand; none came")
-    try:
-        times = np.asarray(seconds, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise InputError(f"seconds must be numbers, one for each hand, not {seconds!r}") from cause
-    if times.shape != (len(hands),):
-        raise InputError(
-            f"an animation needs a time for each of its {len(hands)} hands, not {times.shape}"
-        )
-    if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-        raise InputError("the times of an animation must be finite seconds, each above the last")
-    sides = {hand.handedness for hand in hands}
-    if len(sides) > 1:
-        raise InputError(
-            "an animation is of one hand, and left and right ones came: write a file for each"
-        )
-    return times - times[0]
-
-
-def _rest_joints(offsets_m: Array) -> Array:
-    """(21, 3) joints of a skeleton at rest, the wrist at the origin."""
-    joints = np.zeros((len(JOINT_NAMES), 3))
-    for joint, parent in enumerate(JOINT_PARENTS[1:], start=1):
-        joints[joint] = joints[parent] + offsets_m[joint]
-    return joints
-
-
-def _unposed(hand: Hand, pose: Pose) -> Array:
-    """(V, 3) the hand's vertices brought back to rest: the inverse of linear skinning."""
-    turns = pose.world_rotations()  # (21, 3, 3)
-    rest = _rest_joints(pose.offsets_m)
-    shifts = pose.joints_m() - np.einsum("jab,jb->ja", turns, rest)  # (21, 3)
-    weights = Rig.default().weights
-    matrices = np.einsum("vj,jab->vab", weights, turns)
-    moved = hand.vertices_m.astype(np.float64) - weights @ shifts
-    # Blends of opposite turns have no inverse; a part of a millimetre's worth of damping gives one.
-    damped = np.einsum("vba,vbc->vac", matrices, matrices) + 1e-6 * np.eye(3)
-    return np.asarray(
-        np.linalg.solve(damped, np.einsum("vba,vb->va", matrices, moved)[..., None])[..., 0]
-    )
-
-
-def _continuous(rotations: Array) -> Array:
-    """(N, 21, 4) the same rotations with signs that do not jump from frame to frame."""
-    steps = (rotations[1:] * rotations[:-1]).sum(axis=-1)  # (N - 1, 21)
-    signs = np.cumprod(np.where(steps < 0, -1.0, 1.0), axis=0)
-    return np.concatenate([rotations[:1], rotations[1:] * signs[..., None]])
-
-
-def _f32(array: Array) -> NDArray[np.float32]:
+def float32s(array: Array) -> NDArray[np.float32]:
+    """The same numbers as a file holds them."""
     return np.ascontiguousarray(array, dtype="<f4")

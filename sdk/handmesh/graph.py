@@ -1,12 +1,12 @@
-"""The fixed graph of the hand: mesh topology, pooling levels, rescaled Laplacians, Chebyshev basis.
+"""The fixed graph of the hand: mesh topology, pooling levels, rescaled Laplacians.
 
 A `Topology` is an asset, not something to recompute: Graclus coarsening depends on how ties are
 broken, so it was computed once (``handmesh_training.template.build``) and frozen in
 ``topology.npz``. Its ``sha256`` ties weights to the graph they were trained on.
 
 Notation follows section 4.2 of the paper: L = I - D^-1/2 W D^-1/2 is the normalised Laplacian,
-L~ = 2 L / lambda_max - I the rescaled one, and T_k(L~) the Chebyshev polynomials with T_0 = I,
-T_1 = L~, T_k = 2 L~ T_{k-1} - T_{k-2}.
+L~ = 2 L / lambda_max - I the rescaled one, whose Chebyshev polynomials T_k(L~) with T_0 = I,
+T_1 = L~, T_k = 2 L~ T_{k-1} - T_{k-2} the networks apply (`handmesh.nn.graph_layers`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Topology:
     V real vertices in template order; the networks work on 1280 padded nodes in Graclus order.
 
     Attributes:
-        faces: (F, 3) int32, counter-clockwise seen from outside, over the V vertices.
+        faces: (F, 3) int32, counter-clockwise seen from outside, over the V vertices. Read-only
+            where it was loaded: every hand of a mesh shares it.
         node_of_vertex: (V,) int32, padded node of each vertex.
         levels: pooling levels of 1280, 640, 320, 160 and 80 nodes; the parent of node i is i // 2.
         joint_regressor: (21, V) float32, rows sum to 1: rest-pose joints from rest-pose vertices.
@@ -112,6 +113,11 @@ class Topology:
     @property
     def vertex_count(self) -> int:
         return len(self.node_of_vertex)
+
+    @cached_property
+    def mirrored_faces(self) -> NDArray[np.int32]:
+        """(F, 3) int32, `faces` wound the other way, as a mirrored surface is. Read-only."""
+        return _frozen(self.faces[:, ::-1])
 
     def _flat(self) -> dict[str, NDArray[np.generic]]:
         arrays: dict[str, NDArray[np.generic]] = {
@@ -161,6 +167,7 @@ class Topology:
                 )
                 for count in LEVEL_NODE_COUNTS
             )
+            arrays["faces"] = _frozen(arrays["faces"])
             topology = cls(levels=levels, **{name: arrays[name] for name in _ARRAYS})
         except KeyError as error:
             raise BundleError(f"{path} is not a handmesh topology: it has no {error}") from error
@@ -203,6 +210,13 @@ class Topology:
         taken[self.node_of_vertex] = True
         if int(taken.sum()) != count or (taken != self.levels[0].mask).any():
             raise BundleError(f"{owner}: the vertex order does not match the padding mask")
+
+
+def _frozen(array: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A copy, row after row in memory, that cannot be written to."""
+    copied = np.array(array, order="C")
+    copied.flags.writeable = False
+    return copied
 
 
 def _check_array(
@@ -275,35 +289,3 @@ def ell_level(
         neighbours[row, : len(columns)] = columns
         values[row, : len(columns)] = rescaled[row, columns]
     return GraphLevel(mask, neighbours, values, lambda_max)
-
-
-def ell_matvec(level: GraphLevel, features: NDArray[np.floating]) -> NDArray[np.floating]:
-    """L~ x for node features (N, C) of any float dtype, by gathering each row's neighbours.
-
-    Raises:
-        InputError: features of another shape, or integers.
-    """
-    if not np.issubdtype(features.dtype, np.floating):
-        raise InputError(f"expected floating-point features, got {features.dtype}")
-    if features.ndim != 2 or len(features) != level.node_count:
-        raise InputError(f"expected ({level.node_count}, C) features, got {features.shape}")
-    gathered = features[level.neighbours]  # (N, K, C)
-    return np.einsum("nk,nkc->nc", level.weights.astype(features.dtype), gathered)
-
-
-def chebyshev_features(
-    level: GraphLevel, features: NDArray[np.floating], order: int
-) -> NDArray[np.floating]:
-    """[T_0 x, ..., T_{order-1} x] stacked as (order, N, C), by the recurrence.
-
-    Raises:
-        InputError: an order below 1, or features that `ell_matvec` does not take.
-    """
-    if order < 1:
-        raise InputError(f"the Chebyshev order must be at least 1, got {order}")
-    terms = [features]
-    if order > 1:
-        terms.append(ell_matvec(level, features))
-    for _ in range(2, order):
-        terms.append(2 * ell_matvec(level, terms[-1]) - terms[-2])
-    return np.stack(terms)  # (order, N, C)

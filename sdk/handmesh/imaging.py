@@ -37,7 +37,7 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # In a JPEG's entropy-coded data a marker is 0xFF and anything but a stuffed zero, a restart marker
 # (D0..D7) or another fill byte.
 _NEXT_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
-_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_JPEG_END = 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 

@@ -121,7 +121,6 @@ class Photo:
             camera, bone_length_m, root_depth_m: as in `Predictor.predict`.
             metric: whether scale and distance follow from what the caller knows.
         """
-        faces = self._topology.faces
         with self.clock("geometry"):
             roots = [points.root_depth for _, points, _ in seen]
             places = [place(root, bone_length_m, root_depth_m) for root in roots]
@@ -139,7 +138,9 @@ class Photo:
                 vertices_px=np.asarray(points.vertices_px, dtype=np.float32),
                 joints_px=np.asarray(points.joints_px, dtype=np.float32),
                 # A mirrored surface is turned inside out.
-                faces=faces[:, ::-1] if sighting.view.mirrored else faces,
+                faces=self._topology.mirrored_faces
+                if sighting.view.mirrored
+                else self._topology.faces,
                 confidence=sighting.confidence,
                 presence=sighting.presence,
                 handedness=handedness,

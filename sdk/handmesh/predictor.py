@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from . import backends, search
+from .arguments import (
+    BoxLike,
+    checked_boxes,
+    checked_camera,
+    checked_count,
+    checked_finder,
+    checked_presence,
+    listed_boxes,
+    wanted_sides,
+)
 from .bundle import Bundle
-from .camera import shown
 from .closing import Closing
-from .errors import BackendError, BoxError, CameraError, InputError
+from .errors import BackendError, InputError
 from .finding import Finder, default_finder
 from .geometry import place
 from .imaging import ImageLike
 from .pipeline import Photo
 from .search import Sighting, View
-from .types import Box, Camera, Hand, Handedness, finite
+from .types import Box, Camera, Hand, Handedness
 
-__all__ = [
-    "BoxLike",
-    "Predictor",
-    "checked_camera",
-    "checked_count",
-    "checked_finder",
-    "checked_presence",
-    "load",
-    "predict",
-    "wanted_side",
-]
-
-# A Box, or (x0, y0, x1, y1) in pixels around the visible hand.
-BoxLike = Any
+__all__ = ["BoxLike", "Predictor", "load", "predict"]
 
 
 class Predictor(Closing):
@@ -143,7 +137,8 @@ class Predictor(Closing):
                 `Box.from_xyxy` makes one. With it, that one hand is returned whatever its presence;
                 without it, hands are searched for. Or a list of such boxes, or an (N, 4) array, as
                 a detector of one's own gives: all their crops go to the network together. An empty
-                list is no hand.
+                list is no hand; one box that cannot be used fails the list, before
+                the network runs.
             camera: intrinsics of this photo; by default `Camera.default` of its size.
             handedness: the person's own hand, when known; by default the network decides. With
                 several boxes one for all of them, or a list with one for each.
@@ -162,11 +157,12 @@ class Predictor(Closing):
 
         Raises:
             ImageError: the photo cannot be read or used.
-            BoxError, CameraError, InputError: another argument cannot be used.
+            BoxError, CameraError, InputError: another argument cannot be used. Of several boxes it
+                says which, as "box[2] of 5 boxes".
             BackendError: the runtime failed.
         """
-        boxes = None if box is None else _listed(box)
-        sides = _sides(handedness, mirrored, boxes)
+        boxes = None if box is None else listed_boxes(box)
+        sides = wanted_sides(handedness, mirrored, boxes)
         max_hands = checked_count(max_hands)
         min_presence = checked_presence(min_presence)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
@@ -177,9 +173,7 @@ class Predictor(Closing):
         if boxes is None:
             found = self.find(photo, sides[0], max_hands, min_presence)
         else:
-            found = _look_in(
-                photo, [_checked_box(each, photo.width, photo.height) for each in boxes], sides
-            )
+            found = _look_in(photo, checked_boxes(boxes, photo.width, photo.height), sides)
 
         return photo.hands(
             [
@@ -273,114 +267,6 @@ _default: Predictor | None = None
 _default_lock = threading.Lock()
 
 
-def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
-    """Whether the hand looks like a left one in the photo as given; None if nobody knows.
-
-    Raises:
-        InputError: the handedness is none.
-    """
-    if handedness is None:
-        return None
-    if handedness not in ("left", "right"):
-        raise InputError(f"handedness must be 'left', 'right' or None, not {shown(handedness)}")
-    return (handedness == "left") != mirrored
-
-
-def checked_presence(min_presence: float) -> float:
-    """A caller's least presence.
-
-    Raises:
-        InputError: it is not a probability.
-    """
-    if not 0 <= finite(min_presence, "min_presence", InputError) <= 1:
-        raise InputError(f"min_presence is a probability, in 0..1, not {min_presence}")
-    return float(min_presence)
-
-
-def checked_count(number: int, name: str = "max_hands") -> int:
-    """A caller's number of hands, or of what the name says.
-
-    Raises:
-        InputError: it is not a whole number from 1.
-    """
-    try:
-        count = operator.index(number)
-    except TypeError as cause:
-        raise InputError(f"{name} must be a whole number, not {shown(number)}") from cause
-    if count < 1:
-        raise InputError(f"{name} must be at least 1, not {shown(count)}")
-    return count
-
-
-def checked_finder(find: Finder | None) -> Finder | None:
-    """What a caller searches with.
-
-    Raises:
-        InputError: it cannot be called.
-    """
-    if find is not None and not callable(find):
-        raise InputError(
-            "find is a function as handmesh.finding.Finder describes it, as "
-            f"DetectedHands(Detector(...)), not {type(find).__name__}"
-        )
-    return find
-
-
-def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
-    """The camera of images of that size in pixels, the default one if None.
-
-    Raises:
-        CameraError: it is none, or of images of another size.
-    """
-    if camera is None:
-        return Camera.default(width, height)
-    if not isinstance(camera, Camera):
-        raise CameraError(
-            f"camera must be a handmesh.Camera, not {type(camera).__name__}: "
-            "make one with Camera.from_matrix(K, width, height)"
-        )
-    if (camera.width, camera.height) != (width, height):
-        raise CameraError(
-            f"the camera is of {camera.width} x {camera.height} images and this one has "
-            f"{width} x {height} pixels: focal lengths scale with the image"
-        )
-    return camera
-
-
-def _listed(box: BoxLike | Sequence[BoxLike]) -> list[BoxLike]:
-    """One box or several as a list; whether they are boxes is for `_checked_box` to say."""
-    if isinstance(box, (Box, str, bytes)):
-        return [box]
-    try:
-        parts = list(box)
-    except TypeError:
-        return [box]
-    several = any(isinstance(p, (Box, list, tuple)) or getattr(p, "ndim", 0) > 0 for p in parts)
-    return parts if several or not parts else [box]
-
-
-def _sides(
-    handedness: Handedness | Sequence[Handedness | None] | None,
-    mirrored: bool,
-    boxes: list[BoxLike] | None,
-) -> list[bool | None]:
-    """`wanted_side` for each box, or one for a whole photo.
-
-    Raises:
-        InputError: a handedness is none, or there are not as many as boxes.
-    """
-    count = 1 if boxes is None else len(boxes)
-    if handedness is None or isinstance(handedness, str):
-        return [wanted_side(handedness, mirrored)] * count
-    if not isinstance(handedness, Sequence) or boxes is None or len(handedness) != count:
-        raise InputError(
-            "handedness must be 'left', 'right' or None, or with several boxes a list with one for "
-            f"each; not {shown(handedness)}" + ("" if boxes is None else f" for {count} boxes")
-        )
-    every: Sequence[Any] = handedness
-    return [wanted_side(each, mirrored) for each in every]
-
-
 def _look_in(photo: Photo, boxes: Sequence[Box], sides: Sequence[bool | None]) -> list[Sighting]:
     """What the network sees in each box: one run where that is clear and the box fits, two at
     most, those of all boxes together."""
@@ -391,25 +277,3 @@ def _look_in(photo: Photo, boxes: Sequence[Box], sides: Sequence[bool | None]) -
         last = search.follow(photo.look, [first[n] for n in members], known, rounds=1)
         found |= zip(members, last, strict=True)
     return [found[n] for n in range(len(boxes))]
-
-
-def _checked_box(box: BoxLike, width: int, height: int) -> Box:
-    if not isinstance(box, Box):
-        try:
-            x0, y0, x1, y1 = (float(value) for value in box)
-        except (TypeError, ValueError, OverflowError) as cause:
-            raise BoxError(
-                f"box must be a handmesh.Box, or (x0, y0, x1, y1) in pixels, not {shown(box)}"
-            ) from cause
-        box = Box.from_xyxy(x0, y0, x1, y1)
-    if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):
-        raise BoxError(
-            f"the centre of the box, ({box.cx:g}, {box.cy:g}), lies outside the image of "
-            f"{width} x {height} pixels"
-        )
-    if not 4 <= box.size <= 8 * max(width, height):
-        raise BoxError(
-            f"the box has a side of {box.size:g} pixels: expected at least 4, and at most 8 times "
-            f"the longer side of the image of {width} x {height} pixels"
-        )
-    return box

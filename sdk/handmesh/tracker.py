@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .closing import Closing
-from .errors import InputError
-from .finding import Finder, search_windows
-from .geometry import place
-from .imaging import ImageLike
-from .pipeline import Photo
-from .predictor import (
-    Predictor,
+import numpy as np
+from numpy.typing import NDArray
+
+from .arguments import (
     checked_camera,
     checked_count,
     checked_finder,
     checked_presence,
     wanted_side,
 )
+from .closing import Closing
+from .errors import InputError
+from .finding import Finder, search_windows
+from .geometry import place
+from .imaging import ImageLike
+from .pipeline import Photo
+from .predictor import Predictor
 from .smoothing import HandSmoother
 from .tracks import Track, Tracks
 from .types import Camera, Hand, Handedness, finite
@@ -38,7 +42,7 @@ _RESTART_S = 0.2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrackedHand:
-    """A hand in one frame of a video.
+    """A hand in one frame of a video. What is asked for most is here as well as in ``hand``.
 
     Attributes:
         id: the hand's number in this video, from 1; it keeps it.
@@ -50,6 +54,26 @@ class TrackedHand:
     id: int
     hand: Hand
     first_s: float
+
+    @property
+    def joints_m(self) -> NDArray[np.float32]:
+        """(21, 3) float32, camera space, metres: `Hand.joints_m`."""
+        return self.hand.joints_m
+
+    @property
+    def joints_px(self) -> NDArray[np.float32]:
+        """(21, 2) float32, pixels of the frame: `Hand.joints_px`."""
+        return self.hand.joints_px
+
+    @property
+    def handedness(self) -> Handedness:
+        """The person's own left or right: `Hand.handedness`."""
+        return self.hand.handedness
+
+    @property
+    def presence(self) -> float:
+        """0..1: `Hand.presence`."""
+        return self.hand.presence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +100,6 @@ class TrackedFrame:
         Args:
             mesh: with the vertices and faces of each hand, which are most of it.
         """
-        left_out = set() if mesh else {"vertices_m", "vertices_px", "faces"}
         return {
             "time_s": round(self.time_s, 6),
             "searched": self.searched,
@@ -84,7 +107,7 @@ class TrackedFrame:
             "timings_ms": {stage: round(value, 3) for stage, value in self.timings_ms.items()},
             "hands": [
                 {"id": tracked.id, "first_s": round(tracked.first_s, 6)}
-                | {k: v for k, v in tracked.hand.to_dict().items() if k not in left_out}
+                | tracked.hand.to_dict(mesh=mesh)
                 for tracked in self.hands
             ],
         }
@@ -156,7 +179,7 @@ class Tracker(Closing):
         """Forget all hands and times: the next frame is the first of another video."""
         self._tracks = Tracks(self._max_hands, self._remember_s, self._side)
         self._smoothers: dict[int, tuple[HandSmoother, float]] = {}
-        self._previous_s = self._time_s = -math.inf
+        self._time_s = -math.inf
         self._searched_s, self._wait, self._lost_s = -math.inf, 1, -math.inf
         self._size: tuple[int, int] | None = None
 
@@ -167,7 +190,8 @@ class Tracker(Closing):
             image: the frame, as `Predictor.predict` takes a photo: an (H, W, 3) uint8 RGB array.
                 OpenCV gives BGR: hand over ``frame[..., ::-1]``.
             time_s: when it was taken, seconds from any moment; by default now. Frames need not be
-                evenly spaced, but later than the ones before.
+                evenly spaced, but later than the ones before. A frame that failed leaves no trace
+                and may be handed over again.
 
         Raises:
             InputError: the time is not later than that of the last frame, or the frame of another
@@ -175,7 +199,7 @@ class Tracker(Closing):
             ImageError, CameraError, BackendError: as in `Predictor.predict`.
         """
         began = time.perf_counter()
-        now = self._checked_time(time.monotonic() if time_s is None else time_s)
+        now = self._checked_time(time.perf_counter() if time_s is None else time_s)
         photo = self._predictor.open(image)
         if self._size not in (None, (photo.width, photo.height)):
             raise InputError(
@@ -183,19 +207,28 @@ class Tracker(Closing):
                 f"{(photo.width, photo.height)}; call reset() before another video"
             )
         camera = checked_camera(self._camera, photo.width, photo.height)
-        self._size = (photo.width, photo.height)
-        self._previous_s, self._time_s = self._time_s, now
-
-        before = len(self._tracks.visible)
-        self._tracks.step(photo.look, now, photo.width, photo.height)
-        if len(self._tracks.visible) < before:
-            self._lost_s, self._wait = now, 1
-        searched = self._search_is_due(now)
-        if searched:
-            self._search(photo, now)
-        hands = self._hands(photo, camera, now)
+        with self._undone_where_it_fails():
+            before = len(self._tracks.visible)
+            self._tracks.step(photo.look, now, photo.width, photo.height)
+            if len(self._tracks.visible) < before:
+                self._lost_s, self._wait = now, 1
+            searched = self._search_is_due(now)
+            if searched:
+                self._search(photo, now)
+            hands = self._hands(photo, camera, now)
+        self._size, self._time_s = (photo.width, photo.height), now
         timings = dict(photo.clock.milliseconds) | {"total": (time.perf_counter() - began) * 1e3}
         return TrackedFrame(now, hands, searched, photo.clock.crops_seen, timings)
+
+    @contextlib.contextmanager
+    def _undone_where_it_fails(self) -> Iterator[None]:
+        """All of a frame or nothing: what it said before a runtime failed would count twice."""
+        kept = self._tracks.copy(), self._searched_s, self._wait, self._lost_s
+        try:
+            yield
+        except BaseException:
+            self._tracks, self._searched_s, self._wait, self._lost_s = kept
+            raise
 
     def _search_is_due(self, now: float) -> bool:
         if len(self._tracks.visible) >= self._max_hands or now < self._lost_s + _GRACE_S:
@@ -243,7 +276,7 @@ class Tracker(Closing):
         self, track: Track, now: float, make: Callable[[], HandSmoother]
     ) -> HandSmoother:
         smoother, used_s = self._smoothers.get(track.id, (None, -math.inf))
-        missed = used_s < self._previous_s and now - used_s > _RESTART_S
+        missed = used_s < self._time_s and now - used_s > _RESTART_S
         if smoother is None or missed:
             smoother = make()
         self._smoothers[track.id] = smoother, now

@@ -11,6 +11,7 @@ goes on; the other one is hidden until it shows again.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -89,11 +90,12 @@ class Track:
         sure = abs(self._evidence) >= DOUBT and (self._evidence < 0) == self.side
         if sure and time_s - self._compared_s < COMPARE_S:
             return [view]
-        self._compared_s = time_s
         return [View(box, not self.side), view]
 
-    def weigh(self, sightings: Sequence[Sighting]) -> Sighting:
+    def weigh(self, sightings: Sequence[Sighting], time_s: float) -> Sighting:
         """Take in what looks at `views` say of left and right; the sighting that counts."""
+        if len(sightings) > 1:
+            self._compared_s = time_s
         for sighting in sightings:
             self._evidence += _bounded(log_odds(sighting.looks_right), ONE_LOOK)
         self._evidence = _bounded(self._evidence, ALL_LOOKS)
@@ -154,6 +156,12 @@ class Tracks:
         """Those remembered, by number."""
         return [track for track in self._tracks if not track.visible]
 
+    def copy(self) -> Tracks:
+        """The same hands, which what is done to these leaves as they are."""
+        copied = copy.copy(self)
+        copied._tracks = [copy.copy(track) for track in self._tracks]
+        return copied
+
     def step(self, look: Look, time_s: float, width: int, height: int) -> None:
         """Look for every hand in the next frame, in one batch.
 
@@ -171,7 +179,7 @@ class Tracks:
         shown = {}
         for track, own in zip(self._tracks, views, strict=True):
             sightings = [next(seen) for _ in own]
-            shown[track] = track.weigh(sightings) if track.visible else sightings[-1]
+            shown[track] = track.weigh(sightings, time_s) if track.visible else sightings[-1]
         following = {
             track: sighting
             for track, sighting in shown.items()

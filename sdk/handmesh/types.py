@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .camera import Camera, finite, numbers, shown
 from .errors import BoxError, InputError
+from .styles import Style
 
 if TYPE_CHECKING:
     from .rig import Pose
@@ -44,7 +45,6 @@ __all__ = [
 
 Handedness = Literal["left", "right"]
 Depth = Literal["metric", "assumed"]
-Style = Literal["full", "mesh", "skeleton", "wireframe", "depth", "side"]
 
 JOINT_NAMES: tuple[str, ...] = (
     "wrist",
@@ -194,7 +194,7 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Hand:
-    """One hand in one photo. Arrays are read-only.
+    """One hand in one photo. Arrays are read-only; those that came read-only are shared.
 
     Attributes:
         vertices_m: (V, 3) float32, mesh vertices in camera space, metres.
@@ -252,7 +252,9 @@ class Hand:
             "confidence": ((joint_count,), np.float32),
         }
         for name, (shape, dtype) in shapes.items():
-            array = np.array(getattr(self, name), dtype=dtype)  # a copy: the caller's stays theirs
+            array = getattr(self, name)
+            if not _is_constant(array, dtype):
+                array = np.array(array, dtype=dtype)  # a copy: the caller's stays theirs
             if array.shape != shape:
                 raise InputError(f"Hand.{name} must have shape {shape}, not {array.shape}")
             if not np.isfinite(array).all():
@@ -323,16 +325,18 @@ class Hand:
 
         return save(self, path)
 
-    def to_dict(self, arrays: bool = False) -> dict[str, Any]:
+    def to_dict(self, arrays: bool = False, mesh: bool = True) -> dict[str, Any]:
         """Everything as a dict with the keys of the JSON file; `from_dict` takes it back.
 
         Args:
             arrays: False: plain numbers, strings and lists, ready for JSON, metres to the
                 micrometre and pixels to the thousandth. True: NumPy arrays of full precision.
+            mesh: False: without the vertices and faces, which are most of it; `from_dict` does not
+                take that back.
         """
         from .files import to_dict
 
-        return to_dict(self, arrays)
+        return to_dict(self, arrays, mesh)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Hand:
@@ -344,6 +348,19 @@ class Hand:
         from .files import from_dict
 
         return from_dict(data)
+
+
+def _is_constant(array: Any, dtype: type[np.generic]) -> bool:
+    """Whether nobody can change an array of that type, neither itself nor by what it is a view of:
+    the faces, more than half of a hand's memory, are the same of all hands."""
+    if not (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
+        return False
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    return owner is None
 
 
 def _hand(fields: Mapping[str, Any]) -> Hand:

@@ -68,41 +68,64 @@ class Video(Closing):
 
 
 class VideoFile(Video):
-    """A video file, every frame of it.
+    """A video file, every frame of it. Each pass over it begins with the first frame.
 
     Raises:
-        InputError: the file is missing, or no video that OpenCV can read.
+        InputError: the file is missing, or no video that OpenCV can read; while it is read, it
+            holds no frame, or was closed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = _path(path)
-        self._capture = cv2.VideoCapture(str(self._path))
-        if not self._capture.isOpened():
+        self._closed = False
+        capture = self._open()
+        self._unread: Any = capture
+        self._captures = [capture]
+        self.fps = _stated_fps(capture)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frame_count = count if count > 0 else None
+
+    def _open(self) -> Any:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
             raise InputError(
                 f"{self._path} is not a video that OpenCV can read: convert it to H.264 in .mp4"
             )
-        self.fps = _stated_fps(self._capture)
-        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frame_count = count if count > 0 else None
+        return capture
 
     def __iter__(self) -> Iterator[Frame]:
+        if self._closed:
+            raise InputError(f"the video {self._path} was closed: open it again")
+        capture, self._unread = self._unread, None
+        if capture is None:  # opened anew: not every format can be wound back to its first frame
+            capture = self._open()
+            self._captures.append(capture)
+        return self._frames(capture)
+
+    def _frames(self, capture: Any) -> Iterator[Frame]:
         last_s = -1.0 / self.fps
         index = 0
-        while True:
-            there, pixels = self._capture.read()
-            if not there:
-                break
-            time_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-            if not time_s > last_s:  # some files have times for some of their frames only
-                time_s = last_s + 1 / self.fps
-            yield Frame(index, time_s, _rgb(pixels))
-            index, last_s = index + 1, time_s
+        try:
+            while True:
+                there, pixels = capture.read()
+                if not there:
+                    break
+                time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                if not time_s > last_s:  # some files have times for some of their frames only
+                    time_s = last_s + 1 / self.fps
+                yield Frame(index, time_s, _rgb(pixels))
+                index, last_s = index + 1, time_s
+        finally:
+            capture.release()
         if index == 0:
             raise InputError(f"{self._path} holds no frame that can be decoded")
 
     def close(self) -> None:
         """Let the file go."""
-        self._capture.release()
+        self._closed = True
+        for capture in self._captures:
+            capture.release()
+        self._captures.clear()
 
 
 class LiveVideo(Video):

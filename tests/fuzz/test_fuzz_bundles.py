@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handmesh import Bundle, Predictor, backends
-from handmesh.bundle import MANIFEST, _manifest_hash, io_specs, read_manifest, write_manifest
 from handmesh.graph import Topology
+from handmesh.manifest import MANIFEST, _manifest_hash, io_specs, read_manifest, write_manifest
 from handmesh.verification import read_reference, verify
 
 SIZE = 64

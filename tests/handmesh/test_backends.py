@@ -182,7 +182,7 @@ def test_missing_package_says_what_to_install(
     with_onnx: Bundle, name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # what import sees when it is not installed
-    with pytest.raises(BackendUnavailable, match=rf"pip install 'handmesh\[{name}\]'"):
+    with pytest.raises(BackendUnavailable, match=rf"pip install '\.\[{name}\]'"):
         Predictor(with_onnx, name)
     with pytest.raises(ImportError):
         Predictor(with_onnx, name)

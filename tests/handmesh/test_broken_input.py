@@ -23,11 +23,11 @@ from handmesh import (
     Predictor,
     open_video,
 )
-from handmesh.bundle import MANIFEST, _manifest_hash, read_manifest, write_manifest
+from handmesh.arguments import _checked_box
 from handmesh.camera import shown
 from handmesh.geometry import place
 from handmesh.imaging import crop, decode
-from handmesh.predictor import _checked_box
+from handmesh.manifest import MANIFEST, _manifest_hash, read_manifest, write_manifest
 from handmesh.verification import read_reference, verify
 
 TOO_LARGE = [10**400, -(10**400), 10**5000]  # for a float, and for Python to write

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 import handmesh.bundle as bundle_module
+import handmesh.manifest as manifest_module
 from handmesh.bundle import Bundle, io_specs, read_manifest, write_manifest
+from handmesh.cli import main
 from handmesh.errors import BundleError, IntegrityError
 from handmesh.graph import Topology
 
@@ -49,7 +52,7 @@ def test_what_is_written_is_read(full_folder: Path, topology: Topology) -> None:
 
 def test_manifest_is_readable_json_with_all_its_entries(full_folder: Path) -> None:
     manifest = json.loads((full_folder / "manifest.json").read_text(encoding="utf-8"))
-    documented = (bundle_module.__doc__ or "").splitlines()
+    documented = (manifest_module.__doc__ or "").splitlines()
     for name in manifest:
         assert any(line.strip().startswith(name) for line in documented), name
     assert manifest["outputs"]["vertices"]["shape"] == ["N", 1036, 3]
@@ -115,13 +118,13 @@ def test_files_of_another_size_are_found_without_hashing(full_folder: Path) -> N
 
 def test_a_file_is_hashed_once(full_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    original = bundle_module._hash
+    original = manifest_module._hash
 
     def counting(path: Path) -> str:
         hashed.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(bundle_module, "_hash", counting)
+    monkeypatch.setattr(manifest_module, "_hash", counting)
     bundle = Bundle.load(full_folder)
     assert hashed == []
     for _ in range(3):
@@ -139,6 +142,51 @@ def test_missing_bundle_says_what_there_is(tmp_path: Path) -> None:
     for wanted in (tmp_path / "nothing", tmp_path, "no-such-network"):
         with pytest.raises(BundleError, match="no bundle at"):
             Bundle.load(wanted)
+
+
+@pytest.fixture
+def shipped_light(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A bundle inside the package, and a folder of the same name in the working directory."""
+    inside, here = tmp_path / "package" / "light", tmp_path / "here" / "light"
+    shutil.copytree(bundle_folder, inside)
+    shutil.copytree(bundle_folder, here)
+    monkeypatch.setattr(bundle_module, "_SHIPPED", inside.parent)
+    monkeypatch.chdir(here.parent)
+    return inside, here
+
+
+def test_a_path_is_never_the_name_of_a_shipped_bundle(shipped_light: tuple[Path, Path]) -> None:
+    _, here = shipped_light
+    for wanted in (Path("light"), "./light", "light/", here, str(here)):
+        assert Bundle.load(wanted).folder.resolve() == here
+
+
+def test_a_name_that_is_a_folder_here_as_well_is_refused(shipped_light: tuple[Path, Path]) -> None:
+    inside, here = shipped_light
+    with pytest.raises(BundleError, match=r"ships with.*and a folder here: say '\./light'"):
+        Bundle.load("light")
+    assert Bundle.load().folder == inside, "the default is named by nobody"
+
+    (here / "manifest.json").unlink()
+    with pytest.raises(BundleError, match="a folder here"):
+        Bundle.load("light")
+    shutil.rmtree(here)
+    assert Bundle.load("light").folder == inside
+
+
+def test_export_in_place_does_not_reach_into_the_package(
+    shipped_light: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    inside, _ = shipped_light
+    before = {path: path.read_bytes() for path in inside.iterdir()}
+
+    assert main(["export", "light", "--format", "onnx"]) == 2
+
+    assert "say './light'" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in inside.iterdir()} == before
 
 
 def test_artifact_that_a_bundle_lacks_can_be_made(bundle: Bundle) -> None:
@@ -200,7 +248,7 @@ def test_a_graph_that_is_not_one_is_refused(bundle_folder: Path, manifest: dict[
 def _rehashed(folder: Path, entries: dict[str, Any]) -> None:
     """Write a manifest that is what its own hash says, whatever else it is."""
     entries = {name: value for name, value in entries.items() if name != "sha256"}
-    entries["sha256"] = bundle_module._manifest_hash(entries)
+    entries["sha256"] = manifest_module._manifest_hash(entries)
     (folder / "manifest.json").write_text(json.dumps(entries))
 
 
@@ -210,7 +258,7 @@ OUTSIDE = ["/etc/passwd", "../secret", "a/../../secret", "a\\b", "C:/x", "c:x", 
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_paths_that_leave_the_bundle_are_refused(full_folder: Path, path: str) -> None:
     (full_folder.parent / "secret").write_bytes(b"secret")
-    described = {"sha256": bundle_module._hash(full_folder.parent / "secret"), "bytes": 6}
+    described = {"sha256": manifest_module._hash(full_folder.parent / "secret"), "bytes": 6}
     original = read_manifest(full_folder)
     _rehashed(full_folder, original | {"files": original["files"] | {path: described}})
     with pytest.raises(BundleError, match="inside the bundle"):

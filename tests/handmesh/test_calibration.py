@@ -106,7 +106,7 @@ def test_many_frames_give_their_median_and_scatter(seen: Hand) -> None:
     assert by_card.length_m == pytest.approx(found.length_m, rel=1e-4)
 
 
-@pytest.mark.parametrize("depth", [0, -1, math.nan, "far", [0.5, 0.5], None])
+@pytest.mark.parametrize("depth", [0, -1, math.nan, "far", [0.5, 0.5], None, 10**400])
 def test_impossible_depths_are_refused(seen: Hand, depth: Any) -> None:
     with pytest.raises(InputError, match="root_depth_m"):
         bone_length_from_depth(seen, depth)

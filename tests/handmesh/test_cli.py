@@ -235,7 +235,7 @@ def test_info_without_torch_is_exit_code_three(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["info", "--network", "light"]) == 3
-    assert "pip install 'handmesh[torch]'" in capsys.readouterr().err
+    assert "pip install '.[torch]'" in capsys.readouterr().err
     assert cli.main(["info"]) == 0  # what a base install can tell, it tells
     told = capsys.readouterr().out.splitlines()
     assert any(line.startswith("onnx (") for line in told)

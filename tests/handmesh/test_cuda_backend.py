@@ -223,7 +223,7 @@ def _missing(what: str) -> Callable[[pytest.MonkeyPatch], None]:
     ("change", "said"),
     [
         (_missing("driver"), "no NVIDIA driver"),
-        (_missing("binding"), r"neither is installed: pip install 'handmesh\[cuda\]'"),
+        (_missing("binding"), r"neither is installed: pip install '\.\[cuda\]'"),
         (_missing("provider"), "install onnxruntime-gpu"),
     ],
 )

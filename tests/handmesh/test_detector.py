@@ -10,7 +10,7 @@ import torch
 
 from handmesh import Predictor, cli
 from handmesh.archive import read_arrays
-from handmesh.bundle import Bundle
+from handmesh.bundle import Bundle, shipped
 from handmesh.detector import Detector, hand_rows, letterbox
 from handmesh.detector_verification import compare_hands, verify_detector
 from handmesh.errors import BackendError, BundleError, GraphMismatchError, InputError
@@ -48,6 +48,15 @@ def detector_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
     assert parity["onnx"].hands > 5
     return bundle
+
+
+def test_the_shipped_one_is_found_beside_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "detector").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Detector() as detector:
+        assert detector.bundle.folder == shipped()["detector"]
 
 
 def test_a_bundle_is_exported_again_from_what_it_holds(

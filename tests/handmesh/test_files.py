@@ -148,6 +148,12 @@ def test_dicts_go_both_ways(hand: Hand) -> None:
     assert arrays.keys() == known.to_dict().keys()
     assert arrays["vertices_m"] is known.vertices_m
     assert arrays["presence"] == known.presence
+    mesh = {"vertices_m", "vertices_px", "faces"}
+    for kept in (False, True):
+        without = known.to_dict(arrays=kept, mesh=False)
+        assert without.keys() == arrays.keys() - mesh
+    with pytest.raises(InputError, match="lacks faces, vertices_m, vertices_px"):
+        Hand.from_dict(without)
     _equal(known, Hand.from_dict(arrays))
     _equal(hand, Hand.from_dict(json.loads(json.dumps(hand.to_dict()))), places=3)
     older = {k: v for k, v in known.to_dict().items() if k != "bone_length_m"}

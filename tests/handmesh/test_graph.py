@@ -1,4 +1,4 @@
-"""The frozen graph: Laplacians and Chebyshev terms against dense float64; the committed asset."""
+"""The frozen graph: Laplacians against dense float64; the committed asset."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from handmesh.errors import InputError
 from handmesh.graph import (
     GraphLevel,
     Topology,
-    chebyshev_features,
-    ell_matvec,
     graph_level,
     normalized_laplacian,
 )
@@ -111,55 +109,10 @@ def test_ell_csr_and_dense_are_one_matrix(level: GraphLevel) -> None:
     sparse = csr_array((values.astype(np.float64), columns, pointers), shape=level.dense().shape)
 
     np.testing.assert_array_equal(sparse.toarray(), level.dense())
-    np.testing.assert_allclose(ell_matvec(level, features), level.dense() @ features, atol=1e-12)
+    gathered = features[level.neighbours]  # (N, K, C)
+    product = np.einsum("nk,nkc->nc", level.weights.astype(np.float64), gathered)
+    np.testing.assert_allclose(product, level.dense() @ features, atol=1e-12)
     assert len(values) == np.count_nonzero(level.dense())
-
-
-# T_0 .. T_5, written out.
-EXPLICIT = (
-    lambda x: 1 + 0 * x,
-    lambda x: x,
-    lambda x: 2 * x**2 - 1,
-    lambda x: 4 * x**3 - 3 * x,
-    lambda x: 8 * x**4 - 8 * x**2 + 1,
-    lambda x: 16 * x**5 - 20 * x**3 + 5 * x,
-)
-
-
-def check_chebyshev(level: GraphLevel, tolerance: float, dtype: type = np.float64) -> None:
-    features = np.random.default_rng(2).normal(size=(level.node_count, 3))
-    features[~level.mask] = 0
-    values, vectors = np.linalg.eigh(level.dense())
-
-    found = chebyshev_features(level, features.astype(dtype), order=6)
-
-    assert found.dtype == dtype
-    for k, polynomial in enumerate(EXPLICIT):
-        expected = vectors @ (polynomial(values)[:, None] * (vectors.T @ features))
-        np.testing.assert_allclose(found[k], expected, atol=tolerance)
-    assert not found[:, ~level.mask].any()
-
-
-def test_the_recurrence_gives_chebyshev_polynomials_of_the_laplacian(level: GraphLevel) -> None:
-    check_chebyshev(level, 1e-12)
-    check_chebyshev(level, 1e-4, np.float32)
-
-
-def test_a_shorter_series_is_the_start_of_a_longer_one(level: GraphLevel) -> None:
-    features = np.random.default_rng(3).normal(size=(level.node_count, 2))
-    longest = chebyshev_features(level, features, 4)
-
-    for order in (1, 2, 3):
-        np.testing.assert_array_equal(chebyshev_features(level, features, order), longest[:order])
-
-
-def test_bad_features_are_refused(level: GraphLevel) -> None:
-    count = level.node_count
-    for bad in (np.zeros((count - 1, 2)), np.zeros(count), np.zeros((count, 2), dtype=int)):
-        with pytest.raises(InputError, match="expected"):
-            ell_matvec(level, bad)
-    with pytest.raises(InputError, match="order"):
-        chebyshev_features(level, np.zeros((count, 2)), 0)
 
 
 def test_a_graph_without_edges_is_refused() -> None:
@@ -200,7 +153,6 @@ class TestTheHand:
     @pytest.mark.parametrize("number", [2, 3, 4])
     def test_spectra(self, topology: Topology, number: int) -> None:
         check_spectrum(topology.levels[number], components=1)
-        check_chebyshev(topology.levels[number], 1e-10)
 
     def test_a_parent_is_real_if_a_child_is(self, topology: Topology) -> None:
         for fine, coarse in itertools.pairwise(topology.levels):

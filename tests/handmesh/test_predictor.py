@@ -121,6 +121,10 @@ def test_left_hands_are_right_hands_in_a_mirror(
     np.testing.assert_allclose(left.vertices_m, right.vertices_m * (-1, 1, 1), atol=3e-3)
     np.testing.assert_array_equal(right.faces, topology.faces)
     np.testing.assert_array_equal(left.faces, topology.faces[:, ::-1])
+    for hand in (right, left):
+        assert not hand.faces.flags.writeable
+        (again,) = predict(make_hand((0.1, 0.05, 0.5), left=hand is left))
+        assert again.faces is hand.faces, "constant, and most of a hand's memory"
 
 
 @pytest.mark.parametrize("left", [False, True])

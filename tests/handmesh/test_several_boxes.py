@@ -105,6 +105,25 @@ def test_one_bad_box_is_refused(predictor: Predictor, photo: Any, box: Any) -> N
         predictor.predict(photo, box)
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ((1, 2, 3), r"^box\[2\] of 4 boxes: box must be a handmesh\.Box"),
+        ((10, 10, 10, 90), r"^box\[2\] of 4 boxes: a box is \(x0, y0, x1, y1\)"),
+        (Box(-90, 40, 50), r"^box\[2\] of 4 boxes: the centre of the box"),
+        (Box(90, 40, 1), r"^box\[2\] of 4 boxes: the box has a side"),
+    ],
+)
+def test_the_bad_one_among_several_is_named(
+    predictor: Predictor, photo: Any, boxes: list[Box], backend: Any, bad: Any, message: str
+) -> None:
+    with pytest.raises(BoxError, match=message):
+        predictor.predict(photo, [*boxes[:2], bad, boxes[2]])
+    assert backend.batches == []
+    with pytest.raises(BoxError, match=r"^(?!box\[)"):
+        predictor.predict(photo, bad)
+
+
 @pytest.mark.parametrize("sides", [["right"], ["right", "left", "both"], 3, {"left": 1}])
 def test_sides_that_do_not_fit_are_refused(
     predictor: Predictor, photo: Any, boxes: list[Box], sides: Any

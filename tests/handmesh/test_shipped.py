@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import handmesh as sdk
+from handmesh.bundle import shipped as bundles_inside
 from handmesh.cli import main
+from handmesh.detector_verification import DetectorDifference
 from handmesh.graph import Topology
 from handmesh.verification import read_reference, verify
 
@@ -158,5 +160,20 @@ def test_the_command_on_a_real_photo(
 
 
 def test_verify_command_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all that ships: the detector runs in every search."""
     assert main(["verify"]) == 0
-    assert "FAIL" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "FAIL" not in printed
+    verified = [line.partition(": ")[0] for line in printed.splitlines() if "files as they" in line]
+    folders = bundles_inside()
+    assert verified == [str(folders["light"]), str(folders["detector"])]
+    assert printed.count("ok   onnxruntime") == 2
+
+
+def test_verify_command_fails_with_the_detector_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = DetectorDifference(8, 9, 1, 0.0, 0.0, 0.0, "onnxruntime, off on purpose")
+    monkeypatch.setattr("handmesh.detector_verification.verify_detector", lambda *_: [off])
+    assert main(["verify", "--backend", "onnx"]) == 1
+    assert "FAIL onnxruntime, off on purpose" in capsys.readouterr().out

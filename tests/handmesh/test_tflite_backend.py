@@ -178,7 +178,7 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_missing_package_says_what_to_install(with_tflite: Bundle, hide: Any) -> None:
     hide("ai_edge_litert", "tflite_runtime")
-    with pytest.raises(BackendUnavailable, match=r"'ai_edge_litert'.*pip install 'handmesh\[tfl"):
+    with pytest.raises(BackendUnavailable, match=r"'ai_edge_litert'.*pip install '\.\[tfl"):
         backends.create("tflite", with_tflite)
 
 

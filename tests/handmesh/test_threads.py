@@ -181,13 +181,13 @@ def test_a_bundle_is_checked_once_by_eight_threads(monkeypatch: pytest.MonkeyPat
     from handmesh import bundle as module
 
     checked: list[Path] = []
-    verify = module._verify_file
+    verify = module.verify_file
 
     def counted(path: Path, described: Any) -> None:
         checked.append(path)
         verify(path, described)
 
-    monkeypatch.setattr(module, "_verify_file", counted)
+    monkeypatch.setattr(module, "verify_file", counted)
     bundle = Bundle.load()
     created = _at_once([lambda: backends.create("onnx", bundle, 1)] * THREADS)
     assert len(created) == THREADS

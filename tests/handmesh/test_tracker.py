@@ -171,6 +171,56 @@ def test_times_and_sizes_of_another_video_are_refused_until_reset(
     assert tracker.update(pixels[::2, ::2], 0.0).searched
 
 
+def test_a_frame_that_failed_can_be_handed_over_again(
+    predictor: Predictor, make_hand: Make, paint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = [make_hand(wrist_m=(0.01 * n, 0.05, 0.5)) for n in range(9)]
+    pixels = [paint(CAMERA, hand) for hand in hands]
+    run, calls = predictor.backend.run, 0
+    failing: set[int] = set()
+
+    def fails_now_and_then(images: np.ndarray) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in failing:
+            raise BackendError("out of memory")
+        return run(images)
+
+    def followed(fail: bool) -> list[dict[str, Any]]:
+        # One that is in view is followed, and every frame is searched for another, in vain.
+        finder = KnownFinder(_box(hands[0]))
+        tracker = Tracker(predictor, max_hands=2, find=finder, search_every_s=0.0)
+        frames = []
+        for n, picture in enumerate(pixels):
+            # The first run follows what is in view, if anything; the next one is the search's.
+            for late in ((0, 1) if n else (0,)) if fail else ():
+                failing.add(calls + 1 + late)
+                with pytest.raises(BackendError, match="out of memory"):
+                    tracker.update(picture, n / 30)
+                assert calls in failing
+            frames.append(tracker.update(picture, n / 30).to_dict())
+        for frame in frames:
+            frame.pop("timings_ms")
+            for hand in frame["hands"]:
+                hand.pop("timings_ms")
+        return frames
+
+    monkeypatch.setattr(predictor.backend, "run", fails_now_and_then)
+    undisturbed = followed(False)
+    assert all(len(frame["hands"]) == 1 and frame["searched"] for frame in undisturbed)
+    assert followed(True) == undisturbed
+
+
+def test_without_times_a_coarse_clock_does_no_harm(
+    predictor: Predictor, make_hand: Make, paint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows' monotonic clock goes on every 16 ms."""
+    monkeypatch.setattr("time.monotonic", lambda: 5.0)
+    tracker = Tracker(predictor, max_hands=1, find=KnownFinder(_box(make_hand())))
+    first, second = (tracker.update(paint(CAMERA, make_hand())) for _ in range(2))
+    assert second.time_s > first.time_s
+
+
 def test_without_times_frames_are_taken_as_they_come(
     predictor: Predictor, make_hand: Make, paint: Make
 ) -> None:
@@ -217,12 +267,21 @@ def test_bad_frames_and_cameras_are_refused(predictor: Predictor) -> None:
 def test_results_travel(predictor: Predictor, make_hand: Make, paint: Make) -> None:
     tracker = Tracker(predictor, max_hands=1, find=KnownFinder(_box(make_hand())))
     frame = tracker.update(paint(CAMERA, make_hand()), 0.25)
+    (tracked,) = frame.hands
+    assert tracked.joints_m is tracked.hand.joints_m
+    assert tracked.joints_px is tracked.hand.joints_px
+    assert (tracked.handedness, tracked.presence) == ("right", tracked.hand.presence)
     copy: TrackedFrame = pickle.loads(pickle.dumps(frame))
     assert copy.to_dict(mesh=True) == frame.to_dict(mesh=True)
     assert not copy.hands[0].hand.joints_m.flags.writeable
     with pytest.raises(TypeError):
         copy.hands[0].hand.timings_ms["crop"] = 0.0  # type: ignore[index]
+    full = frame.to_dict(mesh=True)["hands"][0]
+    for field in ("vertices_m", "vertices_px", "faces"):
+        object.__delattr__(frame.hands[0].hand, field)  # the short form does not even look at them
+        full.pop(field)
     short = json.loads(json.dumps(frame.to_dict()))
+    assert short["hands"][0] == json.loads(json.dumps(full))
     assert (short["time_s"], short["searched"]) == (0.25, True)
     assert short["hands"][0]["id"] == 1
     assert "joints_m" in short["hands"][0]

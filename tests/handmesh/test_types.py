@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -218,6 +219,25 @@ def test_hand_is_of_stated_types_and_cannot_be_changed() -> None:
     assert hand.vertices_m.max() == 0
     with pytest.raises(TypeError):
         hand.timings_ms["crop"] = 1.0  # type: ignore[index]
+
+
+def test_constant_arrays_are_shared_and_others_copied() -> None:
+    faces = np.array([[0, 1, 2], [0, 2, 3]], dtype=np.int32)
+    view = faces[:]
+    view.flags.writeable = False
+    hand = _hand(faces=view)
+    faces[0] = 3
+    assert hand.faces[0].tolist() == [0, 1, 2], "a view of what can be changed was copied"
+    faces.flags.writeable = False
+    shared = _hand(faces=faces)
+    assert shared.faces is faces
+    assert dataclasses.replace(shared, presence=0.5).vertices_m is shared.vertices_m
+    for other in (faces.astype(np.int64), faces[:, ::-1]):
+        other.flags.writeable = False
+        copied = _hand(faces=other)
+        assert copied.faces.dtype == np.int32
+        assert copied.faces.flags.c_contiguous
+        assert not copied.faces.flags.writeable
 
 
 @pytest.mark.parametrize(

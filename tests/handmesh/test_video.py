@@ -42,6 +42,24 @@ def test_what_is_written_is_read_again(tmp_path: Path, suffix: str) -> None:
         assert red > blue + 20, "RGB, not BGR"
 
 
+@pytest.mark.parametrize("suffix", sorted(CODECS))
+def test_each_pass_over_a_file_begins_anew(tmp_path: Path, suffix: str) -> None:
+    path = _write(tmp_path / f"clip{suffix}", [40, 80, 120, 160])
+    with VideoFile(path) as video:
+        first = next(iter(video))
+        passes = [list(video), list(video)]
+        two = [(a.index, b.index) for a, b in zip(video, video, strict=True)]
+    for frames in passes:
+        assert [frame.index for frame in frames] == [0, 1, 2, 3]
+        np.testing.assert_array_equal(frames[0].pixels, first.pixels)
+    for once, again in zip(*passes, strict=True):
+        assert again.time_s == once.time_s
+        np.testing.assert_array_equal(again.pixels, once.pixels)
+    assert two == [(n, n) for n in range(4)], "passes at once do not take each other's frames"
+    with pytest.raises(InputError, match="was closed: open it again"):
+        list(video)
+
+
 def test_frames_that_were_left_out_are_made_up_for(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "live.avi", 10.0) as writer:
         for time_s, level in ((5.0, 50), (5.1, 100), (5.4, 150), (5.42, 200)):

@@ -113,7 +113,7 @@ def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str) -> 
 
 def test_the_list_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtra, match=r"handmesh\[converters\]"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[converters\]'"):
         _run("--list")
 
 

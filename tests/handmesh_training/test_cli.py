@@ -31,7 +31,7 @@ def test_without_torch_the_extra_is_named(arguments: list[str], tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 3
-    assert "handmesh[training]" in done.stderr
+    assert "pip install '.[training]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

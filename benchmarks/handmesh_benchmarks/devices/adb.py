@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from handmesh.errors import BackendUnavailable, DeviceError, InputError
+from handmesh.installing import pip_install
 
 from ..candidates import facts_of
 from ..protocol import Measurement, Percentiles, Protocol, kind_for
@@ -133,7 +134,7 @@ def measure(
     if not chosen:
         raise BackendUnavailable(
             "a phone runs .tflite files and there is none: make one with "
-            "`handmesh export --format tflite`, for which pip install 'handmesh[converters]'"
+            f"`handmesh export --format tflite`, for which {pip_install('converters')}"
             + "".join(f"; {reason}" for reason in missing)
         )
     results = Results(phone.describe(), missing=list(missing), protocol=protocol)

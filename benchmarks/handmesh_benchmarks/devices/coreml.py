@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from handmesh.errors import BackendError, BackendUnavailable
+from handmesh.installing import pip_install
 
 from ..candidates import facts_of
 from ..device import describe
@@ -84,7 +85,7 @@ def _one(variant: Variant, unit: str, protocol: Protocol) -> Measurement:
         from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
     except ImportError as cause:
         raise BackendUnavailable(
-            "the package 'coremltools' (9 or newer) is missing: pip install 'handmesh[coreml]'"
+            f"the package 'coremltools' (9 or newer) is missing: {pip_install('coreml')}"
         ) from cause
 
     async def samples(benchmark: Any) -> tuple[list[float], list[float], list[float]]:

@@ -100,5 +100,6 @@ def open_binding(name: str | None = None, device: int = 0) -> Binding:
         return opened
     raise NoDevice(
         f"the kernels are launched through {' or '.join(wanted)}, which is not installed: "
-        "pip install 'handmesh[cuda]' brings CuPy; docs/jetson.md tells how to build PyCUDA"
+        "pip install '.[cuda]' in a checkout of handmesh brings CuPy; docs/jetson.md tells how to "
+        "build PyCUDA"
     )

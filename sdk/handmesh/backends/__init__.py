@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from ..camera import shown
 from ..errors import BackendError, BackendUnavailable, InputError
+from ..installing import pip_install
 from ..spelling import did_you_mean
 from ..types import JOINT_NAMES
 
@@ -192,7 +193,7 @@ def unavailable(
     if not any(importlib.util.find_spec(package) for package in packages):
         return (
             f"backend {name!r} needs the package {packages[0]!r}, which is not installed: "
-            f"pip install 'handmesh[{module.EXTRA}]'"
+            f"{pip_install(module.EXTRA)}"
         )
     if name not in bundle.artifacts:
         return (

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable
+from ..installing import pip_install
 from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class CoreMLBackend:
         except ImportError as cause:
             raise BackendUnavailable(
                 "backend 'coreml' hands pictures over with the package 'pillow', which is not "
-                f"installed: pip install 'handmesh[{EXTRA}]'"
+                f"installed: {pip_install(EXTRA)}"
             ) from cause
         self._picture = Image.fromarray
         self.threads = threads

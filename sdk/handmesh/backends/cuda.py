@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
+from ..installing import pip_install
 from . import Device, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def unavailable() -> str | None:
     if not any(importlib.util.find_spec(package) for package in REQUIRES):
         return (
             "backend 'cuda' launches its kernels through PyCUDA or CuPy, and neither is "
-            f"installed: pip install 'handmesh[{EXTRA}]', or see docs/jetson.md"
+            f"installed: {pip_install(EXTRA)}, or see docs/jetson.md"
         )
     import onnxruntime
 

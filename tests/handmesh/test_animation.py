@@ -1,0 +1,100 @@
+"""A moving hand, frame by frame: what is kept of it, and what the mesh at rest is made of."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+from gltf_player import Player
+
+from handmesh import animation as module
+from handmesh.animation import Animation, encode_animation
+from handmesh.errors import InputError
+from handmesh.graph import Topology
+from handmesh.types import Box, Camera, Hand
+
+
+def _hand(topology: Topology, scale: float = 1.0, left: bool = False, **changes: Any) -> Hand:
+    """The template, so many times as large, half a metre away."""
+    place, flip = np.array([0, 0.05, 0.5]), np.array([-1.0 if left else 1.0, 1, 1])
+    vertices = topology.template_vertices_m.astype(np.float64) * scale
+    fields: dict[str, Any] = {
+        "vertices_m": vertices * flip + place,
+        "faces": topology.mirrored_faces if left else topology.faces,
+        "joints_m": topology.joint_regressor @ vertices * flip + place,
+        "joints_px": np.zeros((21, 2)),
+        "vertices_px": np.zeros((len(vertices), 2)),
+        "confidence": np.ones(21),
+        "presence": 1.0,
+        "handedness": "left" if left else "right",
+        "depth": "metric",
+        "box": Box(0, 0, 1),
+        "camera": Camera.default(640, 480),
+    }
+    return Hand(**fields | changes)
+
+
+def _extent(data: bytes) -> float:
+    """Length of the mesh at rest, metres."""
+    return float(np.ptp(Player(data).attribute("POSITION"), axis=0).max())
+
+
+def test_of_a_long_video_little_is_kept(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_SHAPES", 16)
+    animation = Animation()
+    seen: list[weakref.ref[Hand]] = []
+
+    def add(count: int) -> int:
+        for _ in range(count):
+            hand = _hand(topology)
+            animation.add(hand, len(seen) / 30)
+            seen.append(weakref.ref(hand))
+            del hand
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        # After 20 and after 40 frames the meshes of 10 are kept: of every second, and every fourth.
+        before, after = add(20), add(20)
+    finally:
+        tracemalloc.stop()
+    assert [reference() is not None for reference in seen] == [True] + [False] * 39
+    assert after - before < 20 * 2048, "a hand has 20 KB beside its faces"
+    player = Player(animation.encode())
+    assert player.duration() == pytest.approx(39 / 30)
+
+
+def test_the_mesh_at_rest_is_the_median_over_all_of_the_time(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = [_hand(topology, scale) for scale in np.linspace(1.0, 1.2, 41)]
+    times = [n / 30 for n in range(41)]
+    every = _extent(encode_animation(growing, times))
+    assert every == pytest.approx(_extent(encode_animation(growing[20:21], [0.0])), rel=1e-3)
+    monkeypatch.setattr(module, "_MOST_SHAPES", 16)
+    assert _extent(encode_animation(growing, times)) == pytest.approx(every, rel=1e-3)
+
+
+def test_what_does_not_go_on_is_refused(topology: Topology) -> None:
+    with pytest.raises(InputError, match="at least one hand"):
+        Animation().encode()
+    animation = Animation()
+    animation.add(_hand(topology), 1.0)
+    for hand, time_s, message in (
+        (_hand(topology), 1.0, "each above the last"),
+        (_hand(topology), float("nan"), "finite"),
+        (_hand(topology, left=True), 2.0, "left and right"),
+        (_hand(topology, left=True, handedness="right"), 2.0, "mirrored and other"),
+        (_hand(topology, faces=[[0, 1, 2]]), 2.0, "this hand's mesh"),
+    ):
+        with pytest.raises(InputError, match=message):
+            animation.add(hand, time_s)
+    animation.add(_hand(topology), 2.0)
+    assert Player(animation.encode()).duration() == pytest.approx(1.0)
