@@ -10,6 +10,11 @@ Results are the JSON files in docs/benchmarks/: of `handmesh bench --out`, one a
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -193,6 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="of the checkout (default .)")
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args(arguments)
+    if not (options.root / PAGE.parent).is_dir():
+        raise InputError(
+            f"expected a checkout of handmesh, and {options.root.absolute()} has no folder "
+            f"{PAGE.parent}: run this in one, or give its folder with --root"
+        )
     old: list[str] = []
     for path, text in make(options.root).items():
         target = options.root / path
@@ -204,7 +214,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in old:
         sys.stderr.write(f"{name} is not what the results make: run this without --check\n")
     return 1 if old else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -15,10 +15,14 @@ rates that this device reaches in a large copy and a large matrix product.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import argparse
 import functools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +34,7 @@ from torch import Tensor
 
 from handmesh.archive import write_arrays
 from handmesh.atomic import write_atomic
+from handmesh.errors import BackendUnavailable, InputError
 from handmesh.graph import Topology
 from handmesh_kernels import twin
 from handmesh_kernels.constants import HeadConstants, Storage
@@ -269,7 +274,10 @@ def read_heads(folder: Path) -> Heads:
 
 def _heads(bundle: str, constants: Path | None) -> tuple[Heads, Topology]:
     if constants is not None:
-        return read_heads(constants), Topology.default()
+        try:
+            return read_heads(constants), Topology.default()
+        except KernelError as cause:
+            raise InputError(f"{cause}; give --constants a folder that --heads wrote") from cause
     made, topology = arrays(bundle)
     fp32, fp16 = (HeadConstants.from_arrays(made[storage]) for storage in ("fp32", "fp16"))
     return {"fp32": fp32, "fp16": fp16}, topology
@@ -310,18 +318,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.heads is not None:
-        options.heads.mkdir(parents=True, exist_ok=True)
+        try:
+            options.heads.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise InputError(
+                f"cannot make the folder {options.heads}: {cause.strerror}; give --heads another"
+            ) from cause
         for storage, found_arrays in arrays(options.bundle)[0].items():
             write_arrays(options.heads / f"{storage}.npz", found_arrays)
         return 0
     if not torch.cuda.is_available():
-        print("handmesh_benchmarks.kernels: torch sees no CUDA GPU here", file=sys.stderr)
-        return 2
-    try:
-        heads, topology = _heads(options.bundle, options.constants)
-    except KernelError as error:
-        print(f"handmesh_benchmarks.kernels: {error}", file=sys.stderr)
-        return 2
+        raise BackendUnavailable(
+            "torch sees no CUDA GPU here: run this on a machine with one; --heads works anywhere"
+        )
+    heads, topology = _heads(options.bundle, options.constants)
     rates = roofs()
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; reached here: "
@@ -342,7 +352,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_atomic(options.out, (json.dumps(report, indent=2) + "\n").encode())
     wrong = [row for row in found if row.way.startswith("ours") and row.eager_us is None]
     return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,6 +13,11 @@ ratio is that of the medians of each round; below 1 ours is faster.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import argparse
 import importlib.util
 import json
@@ -153,9 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.threads, options.rounds) < 1:
         raise InputError("--threads and --rounds must be at least 1")
-    prepare(options.environment)
     bundle = Bundle.load(options.bundle)
-    ours = _ours(bundle, options.threads)
+    ours = _ours(bundle, options.threads)  # before a download that takes minutes
+    prepare(options.environment)
     networks = {f"{bundle.name}, {description}": run for run, description in ours.values()}
     times = measure({**networks, **_peers(options.environment, options.threads)}, options.rounds)
     device = dict(describe())
@@ -178,7 +183,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = {"device": device, "threads": options.threads, "networks": rows}
         write_atomic(options.out, (json.dumps(written, indent=2) + "\n").encode())
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -15,6 +15,11 @@ else *growing*. The command fails where it grows.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import argparse
 import itertools
 import json
@@ -163,13 +168,20 @@ def watch_tracker(
 
 def _scenes(folder: Path, sides: Sequence[int] = SIDES) -> Iterator[tuple[Image, Box]]:
     """Every photo in each size, as it is and mirrored, and the box around its hand."""
+    wanted = (
+        f"{folder} must hold photos and a {BOXES} (file -> [x0, y0, x1, y1]), as {PHOTOS} of a "
+        "checkout does: give another folder with --photos"
+    )
     try:
         boxes: dict[str, list[float]] = json.loads((folder / BOXES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise InputError(
-            f"{folder} holds no readable {BOXES} (file -> [x0, y0, x1, y1]): give --photos"
-        ) from cause
-    for (name, corners), side in itertools.product(boxes.items(), sides):
+        corners_of = {name: [float(value) for value in box] for name, box in boxes.items()}
+    except OSError as cause:
+        raise InputError(f"{wanted} ({cause.strerror})") from cause
+    except (ValueError, TypeError, AttributeError) as cause:  # no JSON, or other JSON
+        raise InputError(f"{wanted} ({cause})") from cause
+    if not corners_of or any(len(corners) != 4 for corners in corners_of.values()):
+        raise InputError(f"{wanted} (it has no box, or one without four numbers)")
+    for (name, corners), side in itertools.product(corners_of.items(), sides):
         photo = decode(folder / name)
         scale = side / max(photo.shape[:2])
         size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
@@ -260,7 +272,3 @@ def _apart(job: Callable[..., History], *arguments: Any) -> History:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

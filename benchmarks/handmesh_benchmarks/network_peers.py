@@ -16,6 +16,11 @@ computes something else than ours is not measured.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import argparse
 import contextlib
 import shutil
@@ -401,7 +406,3 @@ def _paper(bundle: Bundle, say: Say) -> Bundle:
         artifacts=local.cache(),
     )  # fmt: skip
     return local.paper_bundle(wanted, say)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -19,6 +19,11 @@ given, each of its networks one. Ours is given ``--threads``.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import argparse
 import contextlib
 import json
@@ -220,7 +225,10 @@ def photo_files(folder: Path, every: int = 1) -> list[Path]:
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+        raise InputError(
+            f"{folder} holds no picture ({', '.join(SUFFIXES)}): give another folder, the photos "
+            f"to measure on with --photos; {PHOTOS} is in a checkout of handmesh only"
+        )
     return files[::every]
 
 
@@ -274,6 +282,11 @@ def _pictures(folders: Sequence[Path], every: int) -> list[Image]:
                 pictures.append(fitted(decode(path)))
             except ImageError as error:
                 sys.stderr.write(f"left out: {error}\n")
+    if not pictures:
+        raise InputError(
+            f"none of the photos in {', '.join(map(str, folders))} can be read: give --photos "
+            "others"
+        )
     return pictures
 
 
@@ -352,7 +365,3 @@ def _surest(predictor: Predictor, pictures: Sequence[Image]) -> Image:
         return predictor.predict(picture, min_presence=0.0)[0].presence
 
     return max(pictures, key=presence)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -13,6 +13,11 @@ once, with scenes drawn by the processes of `--workers` (on the CPU: one a threa
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__, "training")
+
 import argparse
 import itertools
 import sys
@@ -269,7 +274,3 @@ def _say(line: str) -> None:
 
 def _nothing() -> None:
     """There is nothing to wait for on the CPU."""
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

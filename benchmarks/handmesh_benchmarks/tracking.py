@@ -13,6 +13,11 @@ front; one that leaves the picture and returns.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__, "training")
+
 import argparse
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh import Predictor
+from handmesh.atomic import write_atomic
 from handmesh.smoothing import HandSmoother
 from handmesh.tracker import TrackedFrame, TrackedHand, Tracker
 from handmesh_training.render_settings import RenderSettings
@@ -192,7 +198,11 @@ def _centred(values: Array) -> Array:
 
 
 def sheet(clips: Sequence[Clip], path: Path) -> None:
-    """Eight frames of each clip, with the true joints, as a PNG."""
+    """Eight frames of each clip, with the true joints, as a PNG.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     import cv2
 
     rows = []
@@ -206,7 +216,7 @@ def sheet(clips: Sequence[Clip], path: Path) -> None:
                     cv2.circle(picture, (round(x), round(y)), 4, color, -1)
             pictures.append(cv2.resize(picture, (320, 240), interpolation=cv2.INTER_AREA))
         rows.append(np.hstack(pictures))
-    cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
+    write_atomic(path, cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes())
 
 
 def _times(frames: Sequence[TrackedFrame]) -> list[list[str]]:
@@ -305,7 +315,3 @@ def _quality_table(
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
