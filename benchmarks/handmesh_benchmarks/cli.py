@@ -7,7 +7,6 @@ import functools
 import math
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from .cli_options import DEFAULT_PHOTO
 from .compare import compare, read_any, to_table
 from .device import describe, peak_memory_mib
 from .floors import to_text as floors_text
+from .keeping import kept
 from .protocol import Protocol
 from .report import to_text
 from .results import Results, load
@@ -66,7 +66,8 @@ def _bench(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return _scaling(args, protocol)
     kind, _, name = args.device.partition(":")
     devices = {"local": _here, "ssh": _ssh, "adb": _adb, "coreml": _coreml}
-    results = devices[kind](args, name, protocol, _writer(args.out))
+    with kept(args.out, _say) as write:
+        results = devices[kind](args, name, protocol, write)
     _show(to_text(results), results, args.out)
     if results.state != "complete":
         print(f"the run is not complete: {results.stopped_by}", file=sys.stderr)
@@ -154,7 +155,8 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
         from . import scaling
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "bench") from cause
-    results = scaling.run(Bundle.load(args.bundle), protocol, _writer(args.out), _say)
+    with kept(args.out, _say) as write:
+        results = scaling.run(Bundle.load(args.bundle), protocol, write, _say)
     _show(scaling.to_text(results), results, args.out)
     return 0
 
@@ -223,33 +225,6 @@ def _protocol(args: argparse.Namespace) -> Protocol:
         rounds=chosen.rounds,
         max_seconds=None if told else chosen.max_seconds,
     )
-
-
-def _writer(path: Path | None) -> Callable[[Results], None]:
-    """What keeps results in a file, if there is to be one.
-
-    Raises:
-        InputError: it cannot be written, which is known before anything is measured.
-    """
-    if path is not None:
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as cause:
-            raise InputError(
-                f"--out {path} cannot be written: {cause.strerror or cause}; choose another place"
-            ) from cause
-
-    def write(results: Results) -> None:
-        try:
-            if path is not None:
-                results.write(path)
-        except InputError as error:  # the disk is full, say: the run is worth more than the file
-            _say(str(error))
-
-    return write
 
 
 def _show(table: str, results: Results, path: Path | None) -> None:

@@ -282,7 +282,6 @@ def run(
     except BaseException as error:
         results.stopped_by = type(error).__name__
         write(results)
-        say(f"stopped: {len(results.measurements)} rows are measured so far, marked as partial")
         raise
     if all(row.facts["task"] == YARDSTICK for row in results.measurements):
         results.stopped_by = "nothing could be measured"

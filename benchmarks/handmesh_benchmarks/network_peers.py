@@ -43,6 +43,7 @@ from handmesh.imaging import crop, decode
 from . import local, photo_peers
 from .device import describe
 from .environments import INSIDE, Environment, Process
+from .keeping import check_writable, kept
 from .protocol import Candidate, Measurement, Protocol, Run
 from .results import Results
 from .variants import artifact_facts, precision_of
@@ -379,10 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    def write(results: Results) -> None:
-        if options.out is not None:
-            results.write(options.out)
-
+    check_writable(options.out)
     results = Results(describe())
     photos = photo_files(options.photos)
     results.context["photos"] = f"{len(photos)} in {options.photos}"
@@ -392,11 +390,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = interpreters(ways, options.environments, options.python, results.missing, say)
     smoke = Protocol(SMOKE_RUNS, 1.0, max_seconds=SMOKE_SECONDS)
     protocol = Protocol.headline() if options.headline else smoke
-    measure(networks, found, photos, options.threads, protocol, results, write, say)
+    with kept(options.out, say) as write:
+        measure(networks, found, photos, options.threads, protocol, results, write, say)
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in results.device.items()]
     lines += ["", markdown_table(*table([results]))]
     lines += [f"not measured: {reason}" for reason in results.missing]
     sys.stdout.write("\n".join(lines) + "\n")
+    if options.out is not None:
+        sys.stdout.write(f"written to {results.write(options.out)}\n")
     return 0
 
 

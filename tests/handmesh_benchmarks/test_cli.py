@@ -301,6 +301,25 @@ def test_a_disk_that_fills_up_does_not_take_the_table(
     assert printed.err.count("no space left") == 2
 
 
+def test_an_interrupted_run_names_the_file_of_what_it_had(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _found(monkeypatch, [])
+
+    def measure(*arguments: Any, **_: Any) -> Results:
+        arguments[5](made.results(made.row(), state="partial"))  # write
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssh, "measure", measure)
+    monkeypatch.setattr(ssh.Host, "run", lambda *_: b"")
+    out = tmp_path / "r.json"
+
+    assert main(["bench", "--device", "ssh:pi", "--out", str(out)]) == 130
+    told = f"stopped: {out} holds what was measured until then, 1 row, as partial"
+    assert capsys.readouterr().err.splitlines() == [told, "handmesh: interrupted"]
+    assert json.loads(out.read_text())["state"] == "partial"
+
+
 def test_nothing_to_run_elsewhere_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

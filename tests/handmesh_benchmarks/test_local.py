@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from handmesh import Box, Bundle
 from handmesh.errors import BackendError, BackendUnavailable, InputError, ParityError
 from handmesh_benchmarks import candidates, local, network_peers, results, variants
+from handmesh_benchmarks.keeping import kept
 from handmesh_benchmarks.protocol import Candidate, Protocol
 from handmesh_benchmarks.results import Results, load
 from handmesh_benchmarks.runner import yardstick
@@ -50,13 +52,42 @@ def test_an_interrupted_run_is_kept_and_marked(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     candidates = [yardstick(), Candidate("stops", lambda: interrupted, facts)]
-    with pytest.raises(KeyboardInterrupt):
-        local.run(candidates, SHORT, Results({"processor": "x"}), _writer(path), _say)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt), kept(path, said.append) as write:
+        local.run(candidates, SHORT, Results({"processor": "x"}), write, _say)
 
-    kept = load(path)
-    assert (kept.state, kept.stopped_by) == ("partial", "KeyboardInterrupt")
-    assert [row.runs for row in kept.measurements] == [2, 2]
+    found = load(path)
+    assert (found.state, found.stopped_by) == ("partial", "KeyboardInterrupt")
+    assert [row.runs for row in found.measurements] == [2, 2]
+    assert said == [f"stopped: {path} holds what was measured until then, 2 rows, as partial"]
     jsonschema.validate(json.loads(path.read_text()), results.schema())
+
+
+def test_a_run_that_nothing_keeps_says_so_when_it_stops(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def stops(path: Path | None, *measured: Results) -> list[str]:
+        said.clear()
+        with contextlib.suppress(KeyboardInterrupt), kept(path, said.append) as write:
+            for results in measured:
+                write(results)
+            raise KeyboardInterrupt
+        return said
+
+    two = made.results(made.row(), made.row())
+    lost = "stopped: what was measured until then, 2 rows, is lost: give"
+    assert stops(None, two) == [f"{lost} --out FILE"]
+    assert stops(tmp_path / "r.json") == []  # nothing was measured yet
+
+    # A disk that fills up ends no run.
+    monkeypatch.setattr(Results, "write", _full)
+    assert stops(tmp_path / "r.json", two) == ["no space left", f"{lost} another --out"]
+
+
+def _full(results: Results, path: Path) -> Path:
+    raise InputError("no space left")
 
 
 def test_what_cannot_run_is_told_and_the_rest_measured(tmp_path: Path) -> None:
