@@ -97,7 +97,8 @@ def _ssh(
 
     host = ssh.Host(name, args.ssh_options)
     wanted = _wanted(args, ("onnx", "tflite"))
-    host.run("true")  # before exports that take minutes
+    host.run("true")  # this and the next before exports that take minutes
+    ssh.check_python(host, args.python)
     found, parts, missing = local.artifacts(wanted, _say)
     if not found:
         raise BackendUnavailable("; ".join(missing))
@@ -162,6 +163,7 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
 
 
 def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
+    bundle = Bundle.load(args.bundle)
     names = args.backends
     if names is None:
         names = list(only) or backends.names()
@@ -170,6 +172,8 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
             f"--device {args.device} runs {', '.join(only)}; not what --backends names: "
             f"{', '.join(name for name in names if name not in only)}"
         )
+    for name in names:  # an unknown one is told before others are exported
+        backends.unavailable(name, bundle)
     folder = local.cache() if args.artifacts is None else args.artifacts
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder} to keep exports in: make it first")
@@ -180,7 +184,7 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
                 f"precisions are {', '.join(variants.PRECISIONS)} or none, not {min(unknown)!r}"
             )
     return local.Wanted(
-        bundle=Bundle.load(args.bundle),
+        bundle=bundle,
         names=names,
         precisions=args.precisions,
         paper_precisions=args.paper_precisions,

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,12 +175,16 @@ def prepare(
         photo: the image's file, to be decoded inside the clock. say: told of what takes long.
 
     Raises:
-        BackendUnavailable: the trained model cannot be run by any of the backends.
-        InputError: an unknown backend, or no hand in the photo.
+        BackendUnavailable: the trained model cannot be run by any of the backends, or on none of
+            the devices, which is known before anything is exported.
+        InputError: an unknown backend, a device that makes no sense, or no hand in the photo.
     """
-    alone, parts, missing = artifacts(wanted, say)
+    names, unable = variants.able_there(wanted.bundle, wanted.names, wanted.devices)
+    if not names:
+        raise BackendUnavailable("; ".join(unable))
+    alone, parts, missing = artifacts(replace(wanted, names=names), say)
     alone, elsewhere = variants.on_devices(alone, wanted.devices)
-    missing += elsewhere
+    missing += [*unable, *elsewhere]
     own = [variant for variant in alone if variant.bundle.name == wanted.bundle.name]
     if not own:
         raise BackendUnavailable("; ".join(missing))

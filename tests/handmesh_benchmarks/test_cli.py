@@ -12,7 +12,7 @@ import pytest
 
 from handmesh import Bundle
 from handmesh.cli import main
-from handmesh.errors import InputError
+from handmesh.errors import DeviceError, InputError
 from handmesh.graph import Topology
 from handmesh_benchmarks import cli, cli_options
 from handmesh_benchmarks.devices import adb, ssh
@@ -184,6 +184,11 @@ def test_an_artifact_that_is_not_the_manifest_s_is_refused(
         (["--seconds", "nan"], "--seconds must be a number of seconds"),
         (["--runs", "0"], "min_runs and rounds must be at least 1"),
         (["--out", "/nowhere/at/all.json"], "--out /nowhere/at/all.json cannot be written"),
+        (["--on", "cudda"], "--on takes cpu, cuda"),
+        (["--on", "cpu,cuda:x"], "a device 'cuda' has a number, as cuda:0, not 'x'"),
+        (["--backends", "onnx,torhc"], "not 'torhc'; did you mean 'torch'?"),
+        (["--device", "ssh:"], "expected ssh:HOST or ssh:USER@HOST"),
+        (["--device", "ssh:pi", "--ssh-options", "-i 'a b"], "cannot be split into words"),
         (["--device", "ssh:pi", "--backends", "torch"], "runs onnx, tflite; not what --backends"),
     ],
 )
@@ -331,9 +336,40 @@ def test_nothing_to_run_elsewhere_says_why(
     assert reason in capsys.readouterr().err
 
 
-def test_a_phone_s_program_is_wanted_before_exports(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_a_device_needs_is_asked_for_before_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
     assert main(["bench", "--device", "adb"]) == 2
     assert "--benchmark-model" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))  # neither ssh nor adb
+    assert main(["bench", "--device", "ssh:pi"]) == 2
+    assert "cannot start ssh" in capsys.readouterr().err
+    program = tmp_path / "benchmark_model"
+    program.touch()
+    assert main(["bench", "--device", "adb", "--benchmark-model", str(program)]) == 2
+    assert "cannot start adb" in capsys.readouterr().err
+
+
+def test_another_host_s_python_is_looked_at_before_exports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(host: ssh.Host, command: str, data: bytes = b"") -> bytes:
+        if command.startswith("python2 "):
+            raise DeviceError("no such program")
+        return b""
+
+    monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr(ssh.Host, "run", run)
+    assert main(["bench", "--device", "ssh:pi", "--python", "python2"]) == 2
+    assert "pi needs Python 3.8 or newer" in capsys.readouterr().err
+
+
+def test_devices_that_nothing_here_runs_on_are_told_before_exports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
+    assert main(["bench", "--on", "mps", "--backends", "onnx,tflite"]) == 3
+    said = capsys.readouterr().err
+    assert "light by onnx on mps: backend 'onnx' knows no device 'mps'" in said
+    assert "light by tflite on mps: backend 'tflite' knows no device 'mps'" in said

@@ -211,6 +211,36 @@ def test_devices_are_those_that_a_backend_has() -> None:
     assert variants.on_devices([onnx], []) == ([onnx], [])
 
 
+def test_only_what_can_run_there_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exports for LiteRT take minutes, and it has no such device."""
+    bundle, asked = Bundle.load(), []
+
+    def artifacts(wanted: local.Wanted, say: Any) -> Any:
+        asked.append(wanted.names)
+        return [Variant(bundle, "onnx", "fp16")], {}, []
+
+    monkeypatch.setattr(local, "artifacts", artifacts)
+    monkeypatch.setattr(variants.backends, "unavailable", _unavailable)
+    monkeypatch.setattr(local, "locate", lambda *_: SimpleNamespace(box=Box(100, 100, 90)))
+    wanted = _wanted(tmp_path, names=["onnx", "tflite", "gone"], devices=["cuda", "mps"])
+
+    prepared = local.prepare(wanted, np.zeros((200, 200, 3), np.uint8), None, None, _say)
+
+    assert asked == [["onnx", "gone"]]  # the one that is not installed is told by who looks for it
+    assert prepared.missing == [
+        "light by tflite on cuda: not there", "light by tflite on mps: not there",
+        "light by onnx on mps: not there",
+    ]  # fmt: skip
+
+
+def _unavailable(name: str, bundle: Bundle, device: str | None = None) -> str | None:
+    if name == "gone":
+        return "not installed"
+    return None if device is None or (name, device) == ("onnx", "cuda") else "not there"
+
+
 def test_what_is_measured_is_asked_to_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
