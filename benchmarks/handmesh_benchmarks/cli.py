@@ -157,13 +157,24 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "bench") from cause
     with kept(args.out, _say) as write:
-        results = scaling.run(Bundle.load(args.bundle), protocol, write, _say)
+        results = scaling.run(_bundle(args), protocol, write, _say)
     _show(scaling.to_text(results), results, args.out)
     return 0
 
 
-def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
+def _bundle(args: argparse.Namespace) -> Bundle:
+    """The trained model, all of it verified: a damaged file is an error and no row that is missing.
+
+    Raises:
+        BundleError, IntegrityError: there is none, or a file of it is missing or was changed.
+    """
     bundle = Bundle.load(args.bundle)
+    bundle.check()
+    return bundle
+
+
+def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
+    bundle = _bundle(args)
     names = args.backends
     if names is None:
         names = list(only) or backends.names()

@@ -51,6 +51,7 @@ def _compare(args: argparse.Namespace) -> int:
     without = words(args.without)
     exports.check(only, without)
     bundle = Bundle.load(args.bundle)
+    bundle.check()
     protocol = Protocol(min_runs=args.runs, min_seconds=args.seconds)
     with tempfile.TemporaryDirectory() as folder:
         bundles = [bundle]

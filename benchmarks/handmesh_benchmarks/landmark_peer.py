@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.threads, options.rounds) < 1:
         raise InputError("--threads and --rounds must be at least 1")
     bundle = Bundle.load(options.bundle)
+    bundle.check()
     ours = _ours(bundle, options.threads)  # before a download that takes minutes
     prepare(options.environment)
     networks = {f"{bundle.name}, {description}": run for run, description in ours.values()}

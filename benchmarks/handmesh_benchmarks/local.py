@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from handmesh.backends import Device
 from handmesh.errors import (
     BackendError,
     BackendUnavailable,
+    BundleError,
     ExportError,
     HandMeshError,
     MissingExtra,
@@ -91,8 +93,10 @@ def paper_bundle(wanted: Wanted, say: Say) -> Bundle:
     """
     name = f"paper-{wanted.bundle.topology.sha256[:12]}-{code_hash()[:12]}"
     folder = wanted.artifacts / name
-    if (folder / "manifest.json").is_file():
-        return Bundle.load(folder)
+    with contextlib.suppress(BundleError):  # none yet, or a damaged one, which is made anew
+        kept = Bundle.load(folder)
+        kept.check()
+        return kept
     say("making the network 'paper' with random weights")
     formats = [name for name in ("onnx",) if name in wanted.names]
     return random_bundle(folder, wanted.bundle.topology, export=formats)

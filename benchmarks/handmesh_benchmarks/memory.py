@@ -232,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the readings as JSON, too")
     options = parser.parse_args(arguments)
     bundle = Bundle.load(options.bundle)
+    bundle.check()
     names = [name.strip() for name in options.backends.split(",")]
     reasons = {name: backends.unavailable(name, bundle) for name in names}
     usable = [name for name in names if reasons[name] is None]

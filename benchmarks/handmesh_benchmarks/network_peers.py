@@ -385,6 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     photos = photo_files(options.photos)
     results.context["photos"] = f"{len(photos)} in {options.photos}"
     networks = [Bundle.load(options.bundle)]
+    networks[0].check()  # what is damaged is an error, and no way that is missing
     if options.paper:
         networks.append(_paper(networks[0], say))
     found = interpreters(ways, options.environments, options.python, results.missing, say)

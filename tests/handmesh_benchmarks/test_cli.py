@@ -14,7 +14,7 @@ from handmesh import Bundle
 from handmesh.cli import main
 from handmesh.errors import DeviceError, InputError
 from handmesh.graph import Topology
-from handmesh_benchmarks import cli, cli_options
+from handmesh_benchmarks import cli, cli_options, exports, scaling
 from handmesh_benchmarks.devices import adb, ssh
 from handmesh_benchmarks.random_weights import random_bundle
 from handmesh_benchmarks.results import Results
@@ -151,15 +151,48 @@ def test_bad_files_are_told_with_what_to_do(
 def test_an_artifact_that_is_not_the_manifest_s_is_refused(
     light: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(light, copy)
-    with (copy / "weights.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x7f")
+    copy = _damaged(light, tmp_path)
     options = ["bench", "--bundle", str(copy), "--no-paper", "--backends", "torch", *QUICK]
 
     assert main([*options, "--threads", "1", "--runs", "1", "--seconds", "0"]) == 2
     assert "sha256 differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench"],
+        ["bench", "--backends", "onnx"],  # which does not read that file
+        ["bench", "--scaling"],
+        ["bench", "--device", "ssh:pi"],
+        ["compare-exports"],
+    ],
+)
+def test_a_damaged_bundle_is_an_error_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:  # fmt: skip
+    for module, name in ((cli.local, "artifacts"), (scaling, "run"), (exports, "compare")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("it began"))
+    copy = str(_damaged(Bundle.load().folder, tmp_path))
+    given = [copy] if command == ["compare-exports"] else ["--bundle", copy]
+
+    assert main([*command, *given]) == 2
+    said = capsys.readouterr().err
+    assert "weights.safetensors is not the file that the manifest describes" in said
+    assert said.count("\n") == 1
+
+
+def _damaged(bundle: Path, folder: Path) -> Path:
+    """A copy with another last byte of its weights."""
+    copy = folder / "copy"
+    shutil.copytree(bundle, copy)
+    with (copy / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    return copy
 
 
 # Whatever is refused is refused before anything is loaded.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -344,6 +345,27 @@ def test_random_weights_are_not_judged_and_trained_ones_are(
         "paper in int8: not asked for, as these exports take minutes; --paper-precisions "
         "fp32,fp16,int8 measures them"
     ]
+
+
+def test_a_kept_network_that_was_damaged_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def random_bundle(folder: Path, *_: Any, **__: Any) -> Bundle:
+        made.append(folder)
+        shutil.copytree(Bundle.load().folder, folder, dirs_exist_ok=True)
+        return Bundle.load(folder)
+
+    monkeypatch.setattr(local, "random_bundle", random_bundle)
+    wanted = _wanted(tmp_path, paper=True)
+
+    first = local.paper_bundle(wanted, _say)
+    assert local.paper_bundle(wanted, _say).folder == first.folder
+    assert made == [first.folder]
+    (first.folder / "weights.safetensors").write_bytes(b"")
+    local.paper_bundle(wanted, _say).check()
+    assert made == [first.folder] * 2
 
 
 @pytest.mark.parametrize("judge", [True, False])
