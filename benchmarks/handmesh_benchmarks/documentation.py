@@ -24,7 +24,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 
 from . import charts, page
-from .report import STAGES, busy_before
+from .report import STAGES, busy_before, markdown, short
 from .results import Results, kind_of, load
 from .scaling import AXES, charts_of, curves, exponent
 
@@ -118,7 +118,7 @@ def _with_figures(text: str, runs: Sequence[Results]) -> str:
 
 def _figures(results: Results) -> list[str]:
     device = results.device
-    where = page.markdown(f"{device.get('processor')}, {device.get('cores_usable')} cores")
+    where = markdown(f"{device.get('processor')}, {device.get('cores_usable')} cores")
     predict = [
         [
             str(m.facts["provider"]), str(m.facts["precision"]), f"{m.total.p50:.1f}",
@@ -130,7 +130,7 @@ def _figures(results: Results) -> list[str]:
     ]  # fmt: skip
     parts = [
         f"On {where} ({results.ended[:10]}), milliseconds of `predict()` on "
-        f"{page.markdown(str(results.context.get('photo', 'a photo')))}, a box given, and of its "
+        f"{markdown(str(results.context.get('photo', 'a photo')))}, a box given, and of its "
         "stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
     ]
@@ -150,12 +150,12 @@ def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:
     said = " It is not to be quoted." if kind == "smoke" else ""
     device = results.device
     parts = [
-        f"## Scaling{stem and f': {page.markdown(stem)}'}\n",
-        f"A {kind} run on {page.markdown(str(device.get('processor')))}, "
+        f"## Scaling{stem and f': {markdown(stem)}'}\n",
+        f"A {kind} run on {markdown(str(device.get('processor')))}, "
         f"{device.get('cores_usable')} cores, {busy_before(device)} before it, "
         f"{results.ended[:10]}.{said}\n",
         "    handmesh bench --scaling\n",
-        *(f"Not measured: {page.markdown(reason)}\n" for reason in results.missing),
+        *(f"Not measured: {markdown(short(reason))}\n" for reason in results.missing),
     ]
     for axis, chart in charts_of(results).items():
         name = "_".join(["scaling", *([stem] if stem else []), *axis.split()])
@@ -176,7 +176,7 @@ def _ran(results: Results, axis: str) -> str:
     rows = [m.facts for m in results.measurements if m.facts["task"] == f"scaling {axis}"]
     named = dict.fromkeys(f"{f['provider'].split(',')[0]}, {f['precision']}" for f in rows)
     threads = "" if axis == "threads" else ", one thread"
-    return page.markdown("; ".join(named) + threads)
+    return markdown("; ".join(named) + threads)
 
 
 def _image(files: dict[Path, str], name: str, title: str, chart: str) -> str:

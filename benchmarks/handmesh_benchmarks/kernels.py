@@ -44,6 +44,7 @@ from handmesh_kernels.packing import pack
 from handmesh_kernels.params import Shape
 
 from .kernels_peers import PEERS, make
+from .report import markdown, short
 
 RUNS, REPEATS, INPUTS = 20, 50, 8
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -163,7 +164,7 @@ def _time(
             return None, None, f"wrong: off by {error:.1e}"
         return _rotated(eager), None if graphs is None else _rotated(graphs), f"{error:.1e}"
     except (RuntimeError, KernelError) as cause:  # what a version cannot do
-        return None, None, str(cause).splitlines()[0][:60]
+        return None, None, str(cause).strip() or type(cause).__name__
 
 
 def _prepared(
@@ -297,7 +298,7 @@ def render(rows: Sequence[Timed], header: bool = True) -> str:
         ratio = "" if row.graph_us is None else f"{row.graph_us / row.floor_us:.1f}"
         lines.append(
             f"| {row.way} | {row.storage} | {row.batch} | {times[0]} | {times[1]} "
-            f"| {row.floor_us:.2f} | {row.bound} | {ratio} | {row.note} |"
+            f"| {row.floor_us:.2f} | {row.bound} | {ratio} | {markdown(short(row.note))} |"
         )
     return "\n".join(lines)
 

@@ -30,6 +30,7 @@ from .busy import cores_busy
 from .candidates import facts_of, locate, network_candidate, parts_facts, predict_candidate
 from .protocol import Candidate, Measurement, Protocol, measure
 from .random_weights import random_bundle
+from .report import short
 from .results import Results
 from .runner import YARDSTICK, yardstick
 from .variants import Variant, code_hash, precision_of
@@ -294,7 +295,9 @@ def run(
     if all(row.facts["task"] == YARDSTICK for row in results.measurements):
         results.stopped_by = "nothing could be measured"
         write(results)
-        raise BackendUnavailable(f"nothing could be measured: {'; '.join(results.missing)}")
+        raise BackendUnavailable(
+            f"nothing could be measured: {'; '.join(map(short, results.missing))}"
+        )
     results.state = "complete"
     write(results)
     return results

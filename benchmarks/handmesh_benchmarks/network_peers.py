@@ -45,6 +45,7 @@ from .device import describe
 from .environments import INSIDE, Environment, Process
 from .keeping import check_writable, kept
 from .protocol import Candidate, Measurement, Protocol, Run
+from .report import not_measured
 from .results import Results
 from .variants import artifact_facts, precision_of
 
@@ -395,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measure(networks, found, photos, options.threads, protocol, results, write, say)
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in results.device.items()]
     lines += ["", markdown_table(*table([results]))]
-    lines += [f"not measured: {reason}" for reason in results.missing]
+    lines += not_measured(results)
     sys.stdout.write("\n".join(lines) + "\n")
     if options.out is not None:
         sys.stdout.write(f"written to {results.write(options.out)}\n")

@@ -77,6 +77,11 @@ def test_a_table() -> None:
     )
     missing = kernels.Timed("pyg", "fp16", 8, None, None, 2.0, "bytes", "not installed")
     assert "|  |  | 2.00 | bytes |  | not installed |" in kernels.render([missing])
+    raised = kernels.Timed("pyg", "fp16", 8, None, None, 2.0, "bytes", "a | b\n" + "trace\n" * 99)
+    line = kernels.render([raised], header=False)
+    assert "\n" not in line
+    assert "| a \\| b trace trace" in line
+    assert len(line) < 320
 
 
 def test_heads_are_written(tmp_path: Path) -> None:

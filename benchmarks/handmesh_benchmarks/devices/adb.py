@@ -18,6 +18,7 @@ from handmesh.errors import BackendUnavailable, DeviceError, InputError
 
 from ..candidates import facts_of
 from ..protocol import Measurement, Percentiles, Protocol, kind_for
+from ..report import short
 from ..results import Results
 from ..variants import Variant
 
@@ -163,7 +164,7 @@ def measure(
     finally:
         phone.run("shell", "rm", "-rf", FOLDER)
     if not results.measurements:
-        raise BackendUnavailable("; ".join(results.missing))
+        raise BackendUnavailable("; ".join(map(short, results.missing)))
     results.state = "complete"
     write(results)
     return results

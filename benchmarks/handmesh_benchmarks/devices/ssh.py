@@ -25,6 +25,7 @@ from handmesh.errors import BackendUnavailable, DeviceError, InputError
 from ..candidates import facts_of, parts_facts
 from ..device import UNKNOWN
 from ..protocol import Protocol
+from ..report import short
 from ..results import SCHEMA, Results, parse
 from ..runner import MARK, NOTHING_RAN, YARDSTICK, sha256
 from ..variants import Variant, sha256_of
@@ -200,7 +201,7 @@ def measure(
             write(results)
     if all(row.facts["task"] == YARDSTICK for row in results.measurements):
         if code in (0, NOTHING_RAN):
-            reasons = "; ".join(results.missing) or printed[-1]
+            reasons = "; ".join(map(short, results.missing)) or printed[-1]
             raise BackendUnavailable(f"nothing could be measured on {host.name}: {reasons}")
         raise DeviceError(
             f"{host.name} measured nothing, {results.stopped_by}: "
