@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
     run(__spec__)
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 
 from . import charts, page
+from .command import parse, parser_of
 from .report import STAGES, busy_before, markdown, short
 from .results import Results, kind_of, load
 from .scaling import AXES, charts_of, curves, exponent
@@ -194,10 +194,10 @@ def _is_scaling(results: Results) -> list[bool]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. With --check, 1 where a file is not what it makes."""
-    parser = argparse.ArgumentParser(description=__doc__.split("::")[0])
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="of the checkout (default .)")
     parser.add_argument("--check", action="store_true", help="write nothing")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if not (options.root / PAGE.parent).is_dir():
         raise InputError(
             f"expected a checkout of handmesh, and {options.root.absolute()} has no folder "

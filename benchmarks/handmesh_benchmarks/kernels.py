@@ -20,7 +20,6 @@ if __name__ == "__main__":
 
     run(__spec__)
 
-import argparse
 import functools
 import json
 from collections.abc import Callable, Sequence
@@ -43,6 +42,7 @@ from handmesh_kernels.launcher import GraphHead
 from handmesh_kernels.packing import pack
 from handmesh_kernels.params import Shape
 
+from .command import add_out, parse, parser_of
 from .kernels_peers import PEERS, make
 from .report import markdown, short
 
@@ -305,19 +305,16 @@ def render(rows: Sequence[Timed], header: bool = True) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.kernels",
-        description=(__doc__ or "").splitlines()[0],
-    )
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--bundle", default="light", metavar="BUNDLE")
     parser.add_argument("--storage", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64], metavar="N")
-    parser.add_argument("--out", type=Path, metavar="FILE")
+    add_out(parser)
     parser.add_argument("--heads", type=Path, metavar="DIR", help="write constants, and end")
     parser.add_argument(
         "--constants", type=Path, metavar="DIR", help="that --heads wrote, in place of --bundle"
     )
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.heads is not None:
         try:
             options.heads.mkdir(parents=True, exist_ok=True)

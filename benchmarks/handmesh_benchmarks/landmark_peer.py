@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     run(__spec__)
 
-import argparse
 import importlib.util
 import json
 import sys
@@ -36,6 +35,7 @@ from handmesh.backends import create
 from handmesh.bundle import Bundle
 from handmesh.errors import BackendError, BackendUnavailable, InputError
 
+from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .mediapipe_peer import default_environment, prepare
 
@@ -144,18 +144,16 @@ def _ours(bundle: Bundle, threads: int) -> dict[str, tuple[Run, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.landmark_peer", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser = parser_of(__name__, __doc__)
+    add_bundle(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns (default 20)")
     parser.add_argument(
         "--environment", type=Path, default=default_environment(), metavar="DIR",
         help="where MediaPipe is installed (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
     if min(options.threads, options.rounds) < 1:
         raise InputError("--threads and --rounds must be at least 1")
     bundle = Bundle.load(options.bundle)

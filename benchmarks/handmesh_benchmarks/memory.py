@@ -20,11 +20,9 @@ if __name__ == "__main__":
 
     run(__spec__)
 
-import argparse
 import itertools
 import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -40,6 +38,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import BackendUnavailable, InputError
 from handmesh.imaging import decode
 
+from .command import add_bundle, add_out, parse, parser_of, say
 from .device import describe, own_memory_mib, resident_mib
 from .report import columns
 
@@ -217,20 +216,18 @@ def table(histories: Sequence[History], rows: int = 10) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 1 where memory grows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.memory", description=__doc__.split("\n\n")[0]
-    )
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--predictions", type=int, default=2000, metavar="N", help="default 2000")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="a Tracker's, too")
     parser.add_argument("--backends", default="onnx,tflite,torch", metavar="A,B")
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    add_bundle(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument(
         "--photos", type=Path, default=PHOTOS, metavar="DIR", help=f"default {PHOTOS}"
     )
     parser.add_argument("--readings", type=int, default=100, metavar="N", help="default 100")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the readings as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
     bundle = Bundle.load(options.bundle)
     bundle.check()
     names = [name.strip() for name in options.backends.split(",")]
@@ -240,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise BackendUnavailable("; ".join(reason for reason in reasons.values() if reason))
     device = describe()
     for name, value in device.items():
-        _say(f"{name.replace('_', ' ')}: {value}")
+        say(f"{name.replace('_', ' ')}: {value}")
     histories = []
     jobs = [(watch_predictions, options.predictions), (watch_tracker, options.frames)]
     for name, (job, count) in itertools.product(usable, jobs):
@@ -249,17 +246,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = (options.bundle, name, options.threads, options.photos, count)
         history = _apart(job, *given, min(options.readings, count))
         histories.append(history)
-        _say(table([history]))
+        say(table([history]))
     for reason in reasons.values():
         if reason is not None:
-            _say(f"not measured: {reason}")
+            say(f"not measured: {reason}")
     if options.out is not None:
         figures = [
             asdict(h) | {"growth_mib": h.growth_mib, "bytes_each": h.bytes_each, "flat": h.flat}
             for h in histories
         ]
         text = json.dumps({"device": device, "histories": figures}, indent=2) + "\n"
-        _say(f"written to {write_atomic(options.out, text.encode())}")
+        say(f"written to {write_atomic(options.out, text.encode())}")
     return 0 if all(history.flat for history in histories) else 1
 
 
@@ -268,8 +265,3 @@ def _apart(job: Callable[..., History], *arguments: Any) -> History:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         history: History = pool.apply(job, arguments)
         return history
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -21,7 +21,6 @@ if __name__ == "__main__":
 
     run(__spec__)
 
-import argparse
 import contextlib
 import shutil
 import sys
@@ -41,9 +40,10 @@ from handmesh.errors import BackendError, BackendUnavailable, InputError, Missin
 from handmesh.imaging import crop, decode
 
 from . import local, photo_peers
+from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .environments import INSIDE, Environment, Process
-from .keeping import check_writable, kept
+from .keeping import kept
 from .protocol import Candidate, Measurement, Protocol, Run
 from .report import not_measured
 from .results import Results
@@ -351,10 +351,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .page import markdown_table
     from .peers import photo_files
 
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.network_peers", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser = parser_of(__name__, __doc__)
+    add_bundle(parser)
     parser.add_argument("--paper", action="store_true", help="also `paper`, with random weights")
     parser.add_argument(
         "--photos", type=Path, default=PHOTOS, metavar="DIR", help="default %(default)s"
@@ -368,8 +366,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--python", default=sys.executable, metavar="EXE", help="to make environments with"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
     ways = list(WAYS) if options.ways is None else [w.strip() for w in options.ways.split(",")]
     unknown = [way for way in ways if way not in WAYS]
     if unknown or options.threads < 1:
@@ -381,7 +379,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    check_writable(options.out)
     results = Results(describe())
     photos = photo_files(options.photos)
     results.context["photos"] = f"{len(photos)} in {options.photos}"

@@ -18,8 +18,6 @@ if __name__ == "__main__":
 
     run(__spec__, "training")
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ from handmesh.tracker import TrackedFrame, TrackedHand, Tracker
 from handmesh_training.render_settings import RenderSettings
 
 from .clips import CLIPS, FPS, Clip, ClipMaker, TrueHand, clip_of
+from .command import add_bundle, parse, parser_of, say
 from .device import describe
 from .report import columns
 
@@ -237,43 +236,43 @@ def _times(frames: Sequence[TrackedFrame]) -> list[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 1 where an identity was not kept."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--skins", type=Path, metavar="DIR")
     parser.add_argument("--environments", type=Path, metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="of the hand's shape, skin and light")
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    add_bundle(parser)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="show the clips in a picture")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     maker = ClipMaker(RenderSettings(options.skins, options.environments), options.seed)
     clips = {name: clip_of(maker, name) for name in CLIPS}
     if options.sheet is not None:
         sheet(list(clips.values()), options.sheet)
     for name, value in describe().items():
-        _say(f"{name.replace('_', ' ')}: {value}")
+        say(f"{name.replace('_', ' ')}: {value}")
     with Predictor(options.bundle, options.backend, options.threads) as predictor:
-        _say(f"network: {predictor.bundle.name}, {predictor.backend.description}\n")
+        say(f"network: {predictor.bundle.name}, {predictor.backend.description}\n")
         tracked = {
             (name, filtered): follow(predictor, clip, HandSmoother if filtered else None)
             for name, clip in clips.items()
             for filtered in (False, True)
         }
-    _say(_quality_table(clips, tracked))
+    say(_quality_table(clips, tracked))
     who = identities(clips["crossing"], tracked["crossing", True])
     sides = [hand.handedness for hand in clips["crossing"].hands]
     for side, own, share in zip(sides, who.ids, who.seen, strict=True):
-        _say(f"crossing: the {side} hand had the ids {list(own)}, seen in {share:.0%} of frames")
-    _say(
+        say(f"crossing: the {side} hand had the ids {list(own)}, seen in {share:.0%} of frames")
+    say(
         f"crossing: {who.swaps} swaps, {who.wrong_side} times the wrong side, {who.astray} times "
         f"farther than {BELONGS_PX:g} px from both"
     )
     back = recovery(clips["returning"], tracked["returning", True])
     alone = identities(clips["returning"], tracked["returning", True])
     when = "never" if back is None else f"{back} frames after it was wholly inside"
-    _say(f"returning: seen again {when}; ids {list(alone.ids[0])}\n")
+    say(f"returning: seen again {when}; ids {list(alone.ids[0])}\n")
     every = [frame for frames in tracked.values() for frame in frames]
-    _say("\n".join(columns(("ms a frame", "frames", "p50", "p90"), _times(every))))
+    say("\n".join(columns(("ms a frame", "frames", "p50", "p90"), _times(every))))
     return 0 if who.swaps == 0 and all(len(own) == 1 for own in who.ids) else 1
 
 
@@ -310,8 +309,3 @@ def _quality_table(
         "mm",
     )
     return "\n".join(columns(header, rows)) + "\n"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,27 @@ def test_without_a_package_one_line_names_the_extra(tmp_path: Path, name: str, e
         f"handmesh: the package 'torch' is not installed; it comes with the extra '{extra}': "
         f"pip install 'handmesh[{extra}]'\n"
     )
+
+
+def test_every_command_says_what_it_does_and_how_it_is_called(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in COMMANDS:
+        module = importlib.import_module(f"handmesh_benchmarks.{name}")
+        with pytest.raises(SystemExit) as ended:
+            module.main(["--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert ended.value.code == 0
+        assert shown.startswith(f"usage: python -m handmesh_benchmarks.{name} [-h]")
+        first = " ".join(str(module.__doc__).split("\n\n")[0].split()).rstrip(":")
+        assert f"] {first} options: -h" in shown
+
+
+@pytest.mark.parametrize("name", ["kernels", "landmark_peer", "memory", "network_peers", "peers"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(name: str) -> None:
+    module = importlib.import_module(f"handmesh_benchmarks.{name}")
+    with pytest.raises(InputError, match=r"--out /nowhere/at/all\.json cannot be written: No such"):
+        module.main(["--out", "/nowhere/at/all.json"])
 
 
 @pytest.mark.parametrize(
