@@ -57,8 +57,12 @@ def _rows(count: int) -> str:
     return f"{count or 'no'} row{'' if count in (0, 1) else 's'}"
 
 
-def check_writable(path: Path | None) -> None:
-    """Raise `InputError` where a file cannot be written: before what it is to hold is measured."""
+def check_writable(path: Path | None, option: str = "--out") -> None:
+    """Raise `InputError` where a file cannot be written: before what it is to hold is measured.
+
+    Args:
+        path: of the file; None for none. option: that gave it.
+    """
     if path is None:
         return
     try:
@@ -68,5 +72,5 @@ def check_writable(path: Path | None) -> None:
             pass
     except OSError as cause:
         raise InputError(
-            f"--out {path} cannot be written: {cause.strerror or cause}; choose another place"
+            f"{option} {path} cannot be written: {cause.strerror or cause}; choose another place"
         ) from cause

@@ -228,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--readings", type=int, default=100, metavar="N", help="default 100")
     add_out(parser)
     options = parse(parser, arguments)
+    if max(options.predictions, options.frames) < 1:
+        raise InputError("there is nothing to watch: give --predictions or --frames, 1 or more")
     bundle = Bundle.load(options.bundle)
     bundle.check()
     names = [name.strip() for name in options.backends.split(",")]

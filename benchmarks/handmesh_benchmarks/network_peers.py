@@ -387,6 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.paper:
         networks.append(_paper(networks[0], say))
     found = interpreters(ways, options.environments, options.python, results.missing, say)
+    if not found:
+        raise BackendUnavailable("; ".join(results.missing))
     smoke = Protocol(SMOKE_RUNS, 1.0, max_seconds=SMOKE_SECONDS)
     protocol = Protocol.headline() if options.headline else smoke
     with kept(options.out, say) as write:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from handmesh.errors import InputError
 from handmesh_training import lanes
 from handmesh_training.augment import Augmentation
 from handmesh_training.device_stream import DeviceStream
@@ -234,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory", type=int, metavar="N", help="watch memory over N pictures")
     parser.add_argument("--every", type=int, default=2000, metavar="N", help="pictures a line")
     options = parse(parser, arguments)
+    counts = (*options.sizes, *options.threads, options.workers, options.every)
+    if min(counts) < 1 or (options.memory is not None and options.memory < 1):
+        raise InputError("--sizes, --threads, --workers, --memory and --every must be at least 1")
     settings = RenderSettings(options.skins, options.environments, options.backgrounds)
     devices = options.devices or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     for name, value in describe().items():

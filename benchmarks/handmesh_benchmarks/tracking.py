@@ -34,6 +34,7 @@ from handmesh_training.render_settings import RenderSettings
 from .clips import CLIPS, FPS, Clip, ClipMaker, TrueHand, clip_of
 from .command import add_bundle, parse, parser_of, say
 from .device import describe
+from .keeping import check_writable
 from .report import columns
 
 Array = NDArray[np.float64]
@@ -245,13 +246,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="show the clips in a picture")
     options = parse(parser, arguments)
-    maker = ClipMaker(RenderSettings(options.skins, options.environments), options.seed)
-    clips = {name: clip_of(maker, name) for name in CLIPS}
-    if options.sheet is not None:
-        sheet(list(clips.values()), options.sheet)
-    for name, value in describe().items():
-        say(f"{name.replace('_', ' ')}: {value}")
+    check_writable(options.sheet, "--sheet")
+    # What cannot run is told before clips are rendered.
     with Predictor(options.bundle, options.backend, options.threads) as predictor:
+        maker = ClipMaker(RenderSettings(options.skins, options.environments), options.seed)
+        clips = {name: clip_of(maker, name) for name in CLIPS}
+        if options.sheet is not None:
+            sheet(list(clips.values()), options.sheet)
+        for name, value in describe().items():
+            say(f"{name.replace('_', ' ')}: {value}")
         say(f"network: {predictor.bundle.name}, {predictor.backend.description}\n")
         tracked = {
             (name, filtered): follow(predictor, clip, HandSmoother if filtered else None)
