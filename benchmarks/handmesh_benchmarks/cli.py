@@ -7,7 +7,6 @@ import functools
 import math
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from .cli_options import DEFAULT_PHOTO
 from .compare import compare, read_any, to_table
 from .device import describe, peak_memory_mib
 from .floors import to_text as floors_text
+from .keeping import kept
 from .protocol import Protocol
 from .report import to_text
 from .results import Results, load
@@ -66,7 +66,8 @@ def _bench(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return _scaling(args, protocol)
     kind, _, name = args.device.partition(":")
     devices = {"local": _here, "ssh": _ssh, "adb": _adb, "coreml": _coreml}
-    results = devices[kind](args, name, protocol, _writer(args.out))
+    with kept(args.out, _say) as write:
+        results = devices[kind](args, name, protocol, write)
     _show(to_text(results), results, args.out)
     if results.state != "complete":
         print(f"the run is not complete: {results.stopped_by}", file=sys.stderr)
@@ -96,7 +97,8 @@ def _ssh(
 
     host = ssh.Host(name, args.ssh_options)
     wanted = _wanted(args, ("onnx", "tflite"))
-    host.run("true")  # before exports that take minutes
+    host.run("true")  # this and the next before exports that take minutes
+    ssh.check_python(host, args.python)
     found, parts, missing = local.artifacts(wanted, _say)
     if not found:
         raise BackendUnavailable("; ".join(missing))
@@ -154,12 +156,25 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
         from . import scaling
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "bench") from cause
-    results = scaling.run(Bundle.load(args.bundle), protocol, _writer(args.out), _say)
+    with kept(args.out, _say) as write:
+        results = scaling.run(_bundle(args), protocol, write, _say)
     _show(scaling.to_text(results), results, args.out)
     return 0
 
 
+def _bundle(args: argparse.Namespace) -> Bundle:
+    """The trained model, all of it verified: a damaged file is an error and no row that is missing.
+
+    Raises:
+        BundleError, IntegrityError: there is none, or a file of it is missing or was changed.
+    """
+    bundle = Bundle.load(args.bundle)
+    bundle.check()
+    return bundle
+
+
 def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
+    bundle = _bundle(args)
     names = args.backends
     if names is None:
         names = list(only) or backends.names()
@@ -168,6 +183,8 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
             f"--device {args.device} runs {', '.join(only)}; not what --backends names: "
             f"{', '.join(name for name in names if name not in only)}"
         )
+    for name in names:  # an unknown one is told before others are exported
+        backends.unavailable(name, bundle)
     folder = local.cache() if args.artifacts is None else args.artifacts
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder} to keep exports in: make it first")
@@ -178,7 +195,7 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
                 f"precisions are {', '.join(variants.PRECISIONS)} or none, not {min(unknown)!r}"
             )
     return local.Wanted(
-        bundle=Bundle.load(args.bundle),
+        bundle=bundle,
         names=names,
         precisions=args.precisions,
         paper_precisions=args.paper_precisions,
@@ -223,33 +240,6 @@ def _protocol(args: argparse.Namespace) -> Protocol:
         rounds=chosen.rounds,
         max_seconds=None if told else chosen.max_seconds,
     )
-
-
-def _writer(path: Path | None) -> Callable[[Results], None]:
-    """What keeps results in a file, if there is to be one.
-
-    Raises:
-        InputError: it cannot be written, which is known before anything is measured.
-    """
-    if path is not None:
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as cause:
-            raise InputError(
-                f"--out {path} cannot be written: {cause.strerror or cause}; choose another place"
-            ) from cause
-
-    def write(results: Results) -> None:
-        try:
-            if path is not None:
-                results.write(path)
-        except InputError as error:  # the disk is full, say: the run is worth more than the file
-            _say(str(error))
-
-    return write
 
 
 def _show(table: str, results: Results, path: Path | None) -> None:

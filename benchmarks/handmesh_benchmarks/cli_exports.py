@@ -13,6 +13,7 @@ from handmesh.errors import MissingExtra
 
 from .cli_options import words
 from .device import describe
+from .keeping import check_writable
 from .protocol import Protocol
 from .random_weights import random_bundle
 
@@ -50,7 +51,9 @@ def _compare(args: argparse.Namespace) -> int:
     only = None if args.format is None else words(args.format)
     without = words(args.without)
     exports.check(only, without)
+    check_writable(args.out)
     bundle = Bundle.load(args.bundle)
+    bundle.check()
     protocol = Protocol(min_runs=args.runs, min_seconds=args.seconds)
     with tempfile.TemporaryDirectory() as folder:
         bundles = [bundle]

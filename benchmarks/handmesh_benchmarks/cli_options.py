@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from handmesh.backends import MOST_THREADS
+from handmesh.backends import MOST_THREADS, Device, devices
 from handmesh.errors import InputError
+from handmesh.spelling import did_you_mean
 
 from . import variants
 
@@ -89,6 +90,12 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')} has no effect with {here}{instead}: leave one of the "
             "two out"
         )
+    for device in args.on:
+        kind = Device.parse(device).kind
+        if kind not in devices():
+            raise InputError(
+                f"--on takes {', '.join(devices())}; not {device!r}{did_you_mean(kind, devices())}"
+            )
     wrong = [n for n in args.threads or () if not 1 <= n <= MOST_THREADS]
     if wrong or args.threads == []:
         raise InputError(f"--threads must be 1 to {MOST_THREADS}, not {wrong[0] if wrong else ''}")

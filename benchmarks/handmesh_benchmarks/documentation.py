@@ -10,7 +10,11 @@ Results are the JSON files in docs/benchmarks/: of `handmesh bench --out`, one a
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +23,8 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 
 from . import charts, page
-from .report import STAGES, busy_before
+from .command import parse, parser_of
+from .report import STAGES, busy_before, markdown, short
 from .results import Results, kind_of, load
 from .scaling import AXES, charts_of, curves, exponent
 
@@ -113,7 +118,7 @@ def _with_figures(text: str, runs: Sequence[Results]) -> str:
 
 def _figures(results: Results) -> list[str]:
     device = results.device
-    where = page.markdown(f"{device.get('processor')}, {device.get('cores_usable')} cores")
+    where = markdown(f"{device.get('processor')}, {device.get('cores_usable')} cores")
     predict = [
         [
             str(m.facts["provider"]), str(m.facts["precision"]), f"{m.total.p50:.1f}",
@@ -125,7 +130,7 @@ def _figures(results: Results) -> list[str]:
     ]  # fmt: skip
     parts = [
         f"On {where} ({results.ended[:10]}), milliseconds of `predict()` on "
-        f"{page.markdown(str(results.context.get('photo', 'a photo')))}, a box given, and of its "
+        f"{markdown(str(results.context.get('photo', 'a photo')))}, a box given, and of its "
         "stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
     ]
@@ -145,12 +150,12 @@ def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:
     said = " It is not to be quoted." if kind == "smoke" else ""
     device = results.device
     parts = [
-        f"## Scaling{stem and f': {page.markdown(stem)}'}\n",
-        f"A {kind} run on {page.markdown(str(device.get('processor')))}, "
+        f"## Scaling{stem and f': {markdown(stem)}'}\n",
+        f"A {kind} run on {markdown(str(device.get('processor')))}, "
         f"{device.get('cores_usable')} cores, {busy_before(device)} before it, "
         f"{results.ended[:10]}.{said}\n",
         "    handmesh bench --scaling\n",
-        *(f"Not measured: {page.markdown(reason)}\n" for reason in results.missing),
+        *(f"Not measured: {markdown(short(reason))}\n" for reason in results.missing),
     ]
     for axis, chart in charts_of(results).items():
         name = "_".join(["scaling", *([stem] if stem else []), *axis.split()])
@@ -171,7 +176,7 @@ def _ran(results: Results, axis: str) -> str:
     rows = [m.facts for m in results.measurements if m.facts["task"] == f"scaling {axis}"]
     named = dict.fromkeys(f"{f['provider'].split(',')[0]}, {f['precision']}" for f in rows)
     threads = "" if axis == "threads" else ", one thread"
-    return page.markdown("; ".join(named) + threads)
+    return markdown("; ".join(named) + threads)
 
 
 def _image(files: dict[Path, str], name: str, title: str, chart: str) -> str:
@@ -189,10 +194,15 @@ def _is_scaling(results: Results) -> list[bool]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. With --check, 1 where a file is not what it makes."""
-    parser = argparse.ArgumentParser(description=__doc__.split("::")[0])
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="of the checkout (default .)")
     parser.add_argument("--check", action="store_true", help="write nothing")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
+    if not (options.root / PAGE.parent).is_dir():
+        raise InputError(
+            f"expected a checkout of handmesh, and {options.root.absolute()} has no folder "
+            f"{PAGE.parent}: run this in one, or give its folder with --root"
+        )
     old: list[str] = []
     for path, text in make(options.root).items():
         target = options.root / path
@@ -204,7 +214,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in old:
         sys.stderr.write(f"{name} is not what the results make: run this without --check\n")
     return 1 if old else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -15,10 +15,13 @@ rates that this device reaches in a large copy and a large matrix product.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import functools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from torch import Tensor
 
 from handmesh.archive import write_arrays
 from handmesh.atomic import write_atomic
+from handmesh.errors import BackendUnavailable, InputError
 from handmesh.graph import Topology
 from handmesh_kernels import twin
 from handmesh_kernels.constants import HeadConstants, Storage
@@ -38,7 +42,9 @@ from handmesh_kernels.launcher import GraphHead
 from handmesh_kernels.packing import pack
 from handmesh_kernels.params import Shape
 
+from .command import add_out, parse, parser_of
 from .kernels_peers import PEERS, make
+from .report import markdown, short
 
 RUNS, REPEATS, INPUTS = 20, 50, 8
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -158,7 +164,7 @@ def _time(
             return None, None, f"wrong: off by {error:.1e}"
         return _rotated(eager), None if graphs is None else _rotated(graphs), f"{error:.1e}"
     except (RuntimeError, KernelError) as cause:  # what a version cannot do
-        return None, None, str(cause).splitlines()[0][:60]
+        return None, None, str(cause).strip() or type(cause).__name__
 
 
 def _prepared(
@@ -269,7 +275,10 @@ def read_heads(folder: Path) -> Heads:
 
 def _heads(bundle: str, constants: Path | None) -> tuple[Heads, Topology]:
     if constants is not None:
-        return read_heads(constants), Topology.default()
+        try:
+            return read_heads(constants), Topology.default()
+        except KernelError as cause:
+            raise InputError(f"{cause}; give --constants a folder that --heads wrote") from cause
     made, topology = arrays(bundle)
     fp32, fp16 = (HeadConstants.from_arrays(made[storage]) for storage in ("fp32", "fp16"))
     return {"fp32": fp32, "fp16": fp16}, topology
@@ -289,39 +298,38 @@ def render(rows: Sequence[Timed], header: bool = True) -> str:
         ratio = "" if row.graph_us is None else f"{row.graph_us / row.floor_us:.1f}"
         lines.append(
             f"| {row.way} | {row.storage} | {row.batch} | {times[0]} | {times[1]} "
-            f"| {row.floor_us:.2f} | {row.bound} | {ratio} | {row.note} |"
+            f"| {row.floor_us:.2f} | {row.bound} | {ratio} | {markdown(short(row.note))} |"
         )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.kernels",
-        description=(__doc__ or "").splitlines()[0],
-    )
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--bundle", default="light", metavar="BUNDLE")
     parser.add_argument("--storage", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64], metavar="N")
-    parser.add_argument("--out", type=Path, metavar="FILE")
+    add_out(parser)
     parser.add_argument("--heads", type=Path, metavar="DIR", help="write constants, and end")
     parser.add_argument(
         "--constants", type=Path, metavar="DIR", help="that --heads wrote, in place of --bundle"
     )
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.heads is not None:
-        options.heads.mkdir(parents=True, exist_ok=True)
+        try:
+            options.heads.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise InputError(
+                f"cannot make the folder {options.heads}: {cause.strerror}; give --heads another"
+            ) from cause
         for storage, found_arrays in arrays(options.bundle)[0].items():
             write_arrays(options.heads / f"{storage}.npz", found_arrays)
         return 0
     if not torch.cuda.is_available():
-        print("handmesh_benchmarks.kernels: torch sees no CUDA GPU here", file=sys.stderr)
-        return 2
-    try:
-        heads, topology = _heads(options.bundle, options.constants)
-    except KernelError as error:
-        print(f"handmesh_benchmarks.kernels: {error}", file=sys.stderr)
-        return 2
+        raise BackendUnavailable(
+            "torch sees no CUDA GPU here: run this on a machine with one; --heads works anywhere"
+        )
+    heads, topology = _heads(options.bundle, options.constants)
     rates = roofs()
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; reached here: "
@@ -342,7 +350,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_atomic(options.out, (json.dumps(report, indent=2) + "\n").encode())
     wrong = [row for row in found if row.way.startswith("ours") and row.eager_us is None]
     return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,11 @@ ratio is that of the medians of each round; below 1 ours is faster.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import importlib.util
 import json
 import sys
@@ -32,6 +36,7 @@ from handmesh.bundle import Bundle
 from handmesh.errors import BackendError, BackendUnavailable, InputError
 from handmesh.installing import pip_install
 
+from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .mediapipe_peer import default_environment, prepare
 
@@ -140,23 +145,22 @@ def _ours(bundle: Bundle, threads: int) -> dict[str, tuple[Run, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.landmark_peer", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser = parser_of(__name__, __doc__)
+    add_bundle(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns (default 20)")
     parser.add_argument(
         "--environment", type=Path, default=default_environment(), metavar="DIR",
         help="where MediaPipe is installed (default %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
     if min(options.threads, options.rounds) < 1:
         raise InputError("--threads and --rounds must be at least 1")
-    prepare(options.environment)
     bundle = Bundle.load(options.bundle)
-    ours = _ours(bundle, options.threads)
+    bundle.check()
+    ours = _ours(bundle, options.threads)  # before a download that takes minutes
+    prepare(options.environment)
     networks = {f"{bundle.name}, {description}": run for run, description in ours.values()}
     times = measure({**networks, **_peers(options.environment, options.threads)}, options.rounds)
     device = dict(describe())
@@ -179,7 +183,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = {"device": device, "threads": options.threads, "networks": rows}
         write_atomic(options.out, (json.dumps(written, indent=2) + "\n").encode())
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from handmesh.backends import Device
 from handmesh.errors import (
     BackendError,
     BackendUnavailable,
+    BundleError,
     ExportError,
     HandMeshError,
     MissingExtra,
@@ -28,6 +30,7 @@ from .busy import cores_busy
 from .candidates import facts_of, locate, network_candidate, parts_facts, predict_candidate
 from .protocol import Candidate, Measurement, Protocol, measure
 from .random_weights import random_bundle
+from .report import short
 from .results import Results
 from .runner import YARDSTICK, yardstick
 from .variants import Variant, code_hash, precision_of
@@ -91,8 +94,10 @@ def paper_bundle(wanted: Wanted, say: Say) -> Bundle:
     """
     name = f"paper-{wanted.bundle.topology.sha256[:12]}-{code_hash()[:12]}"
     folder = wanted.artifacts / name
-    if (folder / "manifest.json").is_file():
-        return Bundle.load(folder)
+    with contextlib.suppress(BundleError):  # none yet, or a damaged one, which is made anew
+        kept = Bundle.load(folder)
+        kept.check()
+        return kept
     say("making the network 'paper' with random weights")
     formats = [name for name in ("onnx",) if name in wanted.names]
     return random_bundle(folder, wanted.bundle.topology, export=formats)
@@ -175,12 +180,16 @@ def prepare(
         photo: the image's file, to be decoded inside the clock. say: told of what takes long.
 
     Raises:
-        BackendUnavailable: the trained model cannot be run by any of the backends.
-        InputError: an unknown backend, or no hand in the photo.
+        BackendUnavailable: the trained model cannot be run by any of the backends, or on none of
+            the devices, which is known before anything is exported.
+        InputError: an unknown backend, a device that makes no sense, or no hand in the photo.
     """
-    alone, parts, missing = artifacts(wanted, say)
+    names, unable = variants.able_there(wanted.bundle, wanted.names, wanted.devices)
+    if not names:
+        raise BackendUnavailable("; ".join(unable))
+    alone, parts, missing = artifacts(replace(wanted, names=names), say)
     alone, elsewhere = variants.on_devices(alone, wanted.devices)
-    missing += elsewhere
+    missing += [*unable, *elsewhere]
     own = [variant for variant in alone if variant.bundle.name == wanted.bundle.name]
     if not own:
         raise BackendUnavailable("; ".join(missing))
@@ -282,12 +291,13 @@ def run(
     except BaseException as error:
         results.stopped_by = type(error).__name__
         write(results)
-        say(f"stopped: {len(results.measurements)} rows are measured so far, marked as partial")
         raise
     if all(row.facts["task"] == YARDSTICK for row in results.measurements):
         results.stopped_by = "nothing could be measured"
         write(results)
-        raise BackendUnavailable(f"nothing could be measured: {'; '.join(results.missing)}")
+        raise BackendUnavailable(
+            f"nothing could be measured: {'; '.join(map(short, results.missing))}"
+        )
     results.state = "complete"
     write(results)
     return results

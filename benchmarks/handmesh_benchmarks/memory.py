@@ -15,11 +15,14 @@ else *growing*. The command fails where it grows.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import itertools
 import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +38,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import BackendUnavailable, InputError
 from handmesh.imaging import decode
 
+from .command import add_bundle, add_out, parse, parser_of, say
 from .device import describe, own_memory_mib, resident_mib
 from .report import columns
 
@@ -163,13 +167,20 @@ def watch_tracker(
 
 def _scenes(folder: Path, sides: Sequence[int] = SIDES) -> Iterator[tuple[Image, Box]]:
     """Every photo in each size, as it is and mirrored, and the box around its hand."""
+    wanted = (
+        f"{folder} must hold photos and a {BOXES} (file -> [x0, y0, x1, y1]), as {PHOTOS} of a "
+        "checkout does: give another folder with --photos"
+    )
     try:
         boxes: dict[str, list[float]] = json.loads((folder / BOXES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        raise InputError(
-            f"{folder} holds no readable {BOXES} (file -> [x0, y0, x1, y1]): give --photos"
-        ) from cause
-    for (name, corners), side in itertools.product(boxes.items(), sides):
+        corners_of = {name: [float(value) for value in box] for name, box in boxes.items()}
+    except OSError as cause:
+        raise InputError(f"{wanted} ({cause.strerror})") from cause
+    except (ValueError, TypeError, AttributeError) as cause:  # no JSON, or other JSON
+        raise InputError(f"{wanted} ({cause})") from cause
+    if not corners_of or any(len(corners) != 4 for corners in corners_of.values()):
+        raise InputError(f"{wanted} (it has no box, or one without four numbers)")
+    for (name, corners), side in itertools.product(corners_of.items(), sides):
         photo = decode(folder / name)
         scale = side / max(photo.shape[:2])
         size = (round(photo.shape[1] * scale), round(photo.shape[0] * scale))
@@ -205,21 +216,22 @@ def table(histories: Sequence[History], rows: int = 10) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 1 where memory grows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.memory", description=__doc__.split("\n\n")[0]
-    )
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--predictions", type=int, default=2000, metavar="N", help="default 2000")
     parser.add_argument("--frames", type=int, default=0, metavar="N", help="a Tracker's, too")
     parser.add_argument("--backends", default="onnx,tflite,torch", metavar="A,B")
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    add_bundle(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument(
         "--photos", type=Path, default=PHOTOS, metavar="DIR", help=f"default {PHOTOS}"
     )
     parser.add_argument("--readings", type=int, default=100, metavar="N", help="default 100")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the readings as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
+    if max(options.predictions, options.frames) < 1:
+        raise InputError("there is nothing to watch: give --predictions or --frames, 1 or more")
     bundle = Bundle.load(options.bundle)
+    bundle.check()
     names = [name.strip() for name in options.backends.split(",")]
     reasons = {name: backends.unavailable(name, bundle) for name in names}
     usable = [name for name in names if reasons[name] is None]
@@ -227,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise BackendUnavailable("; ".join(reason for reason in reasons.values() if reason))
     device = describe()
     for name, value in device.items():
-        _say(f"{name.replace('_', ' ')}: {value}")
+        say(f"{name.replace('_', ' ')}: {value}")
     histories = []
     jobs = [(watch_predictions, options.predictions), (watch_tracker, options.frames)]
     for name, (job, count) in itertools.product(usable, jobs):
@@ -236,17 +248,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = (options.bundle, name, options.threads, options.photos, count)
         history = _apart(job, *given, min(options.readings, count))
         histories.append(history)
-        _say(table([history]))
+        say(table([history]))
     for reason in reasons.values():
         if reason is not None:
-            _say(f"not measured: {reason}")
+            say(f"not measured: {reason}")
     if options.out is not None:
         figures = [
             asdict(h) | {"growth_mib": h.growth_mib, "bytes_each": h.bytes_each, "flat": h.flat}
             for h in histories
         ]
         text = json.dumps({"device": device, "histories": figures}, indent=2) + "\n"
-        _say(f"written to {write_atomic(options.out, text.encode())}")
+        say(f"written to {write_atomic(options.out, text.encode())}")
     return 0 if all(history.flat for history in histories) else 1
 
 
@@ -255,12 +267,3 @@ def _apart(job: Callable[..., History], *arguments: Any) -> History:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         history: History = pool.apply(job, arguments)
         return history
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -215,7 +215,7 @@ def main() -> None:
                 served = _Served(request)
                 answer = {"provider": served.words, "load_s": served.load_s}
             except Exception as error:  # whatever a runtime raises is told, and not measured
-                answer = {"missing": f"{type(error).__name__}: {str(error).strip()[:400]}"}
+                answer = {"missing": f"{type(error).__name__}: {str(error).strip()}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -16,7 +16,11 @@ computes something else than ours is not measured.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import contextlib
 import shutil
 import sys
@@ -36,9 +40,12 @@ from handmesh.errors import BackendError, BackendUnavailable, InputError, Missin
 from handmesh.imaging import crop, decode
 
 from . import local, photo_peers
+from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .environments import INSIDE, Environment, Process
+from .keeping import kept
 from .protocol import Candidate, Measurement, Protocol, Run
+from .report import not_measured
 from .results import Results
 from .variants import artifact_facts, precision_of
 
@@ -344,10 +351,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .page import markdown_table
     from .peers import photo_files
 
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.network_peers", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    parser = parser_of(__name__, __doc__)
+    add_bundle(parser)
     parser.add_argument("--paper", action="store_true", help="also `paper`, with random weights")
     parser.add_argument(
         "--photos", type=Path, default=PHOTOS, metavar="DIR", help="default %(default)s"
@@ -361,8 +366,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--python", default=sys.executable, metavar="EXE", help="to make environments with"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
     ways = list(WAYS) if options.ways is None else [w.strip() for w in options.ways.split(",")]
     unknown = [way for way in ways if way not in WAYS]
     if unknown or options.threads < 1:
@@ -374,24 +379,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
 
-    def write(results: Results) -> None:
-        if options.out is not None:
-            results.write(options.out)
-
     results = Results(describe())
     photos = photo_files(options.photos)
     results.context["photos"] = f"{len(photos)} in {options.photos}"
     networks = [Bundle.load(options.bundle)]
+    networks[0].check()  # what is damaged is an error, and no way that is missing
     if options.paper:
         networks.append(_paper(networks[0], say))
     found = interpreters(ways, options.environments, options.python, results.missing, say)
+    if not found:
+        raise BackendUnavailable("; ".join(results.missing))
     smoke = Protocol(SMOKE_RUNS, 1.0, max_seconds=SMOKE_SECONDS)
     protocol = Protocol.headline() if options.headline else smoke
-    measure(networks, found, photos, options.threads, protocol, results, write, say)
+    with kept(options.out, say) as write:
+        measure(networks, found, photos, options.threads, protocol, results, write, say)
     lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in results.device.items()]
     lines += ["", markdown_table(*table([results]))]
-    lines += [f"not measured: {reason}" for reason in results.missing]
+    lines += not_measured(results)
     sys.stdout.write("\n".join(lines) + "\n")
+    if options.out is not None:
+        sys.stdout.write(f"written to {results.write(options.out)}\n")
     return 0
 
 
@@ -401,7 +408,3 @@ def _paper(bundle: Bundle, say: Say) -> Bundle:
         artifacts=local.cache(),
     )  # fmt: skip
     return local.paper_bundle(wanted, say)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

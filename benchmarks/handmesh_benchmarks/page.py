@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from .figures import errors_of, rows_of
 from .floors import SHEETS, Floor, floors, rows
 from .network_peers import table as peers_table
 from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS, Measurement
-from .report import PAPER_MS, PARTS, STAGES, busy_before, error_cell
+from .report import PAPER_MS, PARTS, STAGES, busy_before, error_cell, markdown, short
 from .results import Results, kind_of
 
 __all__ = [
@@ -76,9 +75,8 @@ def to_html(results: Sequence[Results]) -> str:
         body.append(f"<h2>Floors from data sheets</h2><p class=m>{html.escape(FLOORS)}</p>")
         body.append(_html_table(*floor_table(found)))
         body.append(_html_table(*sheet_table()))
-    missing = [(i + 1, reason) for i, r in enumerate(results) for reason in r.missing]
-    if missing:
-        cells = [[str(i), reason] for i, reason in missing]
+    cells = [[str(i + 1), short(reason)] for i, r in enumerate(results) for reason in r.missing]
+    if cells:
         body.append("<h2>Not measured</h2>" + _html_table(["run", "why"], cells))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -109,7 +107,9 @@ def to_markdown(results: Sequence[Results]) -> str:
 def not_measured(results: Sequence[Results]) -> list[str]:
     """What is missing in each run, and why, as a list in Markdown."""
     return [
-        f"- run {i + 1}: {markdown(reason)}" for i, r in enumerate(results) for reason in r.missing
+        f"- run {i + 1}: {markdown(short(reason))}"
+        for i, r in enumerate(results)
+        for reason in r.missing
     ]
 
 
@@ -320,9 +320,3 @@ def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str
     lines = [[markdown(text) for text in line] for line in (header, *cells)]
     lines.insert(1, ["---"] * len(header))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def markdown(text: str) -> str:
-    """Text that Markdown shows as it is, in one line: whatever a device calls itself."""
-    # A backslash before < keeps it from opening a tag; one before | from ending a cell.
-    return re.sub(r"([\\<|])", r"\\\1", " ".join(text.split()))

@@ -19,7 +19,11 @@ given, each of its networks one. Ours is given ``--threads``.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__)
+
 import contextlib
 import json
 import os
@@ -40,6 +44,7 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 from handmesh.imaging import decode
 
+from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .mediapipe_peer import MediaPipe, default_environment, prepare
 
@@ -220,7 +225,10 @@ def photo_files(folder: Path, every: int = 1) -> list[Path]:
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+        raise InputError(
+            f"{folder} holds no picture ({', '.join(SUFFIXES)}): give another folder, the photos "
+            f"to measure on with --photos; {PHOTOS} is in a checkout of handmesh only"
+        )
     return files[::every]
 
 
@@ -274,14 +282,17 @@ def _pictures(folders: Sequence[Path], every: int) -> list[Image]:
                 pictures.append(fitted(decode(path)))
             except ImageError as error:
                 sys.stderr.write(f"left out: {error}\n")
+    if not pictures:
+        raise InputError(
+            f"none of the photos in {', '.join(map(str, folders))} can be read: give --photos "
+            "others"
+        )
     return pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m handmesh_benchmarks.peers", description=__doc__.split("\n\n")[0]
-    )
+    parser = parser_of(__name__, __doc__)
     parser.add_argument(
         "--photos", type=Path, action="append", metavar="DIR", help=f"default {PHOTOS}; repeatable"
     )
@@ -298,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns (default 20)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="and cores (default 2)")
     parser.add_argument("--hands", type=int, default=1, metavar="N", help="to look for (default 1)")
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    add_bundle(parser)
     parser.add_argument("--backend", default="auto")
     parser.add_argument(
         "--environment", type=Path, default=default_environment(), metavar="DIR",
@@ -307,8 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--python", default=sys.executable, metavar="EXE", help="to make that with, 3.9 to 3.12"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    options = parser.parse_args(arguments)
+    add_out(parser)
+    options = parse(parser, arguments)
     for name in ("every", "rate_every", "rounds", "threads", "hands"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1")
@@ -352,7 +363,3 @@ def _surest(predictor: Predictor, pictures: Sequence[Image]) -> Image:
         return predictor.predict(picture, min_presence=0.0)[0].presence
 
     return max(pictures, key=presence)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

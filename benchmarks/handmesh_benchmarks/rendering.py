@@ -13,9 +13,12 @@ once, with scenes drawn by the processes of `--workers` (on the CPU: one a threa
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__, "training")
+
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -25,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from handmesh.errors import InputError
 from handmesh_training import lanes
 from handmesh_training.augment import Augmentation
 from handmesh_training.device_stream import DeviceStream
@@ -33,6 +37,7 @@ from handmesh_training.rendering import Appearance, Renderer
 from handmesh_training.sources import Batch
 from handmesh_training.stream_settings import StreamSettings
 
+from .command import parse, parser_of, say
 from .device import describe, resident_mib
 from .report import columns
 
@@ -217,7 +222,7 @@ def watch_memory(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 1 where CPU and GPU disagree."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--skins", type=Path, metavar="DIR")
     parser.add_argument("--environments", type=Path, metavar="DIR")
     parser.add_argument("--backgrounds", type=Path, metavar="DIR")
@@ -229,13 +234,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-batches", action="store_true", help="leave that column out")
     parser.add_argument("--memory", type=int, metavar="N", help="watch memory over N pictures")
     parser.add_argument("--every", type=int, default=2000, metavar="N", help="pictures a line")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
+    counts = (*options.sizes, *options.threads, options.workers, options.every)
+    if min(counts) < 1 or (options.memory is not None and options.memory < 1):
+        raise InputError("--sizes, --threads, --workers, --memory and --every must be at least 1")
     settings = RenderSettings(options.skins, options.environments, options.backgrounds)
     devices = options.devices or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     for name, value in describe().items():
-        _say(f"{name.replace('_', ' ')}: {value}")
+        say(f"{name.replace('_', ' ')}: {value}")
     if "cuda" in devices and torch.cuda.is_available():
-        _say(f"GPU: {torch.cuda.get_device_name()}")
+        say(f"GPU: {torch.cuda.get_device_name()}")
     torch.set_num_threads(1)
     if options.memory is not None:
         batches = batches_of(settings, options.sizes[0], devices[0], 1, 0)
@@ -243,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batches,
             options.memory,
             options.every,
-            lambda made, mib: _say(f"{made:6d} pictures: {mib:7.1f} MiB"),
+            lambda made, mib: say(f"{made:6d} pictures: {mib:7.1f} MiB"),
         )
         return 0
     agreed = True
@@ -251,25 +259,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hands = HandRenderer(settings, seed=0)
         found = compare(hands, hands.scene(0, 64), "cuda")
         agreed = found.holds
-        _say(f"CUDA {'agrees' if agreed else 'DISAGREES'} with the CPU: {found}")
+        say(f"CUDA {'agrees' if agreed else 'DISAGREES'} with the CPU: {found}")
     rows = [
         measure(settings, size, device, n, options.workers, options.seconds, not options.no_batches)
         for device in devices
         for n in (options.threads if device == "cpu" else [1])
         for size in options.sizes
     ]
-    _say(table(rows))
+    say(table(rows))
     return 0 if agreed else 1
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _nothing() -> None:
     """There is nothing to wait for on the CPU."""
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

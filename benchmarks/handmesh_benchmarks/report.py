@@ -19,7 +19,10 @@ __all__ = [
     "columns",
     "error_cell",
     "errors_mm",
+    "markdown",
+    "not_measured",
     "ratios",
+    "short",
     "to_text",
 ]
 
@@ -38,6 +41,8 @@ COLUMNS = (
 )
 # Of the usable cores: with more busy before a run, the figures may not be the machine's.
 BUSY = 0.5
+# Of a reason in a table: what runtimes raise may be pages long. What is cut ends like this.
+LONGEST, CUT = 240, " ... (whole in the JSON)"
 PARTS = ("trunk", "mesh", "pose")
 # Ge et al., CVPR 2019, section 5.4: milliseconds on a GTX 1080.
 PAPER_MS: Mapping[str, float] = {"trunk": 12.6, "mesh": 4.7, "pose": 2.6}
@@ -82,8 +87,18 @@ def to_text(results: Results) -> str:
                 for key, ratio in found.items()
             ],
         )
-    lines += [f"not measured: {reason}" for reason in results.missing]
-    return "\n".join(lines)
+    return "\n".join([*lines, *not_measured(results)])
+
+
+def not_measured(results: Results) -> list[str]:
+    """A line for each thing that was not measured: what, and why."""
+    return [f"not measured: {short(reason)}" for reason in results.missing]
+
+
+def short(reason: str) -> str:
+    """A reason for a table: one line of `LONGEST` characters at most. The JSON has it whole."""
+    line = " ".join(reason.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - len(CUT)].rstrip() + CUT
 
 
 def _parts(rows: Sequence[Measurement]) -> list[str]:
@@ -106,6 +121,12 @@ def _parts(rows: Sequence[Measurement]) -> list[str]:
         "residual network and graph CNN (light: graph CNN); pose regressor (onnx: an affine map)",
         *columns(header, cells),
     ]
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in one line: whatever a device calls itself."""
+    # A backslash before < keeps it from opening a tag; one before | from ending a cell.
+    return re.sub(r"([\\<|])", r"\\\1", " ".join(text.split()))
 
 
 class Way(NamedTuple):

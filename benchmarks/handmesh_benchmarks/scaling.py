@@ -24,7 +24,7 @@ from .charts import Line, lines
 from .device import describe
 from .local import run as measure_all
 from .protocol import Candidate, Protocol, Run
-from .report import columns
+from .report import columns, not_measured
 from .results import Results
 from .variants import precision_of
 
@@ -281,4 +281,4 @@ def to_text(results: Results) -> str:
             if len(line.points) > 1 and axis in ("vertices", "batch"):
                 out.append(f"grows with the power {exponent(line.points):.2f} in the end")
             out.append("")
-    return "\n".join(out)
+    return "\n".join(out + not_measured(results))

@@ -13,8 +13,11 @@ front; one that leaves the picture and returns.
 
 from __future__ import annotations
 
-import argparse
-import sys
+if __name__ == "__main__":
+    from .command import run
+
+    run(__spec__, "training")
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh import Predictor
+from handmesh.atomic import write_atomic
 from handmesh.smoothing import HandSmoother
 from handmesh.tracker import TrackedFrame, TrackedHand, Tracker
 from handmesh_training.render_settings import RenderSettings
 
 from .clips import CLIPS, FPS, Clip, ClipMaker, TrueHand, clip_of
+from .command import add_bundle, parse, parser_of, say
 from .device import describe
+from .keeping import check_writable
 from .report import columns
 
 Array = NDArray[np.float64]
@@ -192,7 +198,11 @@ def _centred(values: Array) -> Array:
 
 
 def sheet(clips: Sequence[Clip], path: Path) -> None:
-    """Eight frames of each clip, with the true joints, as a PNG."""
+    """Eight frames of each clip, with the true joints, as a PNG.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     import cv2
 
     rows = []
@@ -206,7 +216,7 @@ def sheet(clips: Sequence[Clip], path: Path) -> None:
                     cv2.circle(picture, (round(x), round(y)), 4, color, -1)
             pictures.append(cv2.resize(picture, (320, 240), interpolation=cv2.INTER_AREA))
         rows.append(np.hstack(pictures))
-    cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
+    write_atomic(path, cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes())
 
 
 def _times(frames: Sequence[TrackedFrame]) -> list[list[str]]:
@@ -227,43 +237,45 @@ def _times(frames: Sequence[TrackedFrame]) -> list[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 1 where an identity was not kept."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = parser_of(__name__, __doc__)
     parser.add_argument("--skins", type=Path, metavar="DIR")
     parser.add_argument("--environments", type=Path, metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="of the hand's shape, skin and light")
-    parser.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
+    add_bundle(parser)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="show the clips in a picture")
-    options = parser.parse_args(arguments)
-    maker = ClipMaker(RenderSettings(options.skins, options.environments), options.seed)
-    clips = {name: clip_of(maker, name) for name in CLIPS}
-    if options.sheet is not None:
-        sheet(list(clips.values()), options.sheet)
-    for name, value in describe().items():
-        _say(f"{name.replace('_', ' ')}: {value}")
+    options = parse(parser, arguments)
+    check_writable(options.sheet, "--sheet")
+    # What cannot run is told before clips are rendered.
     with Predictor(options.bundle, options.backend, options.threads) as predictor:
-        _say(f"network: {predictor.bundle.name}, {predictor.backend.description}\n")
+        maker = ClipMaker(RenderSettings(options.skins, options.environments), options.seed)
+        clips = {name: clip_of(maker, name) for name in CLIPS}
+        if options.sheet is not None:
+            sheet(list(clips.values()), options.sheet)
+        for name, value in describe().items():
+            say(f"{name.replace('_', ' ')}: {value}")
+        say(f"network: {predictor.bundle.name}, {predictor.backend.description}\n")
         tracked = {
             (name, filtered): follow(predictor, clip, HandSmoother if filtered else None)
             for name, clip in clips.items()
             for filtered in (False, True)
         }
-    _say(_quality_table(clips, tracked))
+    say(_quality_table(clips, tracked))
     who = identities(clips["crossing"], tracked["crossing", True])
     sides = [hand.handedness for hand in clips["crossing"].hands]
     for side, own, share in zip(sides, who.ids, who.seen, strict=True):
-        _say(f"crossing: the {side} hand had the ids {list(own)}, seen in {share:.0%} of frames")
-    _say(
+        say(f"crossing: the {side} hand had the ids {list(own)}, seen in {share:.0%} of frames")
+    say(
         f"crossing: {who.swaps} swaps, {who.wrong_side} times the wrong side, {who.astray} times "
         f"farther than {BELONGS_PX:g} px from both"
     )
     back = recovery(clips["returning"], tracked["returning", True])
     alone = identities(clips["returning"], tracked["returning", True])
     when = "never" if back is None else f"{back} frames after it was wholly inside"
-    _say(f"returning: seen again {when}; ids {list(alone.ids[0])}\n")
+    say(f"returning: seen again {when}; ids {list(alone.ids[0])}\n")
     every = [frame for frames in tracked.values() for frame in frames]
-    _say("\n".join(columns(("ms a frame", "frames", "p50", "p90"), _times(every))))
+    say("\n".join(columns(("ms a frame", "frames", "p50", "p90"), _times(every))))
     return 0 if who.swaps == 0 and all(len(own) == 1 for own in who.ids) else 1
 
 
@@ -300,12 +312,3 @@ def _quality_table(
         "mm",
     )
     return "\n".join(columns(header, rows)) + "\n"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -19,7 +19,15 @@ import handmesh
 from handmesh import Bundle, backends
 from handmesh.errors import BackendError, BundleError, ExportError, MissingExtra
 
-__all__ = ["Variant", "artifact_facts", "code_hash", "find", "on_devices", "precision_of"]
+__all__ = [
+    "Variant",
+    "able_there",
+    "artifact_facts",
+    "code_hash",
+    "find",
+    "on_devices",
+    "precision_of",
+]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -95,6 +103,34 @@ def find(
         if len(found) == before and not requests:
             missing.append(f"{bundle.name} by {name}: {backends.unavailable(name, bundle)}")
     return found, list(dict.fromkeys(missing))
+
+
+def able_there(
+    bundle: Bundle, names: Sequence[str], devices: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Backends that can run on one of the devices at least, had they an artifact.
+
+    For before exports that take minutes; `on_devices` says the same of artifacts.
+
+    Args:
+        bundle: the trained model. names: backends.
+        devices: as `Predictor` takes them; none for the backends' defaults.
+
+    Returns:
+        Names, among them those whose package is missing, which `find` tells; and why others cannot.
+
+    Raises:
+        InputError: an unknown backend, or a device that makes no sense, as "cuda:x".
+    """
+    able, missing = [], []
+    for name in names:
+        given = _with_artifact(bundle, name)
+        reasons = {device: backends.unavailable(name, given, device) for device in devices}
+        if None in reasons.values() or not devices or backends.unavailable(name, given) is not None:
+            able.append(name)
+        else:
+            missing += [f"{bundle.name} by {name} on {d}: {why}" for d, why in reasons.items()]
+    return able, missing
 
 
 def on_devices(found: Sequence[Variant], devices: Sequence[str]) -> tuple[list[Variant], list[str]]:

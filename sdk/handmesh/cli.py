@@ -24,19 +24,9 @@ from . import __version__
 from .cli_completion import add_completion
 from .cli_info import add_info
 from .cli_predict import add_predict
-from .cli_shared import (
-    BAD_INPUT,
-    BROKEN_PIPE,
-    INTERRUPTED,
-    NEGATIVE,
-    OK,
-    TERMINATED,
-    report,
-    silence_stdout,
-)
+from .cli_shared import BAD_INPUT, NEGATIVE, OK, TERMINATED, exit_code
 from .cli_sheet import add_sheet
 from .cli_track import add_track
-from .errors import HandMeshError
 from .spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -60,17 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return BAD_INPUT
     args = parser.parse_args(arguments)
-    try:
-        code: int = args.run(args)
-        return code
-    except HandMeshError as error:
-        return report(error)
-    except BrokenPipeError:
-        silence_stdout()
-        return BROKEN_PIPE
-    except KeyboardInterrupt:
-        print("handmesh: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return exit_code(lambda: args.run(args))
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What the sub-commands share: exit codes, how errors are told, and the choice of a network."""
+"""What commands share: exit codes, how errors are told, and the choice of a network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .errors import BackendUnavailable, HandMeshError, MissingExtra
@@ -24,6 +25,7 @@ __all__ = [
     "TERMINATED",
     "add_min_presence",
     "add_network_options",
+    "exit_code",
     "load_network",
     "report",
     "silence_stdout",
@@ -92,6 +94,27 @@ def load_network(args: argparse.Namespace) -> Predictor:
         for line in predictor.chosen:
             print(f"backend {line}", file=sys.stderr)
     return predictor
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command; an error of ours, and an interruption, are told in one line.
+
+    Args:
+        command: returns its exit code.
+
+    Returns:
+        That, or the one for what ended it.
+    """
+    try:
+        return command()
+    except HandMeshError as error:
+        return report(error)
+    except BrokenPipeError:
+        silence_stdout()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("handmesh: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def report(error: HandMeshError) -> int:

@@ -320,7 +320,7 @@ def test_what_is_missing_stands_under_its_own_run(made: Any) -> None:
     text = page.to_html([first, second])
 
     assert "<td class=n>1</td><td>coreml: no Mac</td>" in text
-    assert "<td class=n>2</td><td>a | b &lt;c&gt;\nd</td>" in text
+    assert "<td class=n>2</td><td>a | b &lt;c&gt; d</td>" in text
     lines = page.to_markdown([first, second]).splitlines()
     assert "- run 1: coreml: no Mac" in lines
     assert "- run 2: a \\| b \\<c> d" in lines

@@ -12,9 +12,9 @@ import pytest
 
 from handmesh import Bundle
 from handmesh.cli import main
-from handmesh.errors import InputError
+from handmesh.errors import DeviceError, InputError
 from handmesh.graph import Topology
-from handmesh_benchmarks import cli, cli_options
+from handmesh_benchmarks import cli, cli_options, exports, scaling
 from handmesh_benchmarks.devices import adb, ssh
 from handmesh_benchmarks.random_weights import random_bundle
 from handmesh_benchmarks.results import Results
@@ -151,15 +151,48 @@ def test_bad_files_are_told_with_what_to_do(
 def test_an_artifact_that_is_not_the_manifest_s_is_refused(
     light: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(light, copy)
-    with (copy / "weights.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x7f")
+    copy = _damaged(light, tmp_path)
     options = ["bench", "--bundle", str(copy), "--no-paper", "--backends", "torch", *QUICK]
 
     assert main([*options, "--threads", "1", "--runs", "1", "--seconds", "0"]) == 2
     assert "sha256 differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench"],
+        ["bench", "--backends", "onnx"],  # which does not read that file
+        ["bench", "--scaling"],
+        ["bench", "--device", "ssh:pi"],
+        ["compare-exports"],
+    ],
+)
+def test_a_damaged_bundle_is_an_error_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:  # fmt: skip
+    for module, name in ((cli.local, "artifacts"), (scaling, "run"), (exports, "compare")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("it began"))
+    copy = str(_damaged(Bundle.load().folder, tmp_path))
+    given = [copy] if command == ["compare-exports"] else ["--bundle", copy]
+
+    assert main([*command, *given]) == 2
+    said = capsys.readouterr().err
+    assert "weights.safetensors is not the file that the manifest describes" in said
+    assert said.count("\n") == 1
+
+
+def _damaged(bundle: Path, folder: Path) -> Path:
+    """A copy with another last byte of its weights."""
+    copy = folder / "copy"
+    shutil.copytree(bundle, copy)
+    with (copy / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    return copy
 
 
 # Whatever is refused is refused before anything is loaded.
@@ -184,6 +217,11 @@ def test_an_artifact_that_is_not_the_manifest_s_is_refused(
         (["--seconds", "nan"], "--seconds must be a number of seconds"),
         (["--runs", "0"], "min_runs and rounds must be at least 1"),
         (["--out", "/nowhere/at/all.json"], "--out /nowhere/at/all.json cannot be written"),
+        (["--on", "cudda"], "--on takes cpu, cuda"),
+        (["--on", "cpu,cuda:x"], "a device 'cuda' has a number, as cuda:0, not 'x'"),
+        (["--backends", "onnx,torhc"], "not 'torhc'; did you mean 'torch'?"),
+        (["--device", "ssh:"], "expected ssh:HOST or ssh:USER@HOST"),
+        (["--device", "ssh:pi", "--ssh-options", "-i 'a b"], "cannot be split into words"),
         (["--device", "ssh:pi", "--backends", "torch"], "runs onnx, tflite; not what --backends"),
     ],
 )
@@ -301,6 +339,25 @@ def test_a_disk_that_fills_up_does_not_take_the_table(
     assert printed.err.count("no space left") == 2
 
 
+def test_an_interrupted_run_names_the_file_of_what_it_had(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _found(monkeypatch, [])
+
+    def measure(*arguments: Any, **_: Any) -> Results:
+        arguments[5](made.results(made.row(), state="partial"))  # write
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssh, "measure", measure)
+    monkeypatch.setattr(ssh.Host, "run", lambda *_: b"")
+    out = tmp_path / "r.json"
+
+    assert main(["bench", "--device", "ssh:pi", "--out", str(out)]) == 130
+    told = f"stopped: {out} holds what was measured until then, 1 row, as partial"
+    assert capsys.readouterr().err.splitlines() == [told, "handmesh: interrupted"]
+    assert json.loads(out.read_text())["state"] == "partial"
+
+
 def test_nothing_to_run_elsewhere_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -312,9 +369,40 @@ def test_nothing_to_run_elsewhere_says_why(
     assert reason in capsys.readouterr().err
 
 
-def test_a_phone_s_program_is_wanted_before_exports(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_a_device_needs_is_asked_for_before_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
     assert main(["bench", "--device", "adb"]) == 2
     assert "--benchmark-model" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))  # neither ssh nor adb
+    assert main(["bench", "--device", "ssh:pi"]) == 2
+    assert "cannot start ssh" in capsys.readouterr().err
+    program = tmp_path / "benchmark_model"
+    program.touch()
+    assert main(["bench", "--device", "adb", "--benchmark-model", str(program)]) == 2
+    assert "cannot start adb" in capsys.readouterr().err
+
+
+def test_another_host_s_python_is_looked_at_before_exports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(host: ssh.Host, command: str, data: bytes = b"") -> bytes:
+        if command.startswith("python2 "):
+            raise DeviceError("no such program")
+        return b""
+
+    monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr(ssh.Host, "run", run)
+    assert main(["bench", "--device", "ssh:pi", "--python", "python2"]) == 2
+    assert "pi needs Python 3.8 or newer" in capsys.readouterr().err
+
+
+def test_devices_that_nothing_here_runs_on_are_told_before_exports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.local, "artifacts", lambda *_: pytest.fail("it began"))
+    assert main(["bench", "--on", "mps", "--backends", "onnx,tflite"]) == 3
+    said = capsys.readouterr().err
+    assert "light by onnx on mps: backend 'onnx' knows no device 'mps'" in said
+    assert "light by tflite on mps: backend 'tflite' knows no device 'mps'" in said

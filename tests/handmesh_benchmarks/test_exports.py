@@ -138,6 +138,7 @@ def test_the_command_prints_a_table_for_each_network(
     [
         (("--format", "onx"), "did you mean 'onnx'"),
         (("--without", "statik"), "did you mean 'static'"),
+        (("--out", "/nowhere/at/all.md"), "--out /nowhere/at/all.md cannot be written"),
     ],
 )
 def test_what_there_is_not_is_refused_before_any_work(

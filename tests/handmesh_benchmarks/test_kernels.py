@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from handmesh.errors import BackendUnavailable, InputError
 from handmesh.graph import Topology
 from handmesh_benchmarks import kernels
 from handmesh_benchmarks.kernels_peers import make, weighted_graph
@@ -76,6 +77,11 @@ def test_a_table() -> None:
     )
     missing = kernels.Timed("pyg", "fp16", 8, None, None, 2.0, "bytes", "not installed")
     assert "|  |  | 2.00 | bytes |  | not installed |" in kernels.render([missing])
+    raised = kernels.Timed("pyg", "fp16", 8, None, None, 2.0, "bytes", "a | b\n" + "trace\n" * 99)
+    line = kernels.render([raised], header=False)
+    assert "\n" not in line
+    assert "| a \\| b trace trace" in line
+    assert len(line) < 320
 
 
 def test_heads_are_written(tmp_path: Path) -> None:
@@ -89,6 +95,7 @@ def test_with_constants_from_files_torch_and_cupy_suffice() -> None:
     program = """
 import sys
 import handmesh_benchmarks.kernels, handmesh_kernels.check, handmesh_kernels.compile
+from handmesh.errors import BackendUnavailable, InputError
 from handmesh.graph import Topology
 Topology.default()
 print(*sorted({name.split(".")[0] for name in sys.modules}))
@@ -101,6 +108,14 @@ print(*sorted({name.split(".")[0] for name in sys.modules}))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert kernels.main([]) == 2
-    assert "no CUDA GPU" in capsys.readouterr().err
+def test_without_a_gpu_it_says_so() -> None:
+    with pytest.raises(BackendUnavailable, match="no CUDA GPU here: run this on"):
+        kernels.main([])
+
+
+def test_a_folder_without_heads_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give --constants a folder that --heads wrote"):
+        kernels._heads("light", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="give --heads another"):
+        kernels.main(["--heads", str(tmp_path / "file" / "heads")])

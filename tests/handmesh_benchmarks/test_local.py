@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from handmesh import Box, Bundle
 from handmesh.errors import BackendError, BackendUnavailable, InputError, ParityError
 from handmesh_benchmarks import candidates, local, network_peers, results, variants
+from handmesh_benchmarks.keeping import kept
 from handmesh_benchmarks.protocol import Candidate, Protocol
 from handmesh_benchmarks.results import Results, load
 from handmesh_benchmarks.runner import yardstick
@@ -50,13 +53,42 @@ def test_an_interrupted_run_is_kept_and_marked(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     candidates = [yardstick(), Candidate("stops", lambda: interrupted, facts)]
-    with pytest.raises(KeyboardInterrupt):
-        local.run(candidates, SHORT, Results({"processor": "x"}), _writer(path), _say)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt), kept(path, said.append) as write:
+        local.run(candidates, SHORT, Results({"processor": "x"}), write, _say)
 
-    kept = load(path)
-    assert (kept.state, kept.stopped_by) == ("partial", "KeyboardInterrupt")
-    assert [row.runs for row in kept.measurements] == [2, 2]
+    found = load(path)
+    assert (found.state, found.stopped_by) == ("partial", "KeyboardInterrupt")
+    assert [row.runs for row in found.measurements] == [2, 2]
+    assert said == [f"stopped: {path} holds what was measured until then, 2 rows, as partial"]
     jsonschema.validate(json.loads(path.read_text()), results.schema())
+
+
+def test_a_run_that_nothing_keeps_says_so_when_it_stops(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def stops(path: Path | None, *measured: Results) -> list[str]:
+        said.clear()
+        with contextlib.suppress(KeyboardInterrupt), kept(path, said.append) as write:
+            for results in measured:
+                write(results)
+            raise KeyboardInterrupt
+        return said
+
+    two = made.results(made.row(), made.row())
+    lost = "stopped: what was measured until then, 2 rows, is lost: give"
+    assert stops(None, two) == [f"{lost} --out FILE"]
+    assert stops(tmp_path / "r.json") == []  # nothing was measured yet
+
+    # A disk that fills up ends no run.
+    monkeypatch.setattr(Results, "write", _full)
+    assert stops(tmp_path / "r.json", two) == ["no space left", f"{lost} another --out"]
+
+
+def _full(results: Results, path: Path) -> Path:
+    raise InputError("no space left")
 
 
 def test_what_cannot_run_is_told_and_the_rest_measured(tmp_path: Path) -> None:
@@ -180,6 +212,36 @@ def test_devices_are_those_that_a_backend_has() -> None:
     assert variants.on_devices([onnx], []) == ([onnx], [])
 
 
+def test_only_what_can_run_there_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exports for LiteRT take minutes, and it has no such device."""
+    bundle, asked = Bundle.load(), []
+
+    def artifacts(wanted: local.Wanted, say: Any) -> Any:
+        asked.append(wanted.names)
+        return [Variant(bundle, "onnx", "fp16")], {}, []
+
+    monkeypatch.setattr(local, "artifacts", artifacts)
+    monkeypatch.setattr(variants.backends, "unavailable", _unavailable)
+    monkeypatch.setattr(local, "locate", lambda *_: SimpleNamespace(box=Box(100, 100, 90)))
+    wanted = _wanted(tmp_path, names=["onnx", "tflite", "gone"], devices=["cuda", "mps"])
+
+    prepared = local.prepare(wanted, np.zeros((200, 200, 3), np.uint8), None, None, _say)
+
+    assert asked == [["onnx", "gone"]]  # the one that is not installed is told by who looks for it
+    assert prepared.missing == [
+        "light by tflite on cuda: not there", "light by tflite on mps: not there",
+        "light by onnx on mps: not there",
+    ]  # fmt: skip
+
+
+def _unavailable(name: str, bundle: Bundle, device: str | None = None) -> str | None:
+    if name == "gone":
+        return "not installed"
+    return None if device is None or (name, device) == ("onnx", "cuda") else "not there"
+
+
 def test_what_is_measured_is_asked_to_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
@@ -283,6 +345,27 @@ def test_random_weights_are_not_judged_and_trained_ones_are(
         "paper in int8: not asked for, as these exports take minutes; --paper-precisions "
         "fp32,fp16,int8 measures them"
     ]
+
+
+def test_a_kept_network_that_was_damaged_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def random_bundle(folder: Path, *_: Any, **__: Any) -> Bundle:
+        made.append(folder)
+        shutil.copytree(Bundle.load().folder, folder, dirs_exist_ok=True)
+        return Bundle.load(folder)
+
+    monkeypatch.setattr(local, "random_bundle", random_bundle)
+    wanted = _wanted(tmp_path, paper=True)
+
+    first = local.paper_bundle(wanted, _say)
+    assert local.paper_bundle(wanted, _say).folder == first.folder
+    assert made == [first.folder]
+    (first.folder / "weights.safetensors").write_bytes(b"")
+    local.paper_bundle(wanted, _say).check()
+    assert made == [first.folder] * 2
 
 
 @pytest.mark.parametrize("judge", [True, False])

@@ -115,6 +115,18 @@ def test_backends_that_are_not_there_are_told() -> None:
         memory.main(["--backends", "coreml", "--photos", str(PHOTOS)])
 
 
+def test_nothing_to_watch_is_no_success() -> None:
+    with pytest.raises(InputError, match="nothing to watch"):
+        memory.main(["--predictions", "0", "--photos", str(PHOTOS)])
+
+
 def test_photos_without_boxes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"boxes\.json"):
+        list(memory._scenes(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"a.jpg": 3}', '{"a.jpg": [1, 2]}'])
+def test_boxes_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "boxes.json").write_text(text)
+    with pytest.raises(InputError, match="give another folder with --photos"):
         list(memory._scenes(tmp_path))

@@ -191,6 +191,18 @@ def test_copies_hold_our_packages_and_no_others(tmp_path: Path) -> None:
     assert not (place / "handmesh" / "bundles").exists()
 
 
+def test_where_no_way_can_be_installed_the_reasons_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_peers, "measure", lambda *_: pytest.fail("it began"))
+    (tmp_path / "photo.jpg").touch()
+    given = ["--photos", str(tmp_path), "--environments", str(tmp_path / "made")]
+    with pytest.raises(BackendUnavailable, match=r"torch 2\.13\.0 .* cannot be installed into"):
+        network_peers.main(
+            [*given, "--ways", "network torch,decoder torch", "--python", str(tmp_path / "none")]
+        )
+
+
 def test_bad_options_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not 'network magic'"):
         network_peers.main(["--ways", "network magic"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from handmesh.errors import InputError
 from handmesh_benchmarks import rendering
 from handmesh_benchmarks.rendering import Agreement, Rates, compare, measure, rate, table
 from handmesh_training.rendered import HandRenderer, RenderSettings
@@ -81,6 +82,12 @@ def test_memory_is_reported_as_often_as_asked() -> None:
     rendering.watch_memory(batches, 60, 20, lambda made, mib: seen.append((made, mib)))
     assert [made for made, _ in seen] == [10, 20, 40, 60]
     assert all(mib > 10 for _, mib in seen)
+
+
+@pytest.mark.parametrize("name", ["sizes", "threads", "workers", "memory", "every"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        rendering.main(["--devices", "cpu", f"--{name}", "0"])
 
 
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handmesh_benchmarks import device
-from handmesh_benchmarks.report import columns, errors_mm, ratios, to_text
+from handmesh_benchmarks.page import to_html, to_markdown
+from handmesh_benchmarks.report import columns, errors_mm, ratios, short, to_text
+from handmesh_benchmarks.results import load
+from handmesh_benchmarks.scaling import to_text as scaling_text
 
 
 def test_ratios_compare_the_same_backend_and_threads(made: Any) -> None:
@@ -43,6 +47,35 @@ def test_ratios_compare_the_same_device_and_precision(made: Any) -> None:
 
     assert list(found.values()) == [pytest.approx(15)]
     assert next(iter(found)).provider == "onnxruntime 1.0, CUDA"
+
+
+LONG = "light by onnx, int8: " + "a line of a runtime's own trace\n" * 40
+
+
+def test_reasons_are_short_in_tables_and_whole_in_json(made: Any, tmp_path: Path) -> None:
+    results = made.results(made.row())
+    results.missing += ["tflite: not\nthere", LONG]
+    scaling = made.results(made.row("scaling batch"))
+    scaling.measurements[0].facts["x"] = 4
+    scaling.missing = results.missing
+    path = results.write(tmp_path / "r.json")
+
+    for text in (to_text(results), scaling_text(scaling)):
+        first, second = [line for line in text.splitlines() if line.startswith("not measured: ")]
+        assert first == "not measured: tflite: not there"
+        assert second.startswith("not measured: light by onnx, int8: a line of a runtime's own")
+        assert second.endswith(" ... (whole in the JSON)")
+        assert len(second) <= 240 + len("not measured: ")
+    for page in (to_markdown([results]), to_html([results])):
+        assert page.count("of a runtime") < 10
+        assert "tflite: not there" in page
+        assert "(whole in the JSON)" in page
+    assert load(path).missing == results.missing
+
+
+def test_a_reason_that_just_fits_is_left_alone() -> None:
+    assert short("x" * 240) == "x" * 240
+    assert len(short("x" * 241)) == 240
 
 
 def test_text_shows_device_stages_percentiles_and_accuracy(made: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from handmesh import Camera, Hand
+from handmesh.errors import HandMeshError
 from handmesh.tracker import TrackedFrame, TrackedHand
 from handmesh.types import Box
 from handmesh_benchmarks import clips, tracking
@@ -157,3 +158,19 @@ def test_the_command_prints_every_measure(
     out = capsys.readouterr().out
     for part in ("still", "moving", "crossing: 0 swaps", "0 frames after", "tracking one hand"):
         assert part in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--threads", "0"], "threads must be at least 1"),
+        (["--sheet", "/nowhere/at/all.png"], "--sheet /nowhere/at/all.png cannot be written"),
+        (["--bundle", "nowhere"], "no bundle at 'nowhere'"),
+    ],
+)
+def test_what_cannot_run_is_told_before_clips_are_rendered(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.setattr(tracking, "clip_of", lambda *_: pytest.fail("it began"))
+    with pytest.raises(HandMeshError, match=said):
+        tracking.main(options)

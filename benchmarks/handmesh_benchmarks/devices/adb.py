@@ -19,6 +19,7 @@ from handmesh.installing import pip_install
 
 from ..candidates import facts_of
 from ..protocol import Measurement, Percentiles, Protocol, kind_for
+from ..report import short
 from ..results import Results
 from ..variants import Variant
 
@@ -164,7 +165,7 @@ def measure(
     finally:
         phone.run("shell", "rm", "-rf", FOLDER)
     if not results.measurements:
-        raise BackendUnavailable("; ".join(results.missing))
+        raise BackendUnavailable("; ".join(map(short, results.missing)))
     results.state = "complete"
     write(results)
     return results

@@ -19,6 +19,7 @@ from handmesh.installing import pip_install
 from ..candidates import facts_of
 from ..device import describe
 from ..protocol import Measurement, Percentiles, Protocol, kind_for
+from ..report import short
 from ..results import Results
 from ..variants import Variant
 
@@ -73,7 +74,9 @@ def measure(
         write(results)
         raise
     if not rows:
-        raise BackendUnavailable(f"nothing could be measured: {'; '.join(results.missing)}")
+        raise BackendUnavailable(
+            f"nothing could be measured: {'; '.join(map(short, results.missing))}"
+        )
     results.state = "complete"
     write(results)
     return results

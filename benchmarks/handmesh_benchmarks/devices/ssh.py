@@ -25,11 +25,12 @@ from handmesh.errors import BackendUnavailable, DeviceError, InputError
 from ..candidates import facts_of, parts_facts
 from ..device import UNKNOWN
 from ..protocol import Protocol
+from ..report import short
 from ..results import SCHEMA, Results, parse
 from ..runner import MARK, NOTHING_RAN, YARDSTICK, sha256
 from ..variants import Variant, sha256_of
 
-__all__ = ["Host", "job_of", "measure", "runner_archive"]
+__all__ = ["Host", "job_of", "check_python", "measure", "runner_archive"]
 
 # ssh's own exit code where it could not connect or log in.
 UNREACHABLE = 255
@@ -48,13 +49,23 @@ class Host:
     Args:
         name: as ssh takes it: HOST, USER@HOST, or an alias of ~/.ssh/config.
         options: further options of ssh, as "-p 2222".
+
+    Raises:
+        DeviceError: that is no name. InputError: options with a quote that does not end.
     """
 
     def __init__(self, name: str, options: str = "") -> None:
         if not name or name.startswith("-"):
             raise DeviceError(f"expected ssh:HOST or ssh:USER@HOST, not {f'ssh:{name}'!r}")
         self.name = name
-        self._command = ["ssh", *OPTIONS, *shlex.split(options), name]
+        try:
+            further = shlex.split(options)
+        except ValueError as cause:
+            raise InputError(
+                f"--ssh-options {options!r} cannot be split into words ({cause}): write it as in a "
+                'shell, as "-p 2222"'
+            ) from cause
+        self._command = ["ssh", *OPTIONS, *further, name]
 
     def run(self, command: str, data: bytes = b"") -> bytes:
         """Run a shell command there and give it data; returns what it printed.
@@ -174,7 +185,7 @@ def measure(
         try:
             say(f"copying {sum(path.stat().st_size for path in files.values()) / 1e6:.1f} MB")
             host.run(f"tar -xf - -C {place}", _tar(files, job))
-            _check_python(host, python)
+            check_python(host, python)
             code = host.follow(
                 f"cd {place} && {shlex.quote(python)} {RUNNER} {JOB} {RESULTS}", heard
             )
@@ -190,7 +201,7 @@ def measure(
             write(results)
     if all(row.facts["task"] == YARDSTICK for row in results.measurements):
         if code in (0, NOTHING_RAN):
-            reasons = "; ".join(results.missing) or printed[-1]
+            reasons = "; ".join(map(short, results.missing)) or printed[-1]
             raise BackendUnavailable(f"nothing could be measured on {host.name}: {reasons}")
         raise DeviceError(
             f"{host.name} measured nothing, {results.stopped_by}: "
@@ -278,7 +289,12 @@ def _tar(files: Mapping[str, Path], job: Mapping[str, Any]) -> bytes:
     return data.getvalue()
 
 
-def _check_python(host: Host, python: str) -> None:
+def check_python(host: Host, python: str) -> None:
+    """Whether the far side can run what `measure` sends.
+
+    Raises:
+        DeviceError: it cannot be reached, or has no such Python.
+    """
     check = "import sys, numpy; sys.exit(sys.version_info < (3, 8))"
     try:
         host.run(f"{shlex.quote(python)} -c {shlex.quote(check)}")
