@@ -245,7 +245,8 @@ def compress(image: Image, quality: int) -> Image:
     # blue as finely as a camera's keeps the red: luma is 30 % red and 11 % blue.
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+    pixels = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def _tone_curve(rng: np.random.Generator) -> NDArray[np.uint8]:
