@@ -81,6 +81,18 @@ def test_hands_without_all_joints_are_not_watched(
     assert ["real" in run.validation for run in made] == [True, False]
 
 
+@pytest.mark.parametrize("left", ["pseudo/meshes.npy", "pseudo/meshes.npz", "weak/checkpoint.pt"])
+def test_what_a_stage_left_is_gone_on_with_on_demand_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    (tmp_path / left).parent.mkdir()
+    (tmp_path / left).write_bytes(b"")
+    stage = left.split("/")[0]
+
+    assert main(["train", stage, "--smoke", "--out", str(tmp_path)]) != 0
+    assert f"holds a run of {stage} already: --resume" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_told_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -207,8 +207,12 @@ def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
 
 def _results(options: argparse.Namespace, stages: tuple[str, ...]) -> list[Path]:
     """What these stages have left in the folder."""
-    names = {"pseudo": "meshes.npz"}
-    files = [options.out / stage / names.get(stage, "checkpoint.pt") for stage in stages]
+    names = {"pseudo": ("meshes.npy", "meshes.npz")}  # the latter of an earlier handmesh
+    files = [
+        options.out / stage / name
+        for stage in stages
+        for name in names.get(stage, ("checkpoint.pt",))
+    ]
     return [file for file in files if file.exists()]
 
 

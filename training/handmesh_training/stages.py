@@ -35,7 +35,7 @@ from .heads import HeadName, HeadNetwork, build_network, load_trunk
 from .lanes import LaneSource, batches
 from .losses import LossWeights
 from .meshes import MeshStream, unseen_meshes
-from .pseudo_meshes import are_pseudo_meshes_of, make_pseudo_meshes
+from .pseudo_meshes import adopt_pseudo_meshes, are_pseudo_meshes_of, make_pseudo_meshes
 from .samples import Crops
 from .sources import Batch
 from .stream import CropStream
@@ -48,7 +48,7 @@ HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK = (
     "heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak",
 )  # fmt: skip
 STAGES = (HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK)
-PSEUDO_FILE = "meshes.npz"
+PSEUDO_FILE = "meshes.npy"
 MESH_HEADS: tuple[HeadName, ...] = ("mesh", "parametric")
 
 # Loads weights into a fresh network.
@@ -240,8 +240,11 @@ def make_pseudo(run: Run) -> Path:
     """
     _check_mesh(run)
     path, data = run.pseudo_path, CroppedSet(run.real_settings().folder)
+    old = path.with_suffix(".npz")  # of an earlier handmesh
     # Where the weights are gone, what they have made is all there is.
-    gone = path.exists() and not _pretrained_path(run).exists()
+    gone = (path.exists() or old.exists()) and not _pretrained_path(run).exists()
+    if parallel.rank() == 0 and old.exists() and not path.exists():
+        adopt_pseudo_meshes(old, path)
     start = _pretrained_path(run) if gone else _pretrained(run)
     if parallel.rank() == 0 and not gone and not are_pseudo_meshes_of(path, data, start):
         device = torch.device(run.device)
