@@ -312,18 +312,16 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             output = module(inputs)
         loss, terms = self._mean_loss(output, batch, lanes)
-        value = float(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trained = [p for p in self.part.parameters() if p.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf))
-        self._check_progress(value, norm)
+        norm = nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf)
+        figures = self._checked_figures({"loss": loss, "gradient": norm, **terms})
         self.optimizer.step()
         self.step += 1
         self.images_seen += len(inputs) * parallel.world_size()
         self._update_average()
-        figures = {k: float(v.detach()) for k, v in terms.items()}
-        return {"loss": value, "gradient": norm, "rate": rate, **figures}
+        return {**figures, "rate": rate}
 
     def _mean_loss(self, output: Any, batch: Batch, lanes: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean over lanes: each counts its own labels, so that it does not matter which process
@@ -332,20 +330,23 @@ class Trainer:
         loss = torch.stack([loss for loss, _ in parts]).mean()
         return loss, {k: torch.stack([t[k] for _, t in parts]).mean() for k in parts[0][1]}
 
-    def _check_progress(self, loss: float, norm: float) -> None:
-        """Stop all processes together, before a step would spoil the weights of any."""
-        figures = {"loss": loss, "norm of the gradient": norm}
-        bad = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    def _checked_figures(self, figures: dict[str, Tensor]) -> dict[str, float]:
+        """What is told of a step. All processes stop here together, before a step would spoil the
+        weights of any.
+
+        It is the one place where a step waits for the device: everything comes in one copy.
+        """
+        values = torch.stack([value.detach().float() for value in figures.values()])
         usual = median(self._recent) if len(self._recent) == RECENT else math.inf
-        if not bad and loss > DIVERGED * usual:
-            bad = [f"loss is {loss:g}, {DIVERGED} times what it was"]
-        self._recent.append(loss)
-        if parallel.any_of(bool(bad), self.device):
-            culprit = bad[0] if bad else "loss of another process is not finite or far too large"
+        bad = (values[0] > DIVERGED * usual) | ~values[:2].isfinite().all()
+        *told, stop = torch.cat([values, parallel.any_of(bad)[None]]).tolist()
+        self._recent.append(told[0])
+        if stop:
             raise DivergedError(
-                f"the {culprit} at batch {self.step}; the last checkpoint is whole: resume from it "
-                "with a lower learning rate"
+                f"the {_culprit(told[0], told[1], usual)} at batch {self.step}; the last "
+                "checkpoint is whole: resume from it with a lower learning rate"
             )
+        return dict(zip(figures, told, strict=True))
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -353,12 +354,13 @@ class Trainer:
             return
         # A young average follows quickly, or it would remember the random start.
         keep = min(self.settings.recipe.average, (1 + self.step) / (10 + self.step))
-        fresh = self.network.state_dict()
-        for name, old in self.average.state_dict().items():
-            if old.is_floating_point():
-                old.lerp_(fresh[name], 1 - keep)
-            else:
-                old.copy_(fresh[name])
+        fresh, old = self.network.state_dict(), self.average.state_dict()
+        real = [name for name, value in old.items() if value.is_floating_point()]
+        counts = [name for name, value in old.items() if not value.is_floating_point()]
+        # A few kernels for all tensors: one for each would take longer than their work.
+        torch._foreach_lerp_([old[n] for n in real], [fresh[n] for n in real], 1 - keep)
+        if counts:
+            torch._foreach_copy_([old[n] for n in counts], [fresh[n] for n in counts])
 
     def evaluate(self) -> dict[str, float]:
         """Errors of what would be shipped, as ``<set>_<figure>``; see `validate`."""
@@ -385,6 +387,15 @@ class Trainer:
 
             picture = training_grid(self.evaluated, batch)
             self.monitor.picture("batch", picture, self.step)
+
+
+def _culprit(loss: float, norm: float, usual: float) -> str:
+    for name, value in (("loss", loss), ("norm of the gradient", norm)):
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    if loss > DIVERGED * usual:
+        return f"loss is {loss:g}, {DIVERGED} times what it was"
+    return "loss of another process is not finite or far too large"
 
 
 def _part(value: Any, index: int, of: int) -> Any:
