@@ -100,16 +100,6 @@ class Run:
         """The meshes of stage (e)."""
         return self.folder / PSEUDO / PSEUDO_FILE
 
-    @property
-    def lanes(self) -> int:
-        """How many rows samples are dealt out to."""
-        return self.settings.lanes or parallel.world_size()
-
-    @property
-    def lane_batch(self) -> int:
-        """Crops of one lane's part of a batch."""
-        return max(1, self.settings.recipe.batch // self.lanes)
-
     def train(
         self,
         task: Task,
@@ -142,7 +132,7 @@ class Run:
 
     def rendered(self) -> OpenBatches:
         """Batches of rendered hands and what is mixed with them."""
-        stream, seed = replace(self.stream, batch=self.lane_batch), self.settings.seed
+        stream, seed = replace(self.stream, batch=self.settings.lane_batch), self.settings.seed
         if not self.draw_on_device:
             return self.lanes_of(CropStream(stream, seed))
 
@@ -161,7 +151,7 @@ class Run:
         """
         if self.real is None:
             raise InputError("fine-tuning takes labelled data: give --data LAYOUT:SPLIT:DIR")
-        return replace(self.real, batch=self.lane_batch)
+        return replace(self.real, batch=self.settings.lane_batch)
 
     def real_hands(self, pseudo: Path | None = None) -> OpenBatches:
         """Batches of real data, with pseudo-ground-truth meshes where they are given.
@@ -170,7 +160,7 @@ class Run:
             InputError: there is none, or too little of it for a batch.
         """
         stream = CroppedStream(replace(self.real_settings(), pseudo=pseudo), self.settings.seed)
-        stream.check(self.lanes)  # here, not in a loader
+        stream.check(self.settings.lane_count)  # here, not in a loader
         return self.lanes_of(stream)
 
 
@@ -184,7 +174,7 @@ def train_pose_regressor(run: Run) -> Trainer:
     """Stage (b): "... and the 3D pose regressor separately with ... the 3D pose loss"."""
     settings = replace(run.settings, steps=run.pose_steps, evaluate=run.pose_steps)
     meshes = {"meshes": unseen_meshes(run.settings.seed)}
-    source = MeshStream(run.lane_batch, run.settings.seed)
+    source = MeshStream(run.settings.lane_batch, run.settings.seed)
     return run.train(pose_task(), run.lanes_of(source), settings=settings, validation=meshes)
 
 

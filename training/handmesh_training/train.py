@@ -100,6 +100,16 @@ class TrainSettings:
     synchronize_norms: bool = True
     tensorboard: bool | None = None
 
+    @property
+    def lane_count(self) -> int:
+        """How many rows samples are dealt out to."""
+        return self.lanes or parallel.world_size()
+
+    @property
+    def lane_batch(self) -> int:
+        """Crops of one lane's part of a batch."""
+        return max(1, self.recipe.batch // self.lane_count)
+
 
 class Trainer:
     """Holds the state of a run; `run` goes on from wherever it is."""
@@ -129,10 +139,10 @@ class Trainer:
                 network, stage, number of lanes, seed, kind of recipe or loss.
             InputError: a batch that lanes cannot share out equally.
         """
-        if settings.recipe.batch % (settings.lanes or parallel.world_size()):
+        if settings.recipe.batch % settings.lane_count:
             raise InputError(
                 f"a batch of {settings.recipe.batch} cannot be shared out equally among "
-                f"{settings.lanes or parallel.world_size()} lanes: give another --batch or --lanes"
+                f"{settings.lane_count} lanes: give another --batch or --lanes"
             )
         torch.manual_seed(settings.seed)
         self.config, self.settings, self.folder = config, settings, Path(folder)
@@ -178,11 +188,6 @@ class Trainer:
             regressor.freeze()
 
     @property
-    def lanes(self) -> int:
-        """How many rows samples are dealt out to."""
-        return self.settings.lanes or parallel.world_size()
-
-    @property
     def evaluated(self) -> nn.Module:
         """The network to be measured and shipped: of averaged weights where the recipe has them."""
         return self.network if self.average is None else self.average
@@ -225,7 +230,7 @@ class Trainer:
         return {
             **describe_network(self.config, self.head),
             "stage": self.task.name,
-            "lanes": self.lanes,
+            "lanes": self.settings.lane_count,
             "seed": self.settings.seed,
             "recipe": {"kind": recipe.optimizer, "batch": recipe.batch, "average": recipe.average},
             "terms": dict(self.task.terms),
@@ -250,7 +255,7 @@ class Trainer:
         """
         self._recent.clear()
         settings, lead = self.settings, parallel.rank() == 0
-        own = own_lanes(self.lanes, parallel.rank(), parallel.world_size())
+        own = own_lanes(settings.lane_count, parallel.rank(), parallel.world_size())
         module = parallel.synchronized(self.part, self.device, self.task.some_unused)
         compiled = settings.recipe.compile
         if compiled or (compiled is None and self.device.type == "cuda"):
@@ -271,7 +276,7 @@ class Trainer:
                 if self.step % STOP_EVERY == 0 and parallel.agreed(late, self.device):
                     break
                 if batches is None:
-                    batches = open_batches(own, self.lanes, self.step)
+                    batches = open_batches(own, settings.lane_count, self.step)
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(batches).items()}
                 for name, value in self._train_step(module, batch, len(own)).items():
                     sums[name] = sums.get(name, 0.0) + value
