@@ -1,4 +1,6 @@
-"""Many photos on one picture: each one, the mesh over it, and the hand from its side.
+"""Many photos on one picture: each one with the mesh over it, and the hand from its side.
+
+`handmesh sheet` does the same without the second view.
 
 python examples/contact_sheet.py examples/photos/*.jpg --out sheet.png
 """
@@ -12,16 +14,7 @@ import numpy as np
 import handmesh as sdk
 from handmesh.draw import overlay, side_view
 from handmesh.imaging import decode
-
-
-def tile(picture: np.ndarray, side: int) -> np.ndarray:
-    """The picture, as large as fits a grey square."""
-    scale = side / max(picture.shape[:2])
-    shrunk = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    square = np.full((side, side, 3), 40, dtype=np.uint8)
-    top, left = (side - shrunk.shape[0]) // 2, (side - shrunk.shape[1]) // 2
-    square[top : top + shrunk.shape[0], left : left + shrunk.shape[1]] = shrunk
-    return square
+from handmesh.sheet import Tile, contact_sheet
 
 
 def main() -> None:
@@ -38,15 +31,13 @@ def main() -> None:
         for path in options.photos:
             photo = decode(path)
             hands = predictor.predict(photo)
-            seen = overlay(photo, hands) if hands else photo
-            tiles.append(tile(seen, options.side))
-            side = side_view(hands[0], size=options.side) if hands else np.zeros_like(tiles[0])
-            tiles.append(tile(side, options.side))
-    across = 2 * min(options.columns, len(options.photos))
-    blank = np.full_like(tiles[0], 40)
-    tiles += [blank] * (-len(tiles) % across)
-    rows = [np.hstack(tiles[i : i + across]) for i in range(0, len(tiles), across)]
-    cv2.imwrite(str(options.out), np.vstack(rows)[..., ::-1])
+            tiles.append(Tile(overlay(photo, hands), path.name))
+            if hands:
+                tiles.append(Tile(side_view(hands[0], options.side), hands[0].handedness))
+            else:
+                tiles.append(Tile(np.zeros((1, 1, 3), np.uint8), "no hand"))
+    sheet = contact_sheet(tiles, options.side, columns=2 * options.columns)
+    cv2.imwrite(str(options.out), sheet[..., ::-1])
     print(options.out)
 
 

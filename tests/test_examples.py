@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
+from handmesh.sheet import CAPTION_PX, GAP
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 
@@ -37,7 +39,11 @@ def test_predict_photo_says_where_the_finger_is(tmp_path: Path) -> None:
 def test_contact_sheet_shows_each_photo(tmp_path: Path, example_photos: dict[str, Path]) -> None:
     photos = (example_photos["open"], example_photos["pointing"])
     _run("contact_sheet.py", *photos, "--out", "sheet.png", "--side", 100, folder=tmp_path)
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (100, 400, 3)
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape == (100 + CAPTION_PX + 2 * GAP, 4 * (100 + GAP) + GAP, 3)
+    for i in range(4):  # a photo and the hand's other side, twice
+        tile = sheet[GAP : GAP + 100, GAP + i * (100 + GAP) :][:, :100]
+        assert tile[20:80, 20:80].std() > 10, i
 
 
 def test_batch_folder_goes_on_where_it_stopped(

@@ -40,7 +40,7 @@ from handmesh.nn.weights import Precision
 from . import formats
 from .export import REFERENCE, WEIGHTS
 from .fold import fold_norms
-from .replacing import replacing
+from .replacing import replacing_folder
 from .request import Job, Request
 
 __all__ = [
@@ -130,7 +130,7 @@ def write_detector(
         "provenance": dict(provenance),
     }
     parity: dict[str, DetectorDifference] = {}
-    with replacing(target) as temporary:
+    with replacing_folder(target) as temporary:
         save_weights(network, temporary / WEIGHTS, network.config, None, precision=weights)
         stored = DetectorNetwork(network.config)
         load_weights(stored, temporary / WEIGHTS, network.config, None)

@@ -41,7 +41,7 @@ from . import formats
 from .fold import Network, fold
 from .forms import form_named
 from .parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
-from .replacing import replacing
+from .replacing import replacing_folder
 from .request import Job, Request
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
@@ -137,7 +137,7 @@ def write_bundle(
         "licences": dict(licences),
         "provenance": dict(provenance),
     }
-    with replacing(target) as temporary:
+    with replacing_folder(target) as temporary:
         topology.save(temporary / TOPOLOGY)
         save_weights(network, temporary / WEIGHTS, config, topology, precision=weights)
         stored = _read_network(temporary / WEIGHTS, topology)
@@ -187,7 +187,7 @@ def add_formats(
     manifest = json.loads(json.dumps(bundle.manifest))
     manifest["graph_sha256"] = bundle.topology.sha256
     target = bundle.folder if out is None else Path(out)
-    with replacing(target) as temporary:
+    with replacing_folder(target) as temporary:
         for path in bundle.manifest["files"]:
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / path, temporary / path)

@@ -13,11 +13,11 @@ from pathlib import Path
 from handmesh.bundle import MANIFEST
 from handmesh.errors import ExportError, InputError
 
-__all__ = ["replacing"]
+__all__ = ["replacing_folder"]
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place at the end, if nothing is raised.
 
     Raises:

@@ -132,7 +132,11 @@ def file_name(built: Built) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under another name first, so that nobody ever reads half of it."""
+    """Write a file under another name first, so that nobody ever reads half of it.
+
+    `handmesh.atomic` in few words: this package imports nothing of ours. What is written here can
+    be compiled again, so it is not waited for the disk.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)

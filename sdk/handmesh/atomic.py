@@ -1,17 +1,17 @@
-"""Files that are written whole or not at all: under a temporary name beside their place, then
-renamed into it."""
+"""Files that are written whole or not at all: under a temporary name beside their place, brought to
+the disk, then renamed into it. So a name never leads to half a file, even after a power cut."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["replacing", "write_atomic"]
+__all__ = ["put_in_place", "replacing", "temporary_name", "write_atomic"]
 
 
 @contextlib.contextmanager
@@ -22,15 +22,40 @@ def replacing(path: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     Otherwise it is removed, and what was there stays. Processes and threads may write the same
     file at once: one of them wins, whole.
     """
-    target = Path(path)
-    temporary = target.with_name(
-        f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}"
-    )
+    temporary = temporary_name(path, suffix)
     try:
         yield temporary
-        os.replace(temporary, target)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: str | os.PathLike[str], suffix: str = "") -> Path:
+    """A hidden name beside a path that no other writer has, ``.NAME.*.tmp`` and the suffix."""
+    target = Path(path)
+    # Processes of several machines, or containers, may share a folder and be of one number.
+    return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(6)}.tmp{suffix}")
+
+
+def put_in_place(temporary: Path, path: str | os.PathLike[str]) -> None:
+    """Give a finished file its name, in place of what was there.
+
+    Raises:
+        OSError: its bytes cannot be brought to the disk, or it cannot be renamed.
+    """
+    _flush(temporary, os.O_RDWR)  # or the name could be there before the bytes are
+    os.replace(temporary, path)
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        with contextlib.suppress(OSError):  # nor brought to every disk; the file is whole anyhow
+            _flush(Path(path).parent, os.O_RDONLY)
+
+
+def _flush(path: Path, mode: int) -> None:
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> Path:

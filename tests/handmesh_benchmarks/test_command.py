@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from handmesh.errors import BackendUnavailable, InputError
+from handmesh.installing import pip_install
 from handmesh_benchmarks import command
 
 PACKAGE = Path(command.__file__).parent
@@ -79,7 +80,7 @@ def test_without_a_package_one_line_names_the_extra(tmp_path: Path, name: str, e
     assert done.returncode == 3, done.stderr
     assert done.stderr == (
         f"handmesh: the package 'torch' is not installed; it comes with the extra '{extra}': "
-        f"pip install 'handmesh[{extra}]'\n"
+        f"{pip_install(extra)}\n"
     )
 
 

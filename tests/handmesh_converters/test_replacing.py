@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handmesh.errors import InputError
-from handmesh_converters.replacing import replacing
+from handmesh_converters.replacing import replacing_folder
 
 
 def _bundle(folder: Path) -> Path:
@@ -20,7 +20,7 @@ def _bundle(folder: Path) -> Path:
 
 
 def _replace(target: Path) -> None:
-    with replacing(target) as temporary:
+    with replacing_folder(target) as temporary:
         (temporary / "model.onnx").write_bytes(b"new")
 
 

@@ -7,11 +7,12 @@ from dataclasses import fields
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
-from handmesh_training import augment
-from handmesh_training.augment import Augmentation, develop
+from handmesh_training import augment, develop_torch
+from handmesh_training.augment import Augmentation, compress, develop
 from handmesh_training.hand import HandModel
 from handmesh_training.samples import Crops
 from handmesh_training.sampling import sample_views
@@ -239,3 +240,20 @@ def test_development_keeps_type_and_looks_like_the_picture(level: int) -> None:
     means = np.array([result.mean() for result in results])
     assert abs(means.mean() - image.mean()) < 25
     assert means.std() > 3
+
+
+@pytest.mark.parametrize("quality", [20, 50, 84])
+def test_compression_is_of_red_green_and_blue_in_this_order(quality: int) -> None:
+    # Saturated reds and blues: JPEG keeps the brightness of the one far better than the other's.
+    rng = np.random.default_rng(10)
+    image = np.zeros((96, 96, 3), dtype=np.uint8)
+    image[..., 0] = cv2.resize(rng.uniform(0, 255, (24, 24)), (96, 96))
+    image[..., 2] = cv2.resize(rng.uniform(0, 255, (24, 24)), (96, 96))
+
+    of_tables = develop_torch.compress(
+        torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.tensor([quality])
+    )
+    want = of_tables[0].permute(1, 2, 0).numpy()
+
+    ours, artefacts = compress(image, quality) - want, want - image
+    assert np.sqrt((ours**2).mean()) < 0.35 * np.sqrt((artefacts**2).mean()), "the same artefacts"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from handmesh.cli import main
-from handmesh_training import cli_experiment, cli_train, heads, stages, validate
+from handmesh_training import cli_experiment, cli_run, cli_train, heads, stages
+from handmesh_training.detection import run
 from handmesh_training.experiments.lab import LabSettings
 from handmesh_training.experiments.tables import STUDIES
 from handmesh_training.losses import PAPER, LossWeights
@@ -76,9 +77,21 @@ def test_hands_without_all_joints_are_not_watched(
     command = ["train", "fine-tune-heatmaps", "--smoke", "--workers", "0"]
     command += ["--out", str(tmp_path / "run")]
     assert main(command) == 0
-    monkeypatch.setattr(validate, "held_out", lambda *_: Crops.empty(0, 64, 4))
+    monkeypatch.setattr(cli_run, "held_out", lambda *_: Crops.empty(0, 64, 4))
     assert main(command) == 0
     assert ["real" in run.validation for run in made] == [True, False]
+
+
+@pytest.mark.parametrize("left", ["pseudo/meshes.npy", "pseudo/meshes.npz", "weak/checkpoint.pt"])
+def test_what_a_stage_left_is_gone_on_with_on_demand_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    (tmp_path / left).parent.mkdir()
+    (tmp_path / left).write_bytes(b"")
+    stage = left.split("/")[0]
+
+    assert main(["train", stage, "--smoke", "--out", str(tmp_path)]) != 0
+    assert f"holds a run of {stage} already: --resume" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -100,6 +113,7 @@ def test_a_device_that_is_not_there_is_told_at_once(
 def test_names_that_are_copied_agree_with_those_they_are_copied_from() -> None:
     """Commands are parsed without importing torch."""
     assert cli_train.STAGES == stages.STAGES
+    assert cli_train.DETECTOR == run.STAGE
     assert set(cli_train.HEADS) == set(get_args(heads.HeadName))
     assert set(cli_experiment.NAMES) == set(STUDIES)
     settings = asdict(LabSettings())

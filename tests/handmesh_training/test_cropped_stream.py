@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,9 +78,15 @@ def meshes(data: CroppedSet) -> np.ndarray:
 
 @pytest.fixture
 def pseudo(data: CroppedSet, meshes: np.ndarray, tmp_path: Path) -> Path:
-    path = tmp_path / "meshes.npz"
-    np.savez(path, vertices=meshes, set_sha256=np.array(data.sha256))
+    path = tmp_path / "meshes.npy"
+    keep(path, meshes, data.sha256)
     return path
+
+
+def keep(path: Path, meshes: np.ndarray, set_sha256: str) -> None:
+    np.save(path, meshes)
+    origin = {"set_sha256": set_sha256, "weights_sha256": "0" * 64}
+    path.with_suffix(".json").write_text(json.dumps(origin))
 
 
 def bone_m() -> float:
@@ -217,14 +224,13 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match="no set of cropped hands"):
         first(replace(settings, folder=tmp_path / "none"))
     with pytest.raises(InputError, match="no pseudo meshes"):
-        first(replace(settings, pseudo=tmp_path / "none.npz"))
-    with np.load(pseudo) as file:
-        vertices = file["vertices"]
-    foreign = tmp_path / "foreign.npz"
-    np.savez(foreign, vertices=vertices, set_sha256=np.array("0" * 64))
+        first(replace(settings, pseudo=tmp_path / "none.npy"))
+    vertices = np.load(pseudo)
+    foreign = tmp_path / "foreign.npy"
+    keep(foreign, vertices, "0" * 64)
     with pytest.raises(InputError, match="another set"):
         first(replace(settings, pseudo=foreign))
-    np.savez(foreign, vertices=vertices[:5], set_sha256=np.array(data.sha256))
+    keep(foreign, vertices[:5], data.sha256)
     with pytest.raises(InputError, match="another set"):
         first(replace(settings, pseudo=foreign))
     assert len(first(replace(settings, pseudo=pseudo))["images"]) == BATCH

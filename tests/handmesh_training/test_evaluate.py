@@ -396,4 +396,23 @@ def test_figures_by_group_are_of_the_group_s_hands_alone() -> None:
     assert "| skin | light | 3 |" in to_table([report], groups=True)
     assert "skin" not in to_table([report])
     read = to_dict(planted.description, [report])["reports"][0]["groups"]
-    assert {"kind", "name", "hands", "figures"} == set(read[0])
+    assert {"kind", "name", "asked", "hands", "figures"} == set(read[0])
+
+
+def test_a_group_whose_hands_are_not_found_does_not_look_good() -> None:
+    samples = [replace(hand(i), groups={"skin": "light" if i else "dark"}) for i in range(4)]
+
+    unaided = evaluate(Planted(samples, missed=[0, 2]), samples, UNAIDED, "made")
+    skin = {group.name: group for group in unaided.groups if group.kind == "skin"}
+    assert (skin["dark"].asked, skin["dark"].hands) == (1, 0)
+    assert skin["dark"].figures == {"found": 0.0}
+    assert (skin["light"].asked, skin["light"].hands) == (3, 2)
+    assert skin["light"].figures["found"] == pytest.approx(2 / 3)
+    assert sum(group.asked for group in unaided.groups if group.kind == "view") == 4
+    assert "| skin | light | 3 | 2 | 66.7 |" in to_table([unaided], groups=True)
+    read = to_dict({}, [unaided])["reports"][0]["groups"]
+    assert {(g["asked"], g["hands"]) for g in read if g["kind"] == "skin"} == {(1, 0), (3, 2)}
+
+    in_boxes = evaluate(Planted(samples, missed=[0]), samples, PAPER, "made")
+    (dark,) = (group for group in in_boxes.groups if group.name == "dark")
+    assert (dark.asked, dark.hands, dark.figures) == (1, 0, {}), "found is no figure of boxes"

@@ -83,3 +83,22 @@ def test_means_by_group_are_of_hands_that_have_the_figure() -> None:
         "|  | palm | 1 | 2.0 | 10.0 |",
         "| skin | dark | 1 | 2.0 | 10.0 |",
     ]
+
+
+def test_hands_that_were_not_found_count_in_their_group() -> None:
+    tally = GroupTally()
+    tally.add({"view": "palm"}, {"found": 1.0, "image_share": 0.02})
+    tally.add({"view": "fingertips"}, {"found": 1.0, "image_share": 0.05})
+    for _ in range(3):
+        tally.add({"view": "fingertips"}, {"found": 0.0}, compared=False)
+
+    groups = list(tally.report())
+
+    assert [(g.name, g.asked, g.hands) for g in groups] == [("fingertips", 4, 1), ("palm", 1, 1)]
+    assert groups[0].figures == pytest.approx({"found": 0.25, "image_share": 0.05})
+    assert group_table(groups).splitlines() == [
+        "|  |  | asked | hands | found, % | 2D, % of the box |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| view | fingertips | 4 | 1 | 25.0 | 5.0 |",
+        "|  | palm | 1 | 1 | 100.0 | 2.0 |",
+    ]

@@ -21,8 +21,8 @@ def test_alone_there_is_nothing_to_synchronise() -> None:
     assert parallel.synchronized(network, torch.device("cpu")) is network
     assert parallel.agreed(True, torch.device("cpu"))
     assert not parallel.agreed(False, torch.device("cpu"))
-    assert parallel.any_of(True, torch.device("cpu"))
-    assert not parallel.any_of(False, torch.device("cpu"))
+    assert parallel.any_of(torch.tensor(True))
+    assert not parallel.any_of(torch.tensor(False))
 
 
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,10 @@ def _work(rank: int, folder: str) -> None:
             "gradient": _gradient(both, inputs),
             "weight": network.weight.detach(),
             "stop": parallel.agreed(rank == 0, cpu),
-            "any": [parallel.any_of(flag, cpu) for flag in (rank == 0, rank == 1, True, False)],
+            "any": [
+                bool(parallel.any_of(torch.tensor(flag)))
+                for flag in (rank == 0, rank == 1, True, False)
+            ],
             "rank": parallel.rank(),
             "world": parallel.world_size(),
         }

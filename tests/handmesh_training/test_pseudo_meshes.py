@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,10 +24,13 @@ from handmesh.types import Box
 from handmesh_training.cropped_set import CroppedSet, build
 from handmesh_training.datasets import Sample
 from handmesh_training.pseudo_meshes import (
+    adopt_pseudo_meshes,
     are_pseudo_meshes_of,
     load_pseudo_meshes,
     make_pseudo_meshes,
+    origin_of,
 )
+from handmesh_training.shards.manifest import file_sha256
 
 COUNT, V, SIDE, MARGIN = 7, 5, 90, 1.9
 INPUT, HEATMAP = 64, 16
@@ -105,7 +111,7 @@ def run(data: CroppedSet, points_px: NDArray[np.float64], tmp_path: Path) -> tup
         np.concatenate([in_crop(points_px[i], a_sample(i), 1.5), depth + i], axis=1)
         for i in LABELLED
     ]
-    oracle, path = Oracle(answers), tmp_path / "deep" / "meshes.npz"
+    oracle, path = Oracle(answers), tmp_path / "deep" / "meshes.npy"
     weights = tmp_path / "weights.pt"
     weights.write_bytes(b"of the oracle")
     make_pseudo_meshes(oracle, weights, data, path, INPUT, HEATMAP, torch.device("cpu"), batch=4)
@@ -160,15 +166,21 @@ def test_meshes_of_another_set_are_refused(
     with pytest.raises(InputError, match="meshes of another set"):
         load_pseudo_meshes(path, other)
     with pytest.raises(InputError, match="no pseudo meshes"):
-        load_pseudo_meshes(tmp_path / "none.npz", data)
+        load_pseudo_meshes(tmp_path / "none.npy", data)
     whole = path.read_bytes()
     for content in (b"", b"text", whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(InputError, match="no pseudo meshes"):
             load_pseudo_meshes(path, data)
-    np.savez(path, vertices=np.zeros((COUNT, V, 3)))
-    with pytest.raises(InputError, match="no pseudo meshes"):
+    np.save(path, np.zeros((COUNT, V, 3)))
+    with pytest.raises(InputError, match="float64 instead of float32"):
         load_pseudo_meshes(path, data)
+    path.write_bytes(whole)
+    load_pseudo_meshes(path, data)
+    for content in ("", "[]", "{}"):
+        path.with_suffix(".json").write_text(content)
+        with pytest.raises(InputError, match="no pseudo meshes"):
+            load_pseudo_meshes(path, data)
 
 
 def test_a_network_that_fails_leaves_the_old_file_whole(
@@ -182,7 +194,71 @@ def test_a_network_that_fails_leaves_the_old_file_whole(
             short, path.parents[1] / "weights.pt", data, path, INPUT, HEATMAP, torch.device("cpu")
         )
     assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
+    assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
+    load_pseudo_meshes(path, data)
+
+
+def test_new_meshes_never_lie_under_the_origin_of_old_ones(
+    data: CroppedSet,
+    run: tuple[Oracle, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, path = run
+    weights = tmp_path / "others.pt"
+    weights.write_bytes(b"of another network")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("handmesh_training.pseudo_meshes.write_atomic", stop)
+    oracle = Oracle([np.ones((V, 3))] * len(LABELLED))
+    with pytest.raises(KeyboardInterrupt):
+        make_pseudo_meshes(oracle, weights, data, path, INPUT, HEATMAP, torch.device("cpu"))
+    with pytest.raises(InputError, match="no pseudo meshes"):
+        load_pseudo_meshes(path, data)
+
+
+def test_meshes_are_read_as_they_are_needed(tmp_path: Path) -> None:
+    count, vertices = 2000, 1036  # 25 MB, of which a batch takes a hundredth
+    path = tmp_path / "meshes.npy"
+    stored = np.lib.format.open_memmap(path, "w+", np.float32, (count, vertices, 3))
+    stored[:] = np.arange(count, dtype=np.float32)[:, None, None]
+    stored.flush()
+    path.with_suffix(".json").write_text('{"set_sha256": "a", "weights_sha256": "b"}')
+    crops = SimpleNamespace(vertices=np.broadcast_to(np.float32(0), stored.shape))
+    data = cast(CroppedSet, SimpleNamespace(sha256="a", crops=crops, folder=tmp_path))
+    tracemalloc.start()
+    try:
+        part = load_pseudo_meshes(path, data)[[3, 1999, *range(18)]]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(part[:3, 5, 1], [3, 1999, 0])
+    assert most < 0.05 * stored.nbytes
+
+
+def test_meshes_of_an_earlier_handmesh_are_taken_over(
+    data: CroppedSet, run: tuple[Oracle, Path], tmp_path: Path
+) -> None:
+    # As it wrote them: all in one .npz.
+    meshes, old, path = load_pseudo_meshes(run[1], data), tmp_path / "a.npz", tmp_path / "a.npy"
+    np.savez(
+        old,
+        vertices=meshes,
+        set_sha256=np.array(data.sha256),
+        weights_sha256=np.array(file_sha256(tmp_path / "weights.pt")),
+    )
+    adopt_pseudo_meshes(old, path)
+    np.testing.assert_array_equal(load_pseudo_meshes(path, data), meshes)
+    assert are_pseudo_meshes_of(path, data, tmp_path / "weights.pt")
+    assert origin_of(path) == origin_of(run[1])
+
+    whole, other = old.read_bytes(), tmp_path / "b.npy"
+    for content in (b"", b"text", whole[: len(whole) // 2]):
+        old.write_bytes(content)
+        adopt_pseudo_meshes(old, other)
+        assert not other.exists()
 
 
 def test_sample_of_the_test_is_cut_with_a_left_hand(data: CroppedSet) -> None:
@@ -199,6 +275,6 @@ def test_meshes_know_the_weights_they_were_made_with(
     assert are_pseudo_meshes_of(path, data, weights)
     weights.write_bytes(b"trained on")
     assert not are_pseudo_meshes_of(path, data, weights)
-    assert not are_pseudo_meshes_of(tmp_path / "none.npz", data, weights)
+    assert not are_pseudo_meshes_of(tmp_path / "none.npy", data, weights)
     path.write_bytes(b"damaged")
     assert not are_pseudo_meshes_of(path, data, weights)

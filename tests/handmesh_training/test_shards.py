@@ -374,8 +374,8 @@ def test_the_manifest_is_on_the_disk_before_it_has_its_name(
         monkeypatch.setattr(os, name, noted)
     render_shards(replace(SETTINGS, count=2, shards=1), tmp_path / "set")
 
-    # Begun; the shard, its index; completed.
-    assert steps == ["fsync", "link", *["fsync", "replace"] * 3]
+    # Begun; the shard, its index; completed. After each name its folder.
+    assert steps == ["fsync", "link", *["fsync", "replace", "fsync"] * 3]
 
 
 @pytest.mark.parametrize("name", ["handmesh", "engine", "numpy", "torch", "opencv"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from handmesh.errors import CheckpointError, DivergedError, InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, build
-from handmesh_training import losses, parallel
+from handmesh_training import losses, parallel, train
 from handmesh_training.augment import Augmentation
 from handmesh_training.hand import HandModel
 from handmesh_training.lanes import batches
@@ -270,9 +272,9 @@ def test_a_process_stops_with_the_one_that_diverged(
 ) -> None:
     asked: list[bool] = []
 
-    def elsewhere(flag: bool, _: torch.device) -> bool:
-        asked.append(flag)
-        return len(asked) == 3  # the other process, in the third batch
+    def elsewhere(flag: Tensor) -> Tensor:
+        asked.append(bool(flag))
+        return torch.tensor(float(len(asked) == 3))  # the other process, in the third batch
 
     monkeypatch.setattr(parallel, "any_of", elsewhere)
     trainer = trainer_of(tiny_config, tmp_path)
@@ -282,6 +284,75 @@ def test_a_process_stops_with_the_one_that_diverged(
         run(trainer)
     assert asked == [False] * 3
     assert trainer.step == 2
+
+
+def test_a_loss_beyond_all_measure_stops_the_run(
+    tiny_config: LightConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "RECENT", 3)
+    settings = replace(SETTINGS, steps=9)
+    trainer = trainer_of(tiny_config, tmp_path, settings)
+    trainer._recent = deque(maxlen=3)
+    plain = trainer._loss
+    factor = iter([1.0, 1.0, 900.0, 1.0, 1500.0])
+
+    def grown(output: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = plain(output, batch)
+        return loss / loss.detach() * next(factor), terms
+
+    trainer._loss = grown
+    with pytest.raises(DivergedError, match="the loss is 1500, 1000 times what it was at batch 4"):
+        run(trainer)
+    assert trainer.step == 4
+
+
+def test_a_step_reads_its_figures_from_the_device_at_once(
+    tiny_config: LightConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each single number that is read makes the processor wait for a GPU."""
+    trainer = trainer_of(tiny_config, tmp_path)
+    batch = next(some_batches())
+    # Adam's counts of its steps lie in the processor's own memory.
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    with _Reads() as reads:
+        row = trainer._train_step(trainer.part, batch, 1)
+    assert reads.numbers == 0
+    assert {"loss", "gradient", "rate", "vertex", "pose"} <= row.keys()
+
+    with _Reads() as reads:
+        float(torch.ones(1).sum())
+    assert reads.numbers == 1
+
+
+class _Reads(TorchDispatchMode):
+    """Counts what `float(tensor)` and `tensor.item()` come to."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.numbers += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_average_is_that_of_each_tensor_by_itself(
+    tiny_config: LightConfig, tmp_path: Path
+) -> None:
+    trainer = trainer_of(tiny_config, tmp_path)
+    trainer.step = 3
+    with torch.no_grad():
+        for value in trainer.network.state_dict().values():
+            value.add_(1) if not value.is_floating_point() else value.mul_(1.5).add_(0.1)
+    expected = {name: value.clone() for name, value in trainer.evaluated.state_dict().items()}
+    for name, value in trainer.network.state_dict().items():
+        if value.is_floating_point():
+            expected[name].lerp_(value, 1 - 4 / 13)
+        else:
+            expected[name].copy_(value)
+
+    trainer._update_average()
+
+    for name, value in trainer.evaluated.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_networks_start_from_the_seed_and_the_average_with_them(

@@ -9,7 +9,6 @@ from handmesh_training.rendering import Appearance, EnvironmentSet, Renderer, Re
 from handmesh_training.rendering.appearance import NO_SLEEVE
 from handmesh_training.rendering.grounds import GROUND_FLOATS
 from handmesh_training.rendering.solids import SOLID_FLOATS, SOLIDS
-from handmesh_training.rendering.textures import linear_to_srgb
 
 SIZE = 96
 
@@ -94,4 +93,6 @@ def renderer(threads: int = 1) -> Renderer:
 
 
 def levels(light: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return np.asarray(linear_to_srgb(light), np.float64) * 255
+    """0..255 in sRGB of linear light, clipped to [0, 1] (IEC 61966-2-1)."""
+    x = np.clip(np.asarray(light, np.float64), 0.0, 1.0)
+    return np.asarray(np.where(x <= 0.0031308, x * 12.92, 1.055 * x ** (1 / 2.4) - 0.055) * 255)

@@ -169,8 +169,10 @@ class Tally:
         self.asked += 1
         if estimate is None:
             self.left_out["no hand found"] += 1
-            if not self.protocol.box:
-                self._values["found"].append(0.0)
+            missed = {} if self.protocol.box else {"found": 0.0}
+            for name, value in missed.items():
+                self._values[name].append(value)
+            self._groups.add(groups_of(sample), missed, compared=False)
             return
         self.hands += 1
         before = {name: len(of) for name, of in self._values.items()}

@@ -1,9 +1,10 @@
 """How well hands are found without a box: false alarms on pictures without hands, beside the share
 of hands found, at every threshold of presence.
 
-This is what `handmesh evaluate --negatives` prints. To tune `handmesh.search` for another network:
-add to its `_PRIOR` what the report says for the wanted rate of false alarms, run again, and compare
-the shares of hands found; then its other constants.
+This is what `handmesh evaluate --negatives` prints. To tune the search for another network: the
+report names the prior of the finder that searched, `PRIOR` of `handmesh.finding` behind a detector
+and `_PRIOR` of `handmesh.search` with windows alone; add to it what the report says for the wanted
+rate of false alarms, run again, and compare the shares of hands found; then the other constants.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from handmesh import Predictor
 from handmesh.errors import InputError
+from handmesh.finding import DetectedHands, Finder, search_windows
 
 from . import metrics
 from .evaluation_sets import spread
@@ -41,13 +43,16 @@ class FindingReport:
     """Presences of the surest place in each picture.
 
     Attributes:
-        negatives: (N,) float64, sorted, of pictures without hands.
+        negatives: (N,) float64, sorted, of pictures without hands; 0 where the finder had no place
+            to look at.
         hands: by photo set, (M,) float64 of photos with one hand; -1 where the surest place is not
             at the hand.
+        prior: the constant by which the finder that searched is tuned, in words.
     """
 
     negatives: NDArray[np.float64]
     hands: dict[str, NDArray[np.float64]]
+    prior: str
 
     def false_alarms(self, threshold: float = DEFAULT_THRESHOLD) -> float:
         """Hands reported per picture without hands."""
@@ -57,12 +62,18 @@ class FindingReport:
         """Share of the hands of a photo set that are reported, and in the right place."""
         return float((self.hands[name] >= threshold).mean())
 
-    def prior_shift(self, rate: float) -> float:
-        """What to add to the search's log-odds of a hand, so that this share of the pictures has a
-        false alarm at the default threshold."""
-        bounded = self.negatives.clip(1e-12, 1 - 1e-12)
-        log_odds = np.log(bounded / (1 - bounded))
-        return -float(np.quantile(log_odds, 1 - rate))
+    def prior_shift(self, rate: float) -> float | None:
+        """What to add to the finder's log-odds of a hand, so that this share of the pictures has a
+        false alarm at the default threshold; None where no prior can bring so many about, since the
+        finder looks at nothing in most of the others."""
+        place = (1 - rate) * (len(self.negatives) - 1)
+        around = self.negatives[[int(np.floor(place)), int(np.ceil(place))]]
+        # Odds of nothing do not change, whatever is added: between them and others nothing lies.
+        around = around[around > 0].clip(max=1 - 1e-12)
+        if not len(around):
+            return None
+        log_odds = np.log(around / (1 - around))
+        return -float(np.interp(place % 1, np.linspace(0, 1, len(log_odds)), log_odds))
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -70,6 +81,7 @@ class FindingReport:
             "count": len(self.negatives),
             "false_alarms": {str(t): self.false_alarms(t) for t in THRESHOLDS},
             "presence": self._quantiles(),
+            "prior": self.prior,
             "prior_shift": {str(rate): self.prior_shift(rate) for rate in RATES},
             "found": {
                 name: {"count": len(hands), **{str(t): self.found(name, t) for t in THRESHOLDS}}
@@ -84,8 +96,8 @@ class FindingReport:
             f"  false alarms per picture {self.false_alarms():10.3f}",
             "  presence of the surest place there: "
             + ", ".join(f"{name} {value:.3f}" for name, value in self._quantiles().items()),
-            "  to the search's prior add "
-            + ", ".join(f"{self.prior_shift(r):+.2f} for {100 * r:g} %" for r in RATES)
+            f"  to {self.prior} add "
+            + ", ".join(f"{_signed(self.prior_shift(r))} for {100 * r:g} %" for r in RATES)
             + " false alarms",
         ]
         lines += [
@@ -139,7 +151,17 @@ def evaluate_finding(
                 presence = hand.presence if miss < FOUND_WITHIN else -1.0
             seen.append(presence)
         hands[Path(folder).name] = np.array(seen)
-    return FindingReport(np.sort(empty), hands)
+    return FindingReport(np.sort(empty), hands, _prior_of(predictor.find))
+
+
+def _prior_of(find: Finder) -> str:
+    if isinstance(find, DetectedHands):
+        return "PRIOR of handmesh.finding"
+    return "_PRIOR of handmesh.search" if find is search_windows else "the finder's own prior"
+
+
+def _signed(shift: float | None) -> str:
+    return "nothing (out of its reach)" if shift is None else f"{shift:+.2f}"
 
 
 def _spread(items: Sequence[T], limit: int | None) -> Sequence[T]:

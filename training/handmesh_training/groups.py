@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -31,12 +32,13 @@ class GroupFigures(NamedTuple):
 
     Attributes:
         kind: what is told apart: view, gesture, skin. name: of the group.
-        hands: how many. figures: means by the names of docs/evaluation.md, of those hands that have
-            them.
+        asked: how many hands. hands: of these, those that were compared; the others were not found.
+        figures: means by the names of docs/evaluation.md, of those hands that have them.
     """
 
     kind: str
     name: str
+    asked: int
     hands: int
     figures: Mapping[str, float]
 
@@ -87,36 +89,44 @@ class GroupTally:
 
     def __init__(self) -> None:
         self._hands: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+        self._compared: Counter[tuple[str, str]] = Counter()
 
-    def add(self, groups: Mapping[str, str], figures: Mapping[str, float]) -> None:
-        """One hand: its groups by kind, and its figures by name."""
-        for kind, name in groups.items():
-            self._hands.setdefault((kind, name), []).append(figures)
+    def add(
+        self, groups: Mapping[str, str], figures: Mapping[str, float], compared: bool = True
+    ) -> None:
+        """One hand: its groups by kind, its figures by name, and whether it was found at all."""
+        for group in groups.items():
+            self._hands.setdefault(group, []).append(figures)
+            self._compared[group] += compared
 
     def report(self) -> Iterator[GroupFigures]:
         """Kinds in the order in which they came, the largest groups of each first."""
         kinds = list(dict.fromkeys(kind for kind, _ in self._hands))
         rows = sorted(self._hands.items(), key=lambda row: (kinds.index(row[0][0]), -len(row[1])))
-        for (kind, name), hands in rows:
+        for group, hands in rows:
             names = dict.fromkeys(figure for hand in hands for figure in hand)
             means = {
                 figure: float(np.mean([hand[figure] for hand in hands if figure in hand]))
                 for figure in names
             }
-            yield GroupFigures(kind, name, len(hands), means)
+            yield GroupFigures(*group, len(hands), self._compared[group], means)
 
 
 def group_table(groups: Sequence[GroupFigures]) -> str:
-    """Markdown: a line a group."""
+    """Markdown: a line a group. Errors are of "hands"; where some were not found, "asked" counts
+    these as well, and "found" is the share that was, in its place."""
     named = {
+        "found": ("found, %", 100.0),
         "image_share": ("2D, % of the box", 100.0),
         "joints_mm": ("joints, mm", 1.0),
         "joints_pa_mm": ("joints PA, mm", 1.0),
         "mesh_mm": ("mesh, mm", 1.0),
     }
     present = [name for name in named if any(name in group.figures for group in groups)]
-    heads = ["", "", "hands", *(named[name][0] for name in present)]
-    lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * (len(present) + 1)]
+    some_missed = any(group.asked != group.hands for group in groups)
+    counts = ["asked", "hands"] if some_missed else ["hands"]
+    heads = ["", "", *counts, *(named[name][0] for name in present)]
+    lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * (len(heads) - 2)]
     kind = None
     for group in groups:
         values = [
@@ -124,6 +134,7 @@ def group_table(groups: Sequence[GroupFigures]) -> str:
             for name in present
         ]
         shown = group.kind if group.kind != kind else ""
-        lines.append("| " + " | ".join([shown, group.name, f"{group.hands:,}", *values]) + " |")
+        numbers = [f"{getattr(group, name):,}" for name in counts]
+        lines.append("| " + " | ".join([shown, group.name, *numbers, *values]) + " |")
         kind = group.kind
     return "\n".join(lines)

@@ -279,8 +279,3 @@ def _axis_angle(axes: Tensor, angles: Tensor) -> Tensor:
     sine, cosine = angles.sin()[..., None, None], angles.cos()[..., None, None]
     identity = torch.eye(3, dtype=axes.dtype, device=axes.device)
     return identity + sine * cross + (1 - cosine) * (cross @ cross)  # (B, N, 3, 3)
-
-
-def mirror_x(points: Tensor) -> Tensor:
-    """The other hand: (..., 3) points reflected in the plane x = 0. Reverse the faces with it."""
-    return points * torch.tensor([-1.0, 1.0, 1.0], dtype=points.dtype, device=points.device)

@@ -109,13 +109,19 @@ def agreed(flag: bool, device: torch.device) -> bool:
     return bool(value.item())
 
 
-def any_of(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so: all learn it, and none goes on waiting for one that stopped."""
-    if not dist.is_initialized():
-        return flag
-    value = torch.tensor([flag], dtype=torch.int32, device=device)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return bool(value.item())
+def any_of(flag: torch.Tensor) -> torch.Tensor:
+    """Whether any process says so: all learn it, and none goes on waiting for one that stopped.
+
+    Args:
+        flag: () bool.
+
+    Returns:
+        () float32 on the same device, above 0 if so; it is not waited for.
+    """
+    value = flag.float()
+    if dist.is_initialized():
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
 
 
 def total(value: torch.Tensor) -> torch.Tensor:

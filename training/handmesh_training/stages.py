@@ -35,7 +35,7 @@ from .heads import HeadName, HeadNetwork, build_network, load_trunk
 from .lanes import LaneSource, batches
 from .losses import LossWeights
 from .meshes import MeshStream, unseen_meshes
-from .pseudo_meshes import are_pseudo_meshes_of, make_pseudo_meshes
+from .pseudo_meshes import adopt_pseudo_meshes, are_pseudo_meshes_of, make_pseudo_meshes
 from .samples import Crops
 from .sources import Batch
 from .stream import CropStream
@@ -48,7 +48,7 @@ HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK = (
     "heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak",
 )  # fmt: skip
 STAGES = (HEATMAPS, POSE, FULL, FINE_TUNED, PSEUDO, WEAK)
-PSEUDO_FILE = "meshes.npz"
+PSEUDO_FILE = "meshes.npy"
 MESH_HEADS: tuple[HeadName, ...] = ("mesh", "parametric")
 
 # Loads weights into a fresh network.
@@ -100,16 +100,6 @@ class Run:
         """The meshes of stage (e)."""
         return self.folder / PSEUDO / PSEUDO_FILE
 
-    @property
-    def lanes(self) -> int:
-        """How many rows samples are dealt out to."""
-        return self.settings.lanes or parallel.world_size()
-
-    @property
-    def lane_batch(self) -> int:
-        """Crops of one lane's part of a batch."""
-        return max(1, self.settings.recipe.batch // self.lanes)
-
     def train(
         self,
         task: Task,
@@ -142,7 +132,7 @@ class Run:
 
     def rendered(self) -> OpenBatches:
         """Batches of rendered hands and what is mixed with them."""
-        stream, seed = replace(self.stream, batch=self.lane_batch), self.settings.seed
+        stream, seed = replace(self.stream, batch=self.settings.lane_batch), self.settings.seed
         if not self.draw_on_device:
             return self.lanes_of(CropStream(stream, seed))
 
@@ -161,7 +151,7 @@ class Run:
         """
         if self.real is None:
             raise InputError("fine-tuning takes labelled data: give --data LAYOUT:SPLIT:DIR")
-        return replace(self.real, batch=self.lane_batch)
+        return replace(self.real, batch=self.settings.lane_batch)
 
     def real_hands(self, pseudo: Path | None = None) -> OpenBatches:
         """Batches of real data, with pseudo-ground-truth meshes where they are given.
@@ -170,7 +160,7 @@ class Run:
             InputError: there is none, or too little of it for a batch.
         """
         stream = CroppedStream(replace(self.real_settings(), pseudo=pseudo), self.settings.seed)
-        stream.check(self.lanes)  # here, not in a loader
+        stream.check(self.settings.lane_count)  # here, not in a loader
         return self.lanes_of(stream)
 
 
@@ -184,7 +174,7 @@ def train_pose_regressor(run: Run) -> Trainer:
     """Stage (b): "... and the 3D pose regressor separately with ... the 3D pose loss"."""
     settings = replace(run.settings, steps=run.pose_steps, evaluate=run.pose_steps)
     meshes = {"meshes": unseen_meshes(run.settings.seed)}
-    source = MeshStream(run.lane_batch, run.settings.seed)
+    source = MeshStream(run.settings.lane_batch, run.settings.seed)
     return run.train(pose_task(), run.lanes_of(source), settings=settings, validation=meshes)
 
 
@@ -240,8 +230,11 @@ def make_pseudo(run: Run) -> Path:
     """
     _check_mesh(run)
     path, data = run.pseudo_path, CroppedSet(run.real_settings().folder)
+    old = path.with_suffix(".npz")  # of an earlier handmesh
     # Where the weights are gone, what they have made is all there is.
-    gone = path.exists() and not _pretrained_path(run).exists()
+    gone = (path.exists() or old.exists()) and not _pretrained_path(run).exists()
+    if parallel.rank() == 0 and old.exists() and not path.exists():
+        adopt_pseudo_meshes(old, path)
     start = _pretrained_path(run) if gone else _pretrained(run)
     if parallel.rank() == 0 and not gone and not are_pseudo_meshes_of(path, data, start):
         device = torch.device(run.device)

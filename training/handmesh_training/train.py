@@ -100,6 +100,16 @@ class TrainSettings:
     synchronize_norms: bool = True
     tensorboard: bool | None = None
 
+    @property
+    def lane_count(self) -> int:
+        """How many rows samples are dealt out to."""
+        return self.lanes or parallel.world_size()
+
+    @property
+    def lane_batch(self) -> int:
+        """Crops of one lane's part of a batch."""
+        return max(1, self.recipe.batch // self.lane_count)
+
 
 class Trainer:
     """Holds the state of a run; `run` goes on from wherever it is."""
@@ -129,10 +139,10 @@ class Trainer:
                 network, stage, number of lanes, seed, kind of recipe or loss.
             InputError: a batch that lanes cannot share out equally.
         """
-        if settings.recipe.batch % (settings.lanes or parallel.world_size()):
+        if settings.recipe.batch % settings.lane_count:
             raise InputError(
                 f"a batch of {settings.recipe.batch} cannot be shared out equally among "
-                f"{settings.lanes or parallel.world_size()} lanes: give another --batch or --lanes"
+                f"{settings.lane_count} lanes: give another --batch or --lanes"
             )
         torch.manual_seed(settings.seed)
         self.config, self.settings, self.folder = config, settings, Path(folder)
@@ -178,11 +188,6 @@ class Trainer:
             regressor.freeze()
 
     @property
-    def lanes(self) -> int:
-        """How many rows samples are dealt out to."""
-        return self.settings.lanes or parallel.world_size()
-
-    @property
     def evaluated(self) -> nn.Module:
         """The network to be measured and shipped: of averaged weights where the recipe has them."""
         return self.network if self.average is None else self.average
@@ -225,7 +230,7 @@ class Trainer:
         return {
             **describe_network(self.config, self.head),
             "stage": self.task.name,
-            "lanes": self.lanes,
+            "lanes": self.settings.lane_count,
             "seed": self.settings.seed,
             "recipe": {"kind": recipe.optimizer, "batch": recipe.batch, "average": recipe.average},
             "terms": dict(self.task.terms),
@@ -250,7 +255,7 @@ class Trainer:
         """
         self._recent.clear()
         settings, lead = self.settings, parallel.rank() == 0
-        own = own_lanes(self.lanes, parallel.rank(), parallel.world_size())
+        own = own_lanes(settings.lane_count, parallel.rank(), parallel.world_size())
         module = parallel.synchronized(self.part, self.device, self.task.some_unused)
         compiled = settings.recipe.compile
         if compiled or (compiled is None and self.device.type == "cuda"):
@@ -271,7 +276,7 @@ class Trainer:
                 if self.step % STOP_EVERY == 0 and parallel.agreed(late, self.device):
                     break
                 if batches is None:
-                    batches = open_batches(own, self.lanes, self.step)
+                    batches = open_batches(own, settings.lane_count, self.step)
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(batches).items()}
                 for name, value in self._train_step(module, batch, len(own)).items():
                     sums[name] = sums.get(name, 0.0) + value
@@ -312,18 +317,16 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             output = module(inputs)
         loss, terms = self._mean_loss(output, batch, lanes)
-        value = float(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trained = [p for p in self.part.parameters() if p.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf))
-        self._check_progress(value, norm)
+        norm = nn.utils.clip_grad_norm_(trained, recipe.clip or math.inf)
+        figures = self._checked_figures({"loss": loss, "gradient": norm, **terms})
         self.optimizer.step()
         self.step += 1
         self.images_seen += len(inputs) * parallel.world_size()
         self._update_average()
-        figures = {k: float(v.detach()) for k, v in terms.items()}
-        return {"loss": value, "gradient": norm, "rate": rate, **figures}
+        return {**figures, "rate": rate}
 
     def _mean_loss(self, output: Any, batch: Batch, lanes: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean over lanes: each counts its own labels, so that it does not matter which process
@@ -332,20 +335,23 @@ class Trainer:
         loss = torch.stack([loss for loss, _ in parts]).mean()
         return loss, {k: torch.stack([t[k] for _, t in parts]).mean() for k in parts[0][1]}
 
-    def _check_progress(self, loss: float, norm: float) -> None:
-        """Stop all processes together, before a step would spoil the weights of any."""
-        figures = {"loss": loss, "norm of the gradient": norm}
-        bad = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    def _checked_figures(self, figures: dict[str, Tensor]) -> dict[str, float]:
+        """What is told of a step. All processes stop here together, before a step would spoil the
+        weights of any.
+
+        It is the one place where a step waits for the device: everything comes in one copy.
+        """
+        values = torch.stack([value.detach().float() for value in figures.values()])
         usual = median(self._recent) if len(self._recent) == RECENT else math.inf
-        if not bad and loss > DIVERGED * usual:
-            bad = [f"loss is {loss:g}, {DIVERGED} times what it was"]
-        self._recent.append(loss)
-        if parallel.any_of(bool(bad), self.device):
-            culprit = bad[0] if bad else "loss of another process is not finite or far too large"
+        bad = (values[0] > DIVERGED * usual) | ~values[:2].isfinite().all()
+        *told, stop = torch.cat([values, parallel.any_of(bad)[None]]).tolist()
+        self._recent.append(told[0])
+        if stop:
             raise DivergedError(
-                f"the {culprit} at batch {self.step}; the last checkpoint is whole: resume from it "
-                "with a lower learning rate"
+                f"the {_culprit(told[0], told[1], usual)} at batch {self.step}; the last "
+                "checkpoint is whole: resume from it with a lower learning rate"
             )
+        return dict(zip(figures, told, strict=True))
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -353,12 +359,13 @@ class Trainer:
             return
         # A young average follows quickly, or it would remember the random start.
         keep = min(self.settings.recipe.average, (1 + self.step) / (10 + self.step))
-        fresh = self.network.state_dict()
-        for name, old in self.average.state_dict().items():
-            if old.is_floating_point():
-                old.lerp_(fresh[name], 1 - keep)
-            else:
-                old.copy_(fresh[name])
+        fresh, old = self.network.state_dict(), self.average.state_dict()
+        real = [name for name, value in old.items() if value.is_floating_point()]
+        counts = [name for name, value in old.items() if not value.is_floating_point()]
+        # A few kernels for all tensors: one for each would take longer than their work.
+        torch._foreach_lerp_([old[n] for n in real], [fresh[n] for n in real], 1 - keep)
+        if counts:
+            torch._foreach_copy_([old[n] for n in counts], [fresh[n] for n in counts])
 
     def evaluate(self) -> dict[str, float]:
         """Errors of what would be shipped, as ``<set>_<figure>``; see `validate`."""
@@ -385,6 +392,15 @@ class Trainer:
 
             picture = training_grid(self.evaluated, batch)
             self.monitor.picture("batch", picture, self.step)
+
+
+def _culprit(loss: float, norm: float, usual: float) -> str:
+    for name, value in (("loss", loss), ("norm of the gradient", norm)):
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    if loss > DIVERGED * usual:
+        return f"loss is {loss:g}, {DIVERGED} times what it was"
+    return "loss of another process is not finite or far too large"
 
 
 def _part(value: Any, index: int, of: int) -> Any:

@@ -16,7 +16,6 @@ ANYWHERE, HELD, EGOCENTRIC = range(3)
 # Metres, log-uniform: arm's length and a few steps, the desk, the own hand. A phone held so close
 # that a fist fills half of its picture is about 0.2 m away, and fingers towards it look huge.
 DISTANCES_M = ((0.2, 1.6), (0.18, 1.1), (0.2, 0.7))
-DISTANCE_M = (min(low for low, _ in DISTANCES_M), max(high for _, high in DISTANCES_M))
 # Half the field of view as tangents, wider side first: a phone's main camera (26 mm for full
 # frame), its selfie camera (23 mm), a webcam (16:9, 78 degrees across the diagonal), a wide
 # camera worn on the head.

@@ -98,8 +98,7 @@ def train_detector(run: DetectorRun) -> Trainer:
         run.config, run.settings, folder, detector_task(run.weights), {"scenes": watched},
         run.device,
     )  # fmt: skip
-    part = max(1, run.settings.recipe.batch // trainer.lanes)
-    stream = SceneStream(supplies, side, part, seed)
+    stream = SceneStream(supplies, side, run.settings.lane_batch, seed)
 
     def open_batches(own: list[int], of: int, start: int) -> Iterator[Batch]:
         return batches(stream, own, of, start, run.workers)

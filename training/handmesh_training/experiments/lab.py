@@ -307,9 +307,9 @@ class Lab:
 
     def pseudo(self, seed: int, start: Path | None = None) -> Path:
         """Stage (e), by the network of (c), or of ``start``."""
-        name = f"seed{seed}.npz" if start is None else "all.npz"
+        name = f"seed{seed}.npy" if start is None else "all.npy"
         path = self.folder / "shared" / f"{_of(start)}pseudo" / name
-        if not path.exists():
+        if not path.with_suffix(".json").exists():  # it is written last
             start = start or self.pretrained(seed)
             make_pseudo_meshes(
                 load_network(start).network, start, self.shifted, path, self.config.input_size,

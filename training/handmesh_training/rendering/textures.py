@@ -23,12 +23,6 @@ def srgb_to_linear(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def linear_to_srgb(value: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """sRGB values in [0, 1] of linear light, clipped to [0, 1]; any shape, float32."""
-    x = np.clip(np.asarray(value, dtype=np.float32), 0.0, 1.0)
-    return np.where(x <= 0.0031308, x * 12.92, 1.055 * x ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
 def log_brightness(image: npt.NDArray[np.float32]) -> float:
     """Luminance averaged in logarithms, of an (H, W, 3) linear image; never below 1e-4."""
     return max(float(np.exp(np.log(image @ LUMINANCE + 1e-3).mean())), 1e-4)

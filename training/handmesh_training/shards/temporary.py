@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import platform
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from handmesh.atomic import put_in_place, temporary_name
+
+HAS_LOCKS = True
+try:
+    import fcntl
+except ImportError:  # Windows: files are not locked there, and nothing is swept
+    HAS_LOCKS = False
+
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file beside a path, under a name of its own; removed at the end unless it was renamed.
+    """A new file beside a path, under a name of its own; removed at the end unless it was `put`.
 
     It is locked while it is open, and the lock ends with the process, however it ends: so others
     can tell it from a file that was left over.
     """
-    owner = f"{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.name}.{owner}.tmp")
+    temporary = temporary_name(path)
     file = _locked(temporary)
     try:
         with file:
@@ -32,6 +36,8 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 def _locked(path: Path) -> BinaryIO:
     while True:
         file = path.open("wb")
+        if not HAS_LOCKS:
+            return file
         with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
@@ -45,16 +51,26 @@ def flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def put(temporary: Path, file: BinaryIO, path: Path) -> None:
+    """Give a file of `temporary_beside` its name, now that it is whole; locked until then."""
+    file.flush()
+    if not HAS_LOCKS:
+        file.close()  # Windows renames no open file
+    put_in_place(temporary, path)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file such that under its name lies what was there, or all of the data."""
     with temporary_beside(path) as (temporary, file):
         file.write(data)
-        flush(file)
-        os.replace(temporary, path)
+        put(temporary, file, path)
 
 
 def sweep(path: Path) -> None:
-    """Remove temporary files beside a path that nobody is writing any more."""
+    """Remove temporary files beside a path that nobody is writing any more; where there are no
+    locks to tell them by, none."""
+    if not HAS_LOCKS:
+        return
     for left_over in path.parent.glob(f".{path.name}.*.tmp"):
         with contextlib.suppress(OSError), left_over.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is being written

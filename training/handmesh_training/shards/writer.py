@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ from .manifest import (
     shard_name,
 )
 from .records import Encoding, encode
-from .temporary import flush, sweep, temporary_beside
+from .temporary import put, sweep, temporary_beside
 
 # What a folder of each kind holds, in the order in which it is hashed.
 FILES: dict[str, Callable[[Path], list[Path]]] = {
@@ -226,9 +225,9 @@ def _write_shard(
             # Two empty blocks end an archive, whose length is a whole number of records.
             end = starts[-1] + 2 * tarfile.BLOCKSIZE
             file.write(b"\0" * (end + -end % tarfile.RECORDSIZE - starts[-1]))
-            flush(file)
+            file.flush()
             entry = ShardEntry(file_sha256(temporary), temporary.stat().st_size, len(starts) - 1)
-            os.replace(temporary, path)
+            put(temporary, file, path)
         ShardIndex(entry, starts, manifest.set_sha256).save(folder, shard)
     except OSError as error:
         raise ShardError(f"{path} cannot be written: {error}") from error
