@@ -46,7 +46,7 @@ _REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
 # Log-odds of a hand in a window before it is looked at, against those in the training pictures. A
 # search looks at a hundred places of which one at most is right, and where the network saw little
 # but hands it believes in them too easily. Chosen for about one false alarm in ten photos without
-# hands, by `handmesh evaluate --negatives`, which says what to add for another rate or network.
+# hands; where windows are searched, `handmesh evaluate --negatives` says what to add for another.
 _PRIOR = -6.1
 # A presence at which smaller windows are not looked at any more, if that many hands are there.
 _CONFIDENT = 0.5
