@@ -1,5 +1,6 @@
 """The runtimes behind one small protocol. A backend is a module of this package, and its name is
-the module's: adding one is adding a file with these members.
+the module's: adding one is adding a file with these members. Modules whose name begins with "_" are
+none.
 
     REQUIRES    import name of the package that it needs, as "onnxruntime", or a tuple of names any
                 one of which will do, the preferred one first
@@ -11,7 +12,8 @@ the module's: adding one is adding a file with these members.
     refuses     (device) -> None, or why it cannot run on that device here; called where the package
                 is installed, which it may import; only where there is more than one device
 
-A backend opens the bundle's artifact of its own name. Nothing falls back silently: what was asked
+A backend opens the bundle's artifact of its own name; `BundleBackend` is what all of ours have in
+common. Nothing falls back silently: what was asked
 for runs, or an error says why not; `Backend.description` says what runs.
 """
 
@@ -29,15 +31,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..camera import shown
-from ..errors import BackendError, BackendUnavailable, InputError
+from ..errors import BackendUnavailable, InputError
 from ..spelling import did_you_mean
-from ..types import JOINT_NAMES
+from ._running import BundleBackend, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
 __all__ = [
     "Backend",
+    "BundleBackend",
     "Choice",
     "Device",
     "NamedBackend",
@@ -54,24 +57,6 @@ __all__ = [
 PRECISIONS = ("fp32", "fp16", "int8")
 # Each takes memory, and runtimes start all that they are told to.
 MOST_THREADS = 512
-
-
-class RawOutput(NamedTuple):
-    """What the network says of N crops, all float32.
-
-    Attributes:
-        vertices: (N, V, 3), (u, v, d): crop fractions, and depth behind the wrist in bone lengths.
-        joints: (N, 21, 3), the same.
-        confidence: (N, 21) in 0..1.
-        presence: (N,) in 0..1, that a hand is there, roughly centred and at a usable size.
-        handedness: (N,) in 0..1, that the crop as given shows a right hand.
-    """
-
-    vertices: NDArray[np.float32]
-    joints: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    presence: NDArray[np.float32]
-    handedness: NDArray[np.float32]
 
 
 class Backend(Protocol):
@@ -153,7 +138,8 @@ class Choice(NamedTuple):
 
 def names() -> list[str]:
     """All backends that handmesh knows, in the order in which "auto" tries them."""
-    found = [module.name for module in pkgutil.iter_modules(__path__)]
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    found = [name for name in modules if not name.startswith("_")]
     return sorted(found, key=lambda name: (_module(name).RANK, name))
 
 
@@ -277,44 +263,6 @@ def create(
 ) -> NamedBackend:
     """The backend of `choose`, which tells the arguments and errors."""
     return choose(name, bundle, threads, device, precision).backend
-
-
-def check_images(images: NDArray[Any], size: int) -> None:
-    """Raise `InputError` unless images are (N, size, size, 3) uint8 with N > 0."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
-        raise InputError(
-            f"the network takes (N, {size}, {size}, 3) uint8 RGB, not {images.shape} {images.dtype}"
-        )
-    if len(images) == 0:
-        raise InputError("the network takes at least one crop, not an empty batch")
-
-
-def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: str) -> RawOutput:
-    """Named arrays of a runtime as `RawOutput`, checked.
-
-    Raises:
-        BackendError: an output is missing, has another shape, or holds NaN or infinity.
-    """
-    joints = len(JOINT_NAMES)
-    shapes = {
-        "vertices": (batch, vertex_count, 3),
-        "joints": (batch, joints, 3),
-        "confidence": (batch, joints),
-        "presence": (batch,),
-        "handedness": (batch,),
-    }
-    for name, shape in shapes.items():
-        found = np.shape(named[name]) if name in named else None
-        if found != shape:
-            raise BackendError(f"{source}: output {name!r} must have shape {shape}, not {found}")
-    output = RawOutput(*(np.asarray(named[name], dtype=np.float32) for name in shapes))
-    for name, array in output._asdict().items():
-        if not np.isfinite(array).all():
-            raise BackendError(
-                f"{source}: output {name!r} holds NaN or infinity, so this runtime does not "
-                "compute the network: choose another backend, or see what `handmesh verify` says"
-            )
-    return output
 
 
 def _checked_threads(threads: int) -> int:

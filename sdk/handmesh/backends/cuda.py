@@ -12,7 +12,6 @@ import ctypes
 import importlib.util
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
-from . import Device, RawOutput, check_images, raw_output
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from handmesh_kernels.constants import HeadConstants
@@ -78,7 +77,7 @@ def create(bundle: Bundle, threads: int, device: Device) -> CudaBackend:
     return CudaBackend(bundle, threads, device)
 
 
-class CudaBackend:
+class CudaBackend(BundleBackend):
     """The bundle's `cuda` artifact on a GPU. See `handmesh.backends.Backend`.
 
     One run at a time: other threads wait. Memory is taken for `MAX_BATCH` crops; more run in turn.
@@ -104,8 +103,8 @@ class CudaBackend:
         from handmesh_kernels.errors import KernelError, NoDevice
         from handmesh_kernels.launcher import GraphHead
 
-        self.threads, self._device = threads, number
-        self._size, self._bundle = bundle.image_size, bundle
+        super().__init__(bundle, threads)
+        self._device = number
         self._one_run = threading.Lock()
         folder = bundle.artifact(self.name)
         constants = _constants(folder)
@@ -139,22 +138,12 @@ class CudaBackend:
         }
         self._memory["image"] = self._binding.allocate(MAX_BATCH * 3 * self._size**2)
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        check_images(images, self._size)
-        try:
-            with self._one_run:
-                parts = [
-                    self._run(np.ascontiguousarray(images[start : start + MAX_BATCH]))
-                    for start in range(0, len(images), MAX_BATCH)
-                ]
-        except Exception as cause:  # ONNX Runtime's, PyCUDA's and CuPy's share no base class
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        with self._one_run:
+            parts = [
+                self._run(np.ascontiguousarray(images[start : start + MAX_BATCH]))
+                for start in range(0, len(images), MAX_BATCH)
+            ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -197,7 +186,7 @@ def open_twin(bundle: Bundle, threads: int) -> TwinBackend:
     return TwinBackend(bundle, threads)
 
 
-class TwinBackend:
+class TwinBackend(BundleBackend):
     """The bundle's `cuda` artifact on the CPU: the trunk in ONNX Runtime, the head in NumPy,
     float64, rounding to half what the kernels keep in half. See `handmesh.backends.Backend`.
     """
@@ -205,8 +194,7 @@ class TwinBackend:
     name = "cuda"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        self.threads = threads
-        self._size, self._vertex_count = bundle.image_size, bundle.topology.vertex_count
+        super().__init__(bundle, threads)
         folder = bundle.artifact(self.name)
         self._constants = _constants(folder)
         self._session, version = _session(folder / TRUNK, threads, [])
@@ -215,25 +203,18 @@ class TwinBackend:
             f"kernels' NumPy twin, {self._constants.storage}"
         )
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         from handmesh_kernels import twin
 
-        check_images(images, self._size)
         names = [output.name for output in self._session.get_outputs()]
-        try:
-            values = self._session.run(names, {"image": images})
-            trunk = dict(zip(names, values, strict=True))
-            head = twin.run(self._constants, trunk["latent"], trunk.get("joints_uv"), rounded=True)
-        except Exception as cause:
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
-        named: Mapping[str, Any] = {
+        values = self._session.run(names, {"image": images})
+        trunk = dict(zip(names, values, strict=True))
+        head = twin.run(self._constants, trunk["latent"], trunk.get("joints_uv"), rounded=True)
+        return {
             "vertices": head.vertices.astype(np.float32),
             "joints": head.joints.astype(np.float32),
             **{name: trunk[name] for name in _SCORES},
         }
-        return raw_output(named, len(images), self._vertex_count, self.description)
 
 
 def _providers(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
-from . import Device, RawOutput, check_images, raw_output
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -80,7 +80,7 @@ def create(bundle: Bundle, threads: int, device: Device) -> OnnxBackend:
     return OnnxBackend(bundle, threads, device)
 
 
-class OnnxBackend:
+class OnnxBackend(BundleBackend):
     """The bundle's `onnx` artifact in ONNX Runtime. See `handmesh.backends.Backend`.
 
     Args:
@@ -114,9 +114,7 @@ class OnnxBackend:
         reason = refuses(device)
         if reason is not None:
             raise BackendUnavailable(reason)
-        self.threads = threads
-        self._size = bundle.image_size
-        self._bundle = bundle
+        super().__init__(bundle, threads)
         self._one_by_one = device.kind in _ONE_BY_ONE
         # The CPU runs for several threads at once; of the other providers none promises to.
         self._turn = contextlib.nullcontext() if device.kind == "cpu" else threading.Lock()
@@ -154,20 +152,10 @@ class OnnxBackend:
         )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        check_images(images, self._size)
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         batches = [image[None] for image in images] if self._one_by_one else [images]
-        try:
-            with self._turn:
-                runs = [self._session.run(self._outputs, {"image": batch}) for batch in batches]
-        except Exception as cause:
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
+        with self._turn:
+            runs = [self._session.run(self._outputs, {"image": batch}) for batch in batches]
         values = runs[0] if len(runs) == 1 else [np.concatenate(v) for v in zip(*runs, strict=True)]
         return dict(zip(self._outputs, values, strict=True))
 
