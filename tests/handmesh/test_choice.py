@@ -152,6 +152,18 @@ def test_the_number_of_a_gpu_arrives(light: Bundle, accelerated: type[Session]) 
             backends.create("onnx", light, 1, device)
 
 
+def test_cuda_computes_in_float32_unless_told_otherwise(
+    light: Bundle, accelerated: type[Session]
+) -> None:
+    backends.create("onnx", light, 1, "cuda")
+    assert accelerated.asked[-1][1][0][1]["use_tf32"] == 0
+    OnnxBackend(light, 1, Device("cuda"), {"use_tf32": 1})
+    assert accelerated.asked[-1][1][0][1]["use_tf32"] == 1
+    # It has no such option, and unknown ones are errors.
+    OnnxBackend(light, 1, Device("tensorrt"))
+    assert "use_tf32" not in accelerated.asked[-1][1][0][1]
+
+
 def test_engines_are_kept_where_that_is_asked_for_only(
     light: Bundle, accelerated: type[Session], tmp_path: Path
 ) -> None:

@@ -176,6 +176,8 @@ def _details(
     if device.kind == "cuda":
         # The default tries every algorithm again for every new size of batch.
         details["cudnn_conv_algo_search"] = "HEURISTIC"
+        # By default factors of float32 products are rounded to ten bits, as half.
+        details["use_tf32"] = 0
     if device.kind == "tensorrt":
         crop = f"{bundle.image_size}x{bundle.image_size}x3"
         details |= {
