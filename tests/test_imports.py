@@ -35,7 +35,7 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 
 # Inside handmesh a module may import from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"closing", "errors", "spelling"}),
+    frozenset({"closing", "errors", "ort", "spelling"}),
     frozenset({"camera"}),
     frozenset({"types"}),
     frozenset(

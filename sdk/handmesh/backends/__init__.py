@@ -8,6 +8,8 @@ none.
     RANK        its place in "auto", the lowest first
     DEVICES     kinds of `Device` that it knows, its default first
     create      (bundle, threads, device) -> Backend; imports the package
+    ENGINES     kinds among DEVICES that build an engine when they are loaded; `create` then takes
+                `engine_cache`, see `choose`; only where there are such
     unavailable () -> None, or why it cannot run on this system; only where that can be
     refuses     (device) -> None, or why it cannot run on that device here; called where the package
                 is installed, which it may import; only where there is more than one device
@@ -208,6 +210,7 @@ def choose(
     threads: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    engine_cache: bool | str | os.PathLike[str] = False,
 ) -> Choice:
     """Load a bundle's network into a runtime, and say why into that one.
 
@@ -221,9 +224,13 @@ def choose(
             default its first one.
         precision: "fp32", "fp16" or "int8": that of the artifact's large weights, as `handmesh
             export --precision` names it; by default whatever the bundle has.
+        engine_cache: keep the engines that device "tensorrt" builds, for minutes, whenever it is
+            loaded: True for the folder `.engines` in the bundle, or a folder. They are of this very
+            GPU and version of TensorRT, and must not be shipped.
 
     Raises:
-        InputError: an unknown backend, device or precision, or an impossible number of threads.
+        InputError: an unknown backend, device or precision, an impossible number of threads, or an
+            engine cache for another device or that cannot be made.
         BackendUnavailable: its package is not installed, the bundle has no such artifact, or the
             device is not there. Nothing else is run instead.
         BackendError: the runtime refuses the artifact.
@@ -232,6 +239,8 @@ def choose(
     threads = min(4, _usable_cpus()) if threads is None else _checked_threads(threads)
     candidates = names() if name == "auto" else [name]
     _check_device(device, candidates)
+    _check_engine_cache(engine_cache, device, candidates)
+    kept = {} if engine_cache is False else {"engine_cache": engine_cache}
     reasons: dict[str, str] = {}
     for place, candidate in enumerate(candidates, start=1):
         reason = unavailable(candidate, bundle, device, precision)
@@ -239,7 +248,7 @@ def choose(
             module = _module(candidate)
             wanted = Device.parse(device or module.DEVICES[0])
             try:
-                backend: NamedBackend = module.create(bundle, threads, wanted)
+                backend: NamedBackend = module.create(bundle, threads, wanted, **kept)
             except BackendUnavailable as cause:  # what only the runtime itself could tell
                 if name != "auto":
                     raise
@@ -260,9 +269,10 @@ def create(
     threads: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    engine_cache: bool | str | os.PathLike[str] = False,
 ) -> NamedBackend:
     """The backend of `choose`, which tells the arguments and errors."""
-    return choose(name, bundle, threads, device, precision).backend
+    return choose(name, bundle, threads, device, precision, engine_cache).backend
 
 
 def _checked_threads(threads: int) -> int:
@@ -284,6 +294,22 @@ def _check_device(device: str | None, candidates: Iterable[str]) -> None:
     if known and kind not in known:
         raise InputError(
             f"device must be one of {', '.join(known)}; not {device!r}{did_you_mean(kind, known)}"
+        )
+
+
+def _check_engine_cache(
+    engine_cache: object, device: str | None, candidates: Iterable[str]
+) -> None:
+    """Raise `InputError` where there would be nothing to keep."""
+    if engine_cache is False:
+        return
+    modules = [_module(name) for name in candidates if name in names()]
+    building = {kind: None for module in modules for kind in getattr(module, "ENGINES", ())}
+    if device is None or Device.parse(device).kind not in building:
+        raise InputError(
+            "engine_cache keeps the engines that a device builds: it goes with device "
+            f"{' or '.join(map(repr, building)) or 'tensorrt, of another backend'}, not "
+            f"{'the default one' if device is None else repr(device)}"
         )
 
 

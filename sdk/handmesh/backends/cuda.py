@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 import threading
 from pathlib import Path
@@ -19,6 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
+from ..ort import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    cuda_options,
+    engine_folder,
+    open_session,
+    session_options,
+    tensorrt_options,
+)
 from . import BundleBackend, Device
 
 if TYPE_CHECKING:
@@ -32,12 +43,13 @@ EXTRA = "cuda"
 RANK = 300
 # What runs the trunk: ONNX Runtime's own kernels, or TensorRT. "cuda:1" is the second GPU.
 DEVICES = ("cuda", "tensorrt")
+ENGINES = ("tensorrt",)
 
 # Files of the artifact, which is a folder.
 TRUNK, HEAD = "trunk.onnx", "head.npz"
 
 MAX_BATCH = 64
-_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
 _SCORES: dict[str, tuple[int, ...]] = {"confidence": (21,), "presence": (), "handedness": ()}
 
 
@@ -55,7 +67,7 @@ def unavailable() -> str | None:
         )
     import onnxruntime
 
-    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+    if CUDA not in onnxruntime.get_available_providers():
         return (
             "backend 'cuda' runs the trunk in ONNX Runtime's CUDA provider, which the installed "
             f"onnxruntime {onnxruntime.__version__} has not: install onnxruntime-gpu in its place, "
@@ -73,8 +85,13 @@ def _driver() -> bool:
     return True
 
 
-def create(bundle: Bundle, threads: int, device: Device) -> CudaBackend:
-    return CudaBackend(bundle, threads, device)
+def create(
+    bundle: Bundle,
+    threads: int,
+    device: Device,
+    engine_cache: bool | str | os.PathLike[str] = False,
+) -> CudaBackend:
+    return CudaBackend(bundle, threads, device, engine_cache)
 
 
 class CudaBackend(BundleBackend):
@@ -83,9 +100,9 @@ class CudaBackend(BundleBackend):
     One run at a time: other threads wait. Memory is taken for `MAX_BATCH` crops; more run in turn.
 
     Args:
-        device: "cuda", or "tensorrt" for the trunk, which builds an engine when it is first used,
-            for minutes, and keeps it in `engines`; with the number of the GPU as argument.
-        engines: folder for TensorRT's engines; None, they are built each time.
+        device: "cuda", or "tensorrt" for the trunk, which builds an engine whenever it is loaded,
+            for minutes; with the number of the GPU as argument.
+        engine_cache: of device "tensorrt", see `handmesh.backends.choose`.
     """
 
     name = "cuda"
@@ -95,11 +112,14 @@ class CudaBackend(BundleBackend):
         bundle: Bundle,
         threads: int,
         device: Device = Device("cuda"),  # noqa: B008  (immutable)
-        engines: Path | None = None,
+        engine_cache: bool | str | os.PathLike[str] = False,
     ) -> None:
         provider, number = device.kind, device.number
         if provider not in _PROVIDERS:
             raise InputError(f"device must be one of {', '.join(_PROVIDERS)}; not {provider!r}")
+        if engine_cache is not False and provider != "tensorrt":
+            raise InputError(f"an engine cache is for device 'tensorrt', not {provider!r}")
+        engines = engine_folder(bundle.folder, engine_cache)
         from handmesh_kernels.errors import KernelError, NoDevice
         from handmesh_kernels.launcher import GraphHead
 
@@ -218,26 +238,13 @@ class TwinBackend(BundleBackend):
 
 
 def _providers(
-    kind: str, number: int, stream: str, storage: str, size: int, engines: Path | None
+    kind: str, number: int, stream: str, storage: str, size: int, engines: str | None
 ) -> list[tuple[str, Any]]:
     """ONNX Runtime's providers for the trunk, with their options, all on one stream."""
     common = {"device_id": str(number), "user_compute_stream": stream}
-    # The default tries every algorithm again for every new size of batch.
-    details = common | {"cudnn_conv_algo_search": "HEURISTIC"}
-    if storage == "fp32":  # by default factors of float32 products are rounded to ten bits, as half
-        details["use_tf32"] = "0"
-    providers = [(_PROVIDERS["cuda"], details)]
+    providers = [(CUDA, common | cuda_options(exact=storage == "fp32"))]
     if kind == "tensorrt":  # what it does not take is CUDA's, and stays on the stream
-        shape = f"{size}x{size}x3"
-        engine = common | {  # one engine for all batches
-            "trt_profile_min_shapes": f"image:1x{shape}",
-            "trt_profile_opt_shapes": f"image:1x{shape}",
-            "trt_profile_max_shapes": f"image:{MAX_BATCH}x{shape}",
-        }
-        if engines is not None:
-            engines.mkdir(parents=True, exist_ok=True)
-            engine |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
-        providers.insert(0, (_PROVIDERS[kind], engine))
+        providers.insert(0, (TENSORRT, common | tensorrt_options(size, MAX_BATCH, engines)))
     return providers
 
 
@@ -255,16 +262,6 @@ def _session(path: Path, threads: int, providers: list[tuple[str, Any]]) -> tupl
     """ONNX Runtime's session, on the CPU what the providers do not take, and its version."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if providers and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, [*providers, "CPUExecutionProvider"], enable_fallback=0
-        )
-    except Exception as cause:  # ONNX Runtime's own errors share no base class
-        raise BackendError(f"ONNX Runtime cannot load {path}: {cause}") from cause
+    options = session_options(onnxruntime, threads)
+    session = open_session(onnxruntime, path, options, [*providers, CPU])
     return session, str(onnxruntime.__version__)

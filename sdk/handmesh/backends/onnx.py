@@ -10,13 +10,22 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, BackendUnavailable, InputError
+from ..errors import BackendUnavailable, InputError
+from ..ort import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    cuda_options,
+    engine_folder,
+    open_session,
+    session_options,
+    tensorrt_options,
+)
 from . import BundleBackend, Device
 
 if TYPE_CHECKING:
@@ -35,13 +44,10 @@ class _Provider(NamedTuple):
     package: str
 
 
-_CPU = "CPUExecutionProvider"
 _PROVIDERS = {
-    "cpu": _Provider(_CPU, "CPU", "onnxruntime"),
-    "cuda": _Provider("CUDAExecutionProvider", "CUDA", "onnxruntime-gpu"),
-    "tensorrt": _Provider(
-        "TensorrtExecutionProvider", "TensorRT", "onnxruntime-gpu, beside TensorRT itself"
-    ),
+    "cpu": _Provider(CPU, "CPU", "onnxruntime"),
+    "cuda": _Provider(CUDA, "CUDA", "onnxruntime-gpu"),
+    "tensorrt": _Provider(TENSORRT, "TensorRT", "onnxruntime-gpu, beside TensorRT itself"),
     "coreml": _Provider("CoreMLExecutionProvider", "Core ML", "onnxruntime for macOS"),
     "nnapi": _Provider("NnapiExecutionProvider", "NNAPI", "an onnxruntime built for Android"),
     "xnnpack": _Provider(
@@ -52,6 +58,7 @@ _PROVIDERS = {
     "qnn": _Provider("QNNExecutionProvider", "QNN", "onnxruntime-qnn"),
 }
 DEVICES = tuple(_PROVIDERS)
+ENGINES = ("tensorrt",)
 
 # Providers that take a graph only if they know all its shapes: a batch is run crop by crop.
 _ONE_BY_ONE = {"coreml", "nnapi", "xnnpack", "qnn"}
@@ -76,8 +83,13 @@ def refuses(device: Device) -> str | None:
     )
 
 
-def create(bundle: Bundle, threads: int, device: Device) -> OnnxBackend:
-    return OnnxBackend(bundle, threads, device)
+def create(
+    bundle: Bundle,
+    threads: int,
+    device: Device,
+    engine_cache: bool | str | os.PathLike[str] = False,
+) -> OnnxBackend:
+    return OnnxBackend(bundle, threads, device, engine_cache=engine_cache)
 
 
 class OnnxBackend(BundleBackend):
@@ -89,12 +101,10 @@ class OnnxBackend(BundleBackend):
         device: which provider; its argument is the number of a GPU, or of OpenVINO its device, as
             "openvino:GPU".
         provider_options: passed on to the provider as they are, as ``{"trt_fp16_enable": True}``.
-        engine_cache: keep the engines that TensorRT builds, which takes its time:
-            True for the folder `.engines` in the bundle, or a folder. They are of this very GPU
-            and version of TensorRT, and must not be shipped.
+        engine_cache: of device "tensorrt", see `handmesh.backends.choose`.
 
     Raises:
-        InputError: a cache for another device than "tensorrt".
+        InputError: a cache for another device than "tensorrt", or one that cannot be made.
         BackendUnavailable: the session did not get the provider, or the provider takes no operator.
         BackendError: ONNX Runtime refuses the artifact.
     """
@@ -119,30 +129,18 @@ class OnnxBackend(BundleBackend):
         # The CPU runs for several threads at once; of the other providers none promises to.
         self._turn = contextlib.nullcontext() if device.kind == "cpu" else threading.Lock()
         path = bundle.artifact(self.name)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Threads that wait for the next operator by spinning take CPU time from whatever else the
-        # device does.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(onnxruntime, threads)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self._one_by_one:
             options.add_free_dimension_override_by_name("N", 1)
         if device.kind == "directml":  # it demands that
             options.enable_mem_pattern = False
-        if device.kind in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
         provider = _PROVIDERS[device.kind]
         details = _details(bundle, device, engine_cache) | dict(provider_options or {})
         wanted: list[Any] = [(provider.name, details)]
         if device.kind != "cpu":
-            wanted.append(_CPU)  # for the operators that the provider does not know
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, wanted, enable_fallback=0
-            )
-        except Exception as cause:  # ONNX Runtime's own errors share no base class
-            raise BackendError(f"ONNX Runtime cannot load {path} for {device}: {cause}") from cause
+            wanted.append(CPU)  # for the operators that the provider does not know
+        self._session = open_session(onnxruntime, path, options, wanted)
         took = _check_got(self._session, provider, device)
         which = str(device.number) if device.kind in _NUMBERED else device.argument.upper()
         where = f"{provider.says} {which}".strip()
@@ -164,7 +162,7 @@ def _details(
     bundle: Bundle, device: Device, engine_cache: bool | str | os.PathLike[str]
 ) -> dict[str, Any]:
     """Options for the provider."""
-    if engine_cache and device.kind != "tensorrt":
+    if engine_cache is not False and device.kind != "tensorrt":
         raise InputError(f"an engine cache is for device 'tensorrt', not {device.kind!r}")
     if device.argument and device.kind not in {*_NUMBERED, "openvino"}:
         raise InputError(f"device {device.kind!r} takes no argument, {device.argument!r} was given")
@@ -174,22 +172,10 @@ def _details(
     if device.kind == "openvino" and device.argument:
         details["device_type"] = device.argument.upper()  # its own name: CPU, GPU, NPU, AUTO
     if device.kind == "cuda":
-        # The default tries every algorithm again for every new size of batch.
-        details["cudnn_conv_algo_search"] = "HEURISTIC"
-        # By default factors of float32 products are rounded to ten bits, as half.
-        details["use_tf32"] = 0
+        details |= cuda_options()
     if device.kind == "tensorrt":
-        crop = f"{bundle.image_size}x{bundle.image_size}x3"
-        details |= {
-            "trt_profile_min_shapes": f"image:1x{crop}",
-            "trt_profile_opt_shapes": f"image:1x{crop}",
-            "trt_profile_max_shapes": f"image:{_LARGEST_BATCH}x{crop}",
-        }
-        if engine_cache:
-            # Files that begin with a dot are none of the bundle's.
-            folder = bundle.folder / ".engines" if engine_cache is True else Path(engine_cache)
-            folder.mkdir(parents=True, exist_ok=True)
-            details |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+        kept = engine_folder(bundle.folder, engine_cache)
+        details |= tensorrt_options(bundle.image_size, _LARGEST_BATCH, kept)
     return details
 
 
