@@ -35,7 +35,7 @@ FIRST_PARTY: Mapping[str, frozenset[str]] = {
 
 # Inside handmesh a module may import from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"closing", "errors", "installing", "spelling", "styles"}),
+    frozenset({"closing", "errors", "installing", "ort", "spelling", "styles"}),
     frozenset({"camera"}),
     frozenset({"types"}),
     frozenset(

@@ -1,7 +1,7 @@
 """Artifacts in a runtime, measured where nothing of ours is installed.
 
-This module, `runtimes`, `protocol`, `device` and the error tree make one file, `runner.pyz`, that a
-device with Python 3.8, NumPy and a runtime can run::
+This module, `runtimes`, `protocol`, `device`, the error tree and `handmesh.ort` make one file,
+`runner.pyz`, that a device with Python 3.8, NumPy and a runtime can run::
 
     python3 runner.pyz job.json results.json
 

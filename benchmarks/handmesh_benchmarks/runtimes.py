@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterable, Mapping, Sequence  # noqa: UP0
 import numpy as np
 
 from handmesh.errors import BackendError, BackendUnavailable, HandMeshError
+from handmesh.ort import CPU, CUDA, TENSORRT, cuda_options, open_session, session_options
 
 from .protocol import Run
 
@@ -36,12 +37,13 @@ Arrays = Dict[str, Any]  # noqa: UP006  (evaluated: Python 3.8)
 # Inputs by name to outputs by name.
 Step = Callable[[Arrays], Arrays]
 
-CPU = "CPUExecutionProvider"
 # What "auto" measures of the providers that a build of ONNX Runtime has.
-PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CoreMLExecutionProvider", CPU)
+PROVIDERS = (TENSORRT, CUDA, "CoreMLExecutionProvider", CPU)
 TFLITE = ("ai_edge_litert", "tflite_runtime")
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 SEED = 0
+# The first ONNX Runtime that can be told not to round factors of float32 products.
+_KNOWS_TF32 = (1, 18)
 
 
 def onnx_file(
@@ -61,9 +63,7 @@ def onnx_file(
         BackendError: it refuses the file.
     """
     runtime = _with_provider(provider)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options(runtime, threads)
     session = _session(runtime, path, options, provider, details)
     outputs = [output.name for output in session.get_outputs()]
     inputs = _inputs(session, path)
@@ -146,21 +146,22 @@ def _with_provider(provider: str) -> Any:
 def _session(
     runtime: Any, path: Path, options: Any, provider: str, details: Mapping[str, Any] | None
 ) -> Any:
-    """A session that has the provider: ONNX Runtime falls back to the CPU where it fails."""
-    if provider in PROVIDERS[:2] and hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
-    try:
-        session = runtime.InferenceSession(
-            str(path), options, providers=[(provider, dict(details or {}))]
-        )
-    except Exception as cause:  # ONNX Runtime's own errors share no base class
-        raise BackendError(f"ONNX Runtime cannot load {path.name}: {cause}") from cause
+    """A session that has the provider, with the options that the SDK gives it.
+
+    ONNX Runtime runs on the CPU where the provider fails.
+    """
+    own = cuda_options(exact=_version(runtime) >= _KNOWS_TF32) if provider == CUDA else {}
+    session = open_session(runtime, path, options, [(provider, {**own, **(details or {})})])
     if provider not in session.get_providers():
         raise BackendUnavailable(
             f"{provider} could not start and ONNX Runtime chose {session.get_providers()[0]} "
             "instead: see what it printed"
         )
     return session
+
+
+def _version(runtime: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in runtime.__version__.split(".")[:2])
 
 
 def _inputs(session: Any, path: Path) -> Arrays:

@@ -170,7 +170,7 @@ def _detector(args: argparse.Namespace, chosen: list[str], detector: Bundle | No
     from .export import LICENCES
     from .reading import read_card, read_crops
 
-    request = _request(args, chosen)
+    request = _request(args, chosen, detector=True)
     if detector is not None:
         _refuse_options_of_checkpoints(args)
         if args.out is None:
@@ -203,7 +203,7 @@ def _detector(args: argparse.Namespace, chosen: list[str], detector: Bundle | No
     return 0
 
 
-def _request(args: argparse.Namespace, chosen: list[str]) -> Request:
+def _request(args: argparse.Namespace, chosen: list[str], detector: bool = False) -> Request:
     """What was asked for, checked against the table before anything is loaded."""
     from . import formats
     from .request import Request
@@ -211,7 +211,7 @@ def _request(args: argparse.Namespace, chosen: list[str]) -> Request:
     optimize = tuple(name.strip() for name in args.optimize.split(",") if name.strip())
     request = Request(args.graph, args.precision, optimize)
     for name in chosen:
-        request.resolve(name, formats.load(name).ABLE, formats.abilities())
+        request.resolve(name, formats.load(name).ABLE, formats.abilities(), detector)
     return request
 
 
@@ -221,6 +221,9 @@ def _list() -> int:
     for name, able in formats.abilities().items():
         print(f"{name}\n  --graph {', '.join(able.graphs)}")
         print(f"  --precision {', '.join(able.precisions)}")
+        of_detectors = able.precisions_of(detector=True)
+        if of_detectors != able.precisions:
+            print(f"  of detectors: {', '.join(of_detectors) or 'none'}")
         for option, (precisions, what) in able.optimizations.items():
             print(f"  --optimize {option} ({', '.join(precisions)}): {what}")
     return 0

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from handmesh import __version__, backends
+from handmesh import __version__
 from handmesh.archive import read_arrays, write_arrays
 from handmesh.bundle import Bundle, detector_specs, write_manifest
 from handmesh.detector_verification import (
@@ -34,12 +34,12 @@ from handmesh.nn import (
     save_weights,
 )
 from handmesh.nn.config import to_dict
-from handmesh.nn.detector import PicturesToHands
+from handmesh.nn.detector import PicturesToHands, decode
 from handmesh.nn.weights import Precision
 
 from . import formats
 from .export import REFERENCE, WEIGHTS
-from .fold import fold_norms
+from .fold import Twin, fold_norms
 from .replacing import replacing_folder
 from .request import Job, Request
 
@@ -55,25 +55,25 @@ __all__ = [
 _BATCH = 8
 
 
-class DetectorTwin(nn.Module):
-    """A detector for running: uint8 pictures in, hands out, norms folded into convolutions.
+class DetectorTwin(Twin):
+    """A detector in its running form, norms folded into convolutions.
+
+    Its output is hands (N, K, 7) float32, see `handmesh.nn.detector.decode`.
 
     Args:
         network: trained; only read.
     """
 
+    network: DetectorNetwork
     outputs = ("hands",)
 
     def __init__(self, network: DetectorNetwork) -> None:
-        super().__init__()
-        self.image_size = network.config.input_size
-        own = copy.deepcopy(network).cpu().eval()
+        own = copy.deepcopy(network).cpu().eval().requires_grad_(False)
         fold_norms(own)
-        self.pictures_to_hands = PicturesToHands(own)
+        super().__init__(own, network.config.input_size)
 
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        """(N, S, S, 3) uint8 RGB to (N, K, 7) float32, see `handmesh.nn.detector.decode`."""
-        return (self.pictures_to_hands(image),)
+    def of_normalised(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (decode(self.network(x), self.network.config.candidates),)
 
 
 def write_detector(
@@ -100,7 +100,7 @@ def write_detector(
         The bundle, and by format what was measured.
 
     Raises:
-        InputError: an unknown format, or pictures of another size.
+        InputError: an unknown format or one that takes no detectors, or pictures of another size.
         ParityError: an artifact is off by more than `DETECTOR_TOLERANCE`.
         MissingExtra, ExportError: as in `export.write_bundle`.
     """
@@ -111,7 +111,7 @@ def write_detector(
             f"{pictures.shape}: make them with `handmesh reference --whole --side {size}`"
         )
     for each in export:
-        request.resolve(each, formats.load(each).ABLE)
+        request.resolve(each, formats.load(each).ABLE, formats.abilities(), detector=True)
     target = Path(folder)
     manifest: dict[str, Any] = {
         "name": target.resolve().name if name is None else name,
@@ -139,7 +139,7 @@ def write_detector(
         write_arrays(temporary / REFERENCE, {"images": pictures, "hands": expected})
         for format_name in export:
             format_ = formats.load(format_name)
-            _, precision = request.resolve(format_name, format_.ABLE)
+            _, precision = request.resolve(format_name, format_.ABLE, detector=True)
             inside = {
                 "name": str(manifest["name"]),
                 "network": network.config.name,
@@ -149,12 +149,11 @@ def write_detector(
                 "licences": json.dumps(manifest["licences"]),
             }
             job = Job(inside, precision, frozenset(request.optimize), pictures)
-            twin: Any = DetectorTwin(stored)
-            facts = format_.export(twin, temporary / format_.FILE, job)
+            facts = format_.export(DetectorTwin(stored), temporary / format_.FILE, job)
             entry = {"path": format_.FILE, **facts, "tolerance": dict(DETECTOR_TOLERANCE)}
             manifest["artifacts"][format_name] = entry
             write_manifest(temporary, manifest)
-            backend = backends.create(format_name, Bundle.load(temporary), threads=1)
+            backend = format_.open(Bundle.load(temporary))
             parts = range(0, len(pictures), _BATCH)
             given = [backend.outputs(pictures[i : i + _BATCH])["hands"] for i in parts]
             found = compare_hands(np.concatenate(given), expected, size)

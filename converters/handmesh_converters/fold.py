@@ -13,6 +13,7 @@ What differs from the network that was trained:
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -30,7 +31,7 @@ from handmesh.nn.graph_layers import POOLING, ChebConv, NodeLevel
 
 from .forms import ConvSpec, GraphForm, Recurrence
 
-__all__ = ["INPUT", "OUTPUTS", "ExportTwin", "FoldedHead", "Network", "fold", "named_outputs"]
+__all__ = ["INPUT", "OUTPUTS", "ExportTwin", "FoldedHead", "Network", "Twin", "fold", "fold_norms"]
 
 INPUT = "image"
 OUTPUTS = ("vertices", "joints", "confidence", "presence", "handedness")
@@ -43,7 +44,7 @@ _MIDDLE = (0.5, 0.5, 0.0)
 
 
 class FoldedHead(nn.Module):
-    """`handmesh.nn.graph_layers.GraphHead` for running, with the same signature.
+    """`handmesh.nn.graph_head.GraphHead` for running, with the same signature.
 
     Args:
         head: trained; only read.
@@ -136,52 +137,66 @@ def _max_of_four(x: Tensor, children: Tensor) -> Tensor:
     return x.index_select(1, children).unflatten(1, (-1, POOLING)).amax(dim=2)
 
 
-class ExportTwin(nn.Module):
-    """A network in its running form. Made by `fold`.
+class Twin(nn.Module):
+    """A network in its running form: what formats export.
+
+    Attributes:
+        network: the folded network, which takes pictures (N, 3, S, S) in -0.5..0.5.
+        image_size: S, in pixels.
+        outputs: names of what is given.
+    """
+
+    outputs: Sequence[str]
+
+    def __init__(self, network: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.image_size = image_size
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """RGB pictures (N, S, S, 3) uint8 to what `outputs` names."""
+        return self.of_normalised(image.permute(0, 3, 1, 2).float() / 255.0 - 0.5)
+
+    def of_normalised(self, x: Tensor) -> tuple[Tensor, ...]:
+        """As `forward`, of pictures as the network takes them."""
+        raise NotImplementedError
+
+
+class ExportTwin(Twin):
+    """A network of meshes in its running form. Made by `fold`.
+
+    Its outputs are all float32: vertices (N, V, 3) and joints (N, 21, 3), (u, v, d); confidence
+    (N, 21), presence (N,) and handedness (N,) in 0..1. Handedness is 1 where the network has no
+    such head.
 
     Attributes:
         network: the folded network; its forward is the trained one's.
         form: of its graph convolutions.
     """
 
+    network: Network
     outputs = OUTPUTS
 
     def __init__(self, network: Network, form: GraphForm) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network, network.config.input_size)
         self.form = form
-
-    @property
-    def image_size(self) -> int:
-        """Side of the crops in pixels."""
-        return self.network.config.input_size
 
     @property
     def head(self) -> FoldedHead:
         """The folded graph head."""
         return cast(FoldedHead, self.network.head)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """RGB crops (N, S, S, 3) uint8 to what `OUTPUTS` names, all float32.
-
-        vertices (N, V, 3) and joints (N, 21, 3), (u, v, d); confidence (N, 21), presence (N,) and
-        handedness (N,) in 0..1. Handedness is 1 where the network has no such head.
-        """
-        return named_outputs(self.network, image.permute(0, 3, 1, 2).float() / 255.0 - 0.5)
-
-
-def named_outputs(network: Network, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What `OUTPUTS` names, for normalised pictures (N, 3, S, S); see `ExportTwin.forward`."""
-    output = network(x)
-    presence = output.presence_logit.sigmoid()
-    right = output.handedness_logit
-    return (
-        output.vertices,
-        output.joints,
-        output.confidence_logits.sigmoid(),
-        presence,
-        torch.ones_like(presence) if right is None else right.sigmoid(),
-    )
+    def of_normalised(self, x: Tensor) -> tuple[Tensor, ...]:
+        output = self.network(x)
+        presence = output.presence_logit.sigmoid()
+        right = output.handedness_logit
+        return (
+            output.vertices,
+            output.joints,
+            output.confidence_logits.sigmoid(),
+            presence,
+            torch.ones_like(presence) if right is None else right.sigmoid(),
+        )
 
 
 @torch.inference_mode(False)  # the pose regressor's map is found by differentiating it

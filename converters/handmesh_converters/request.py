@@ -30,6 +30,8 @@ class Abilities:
         optimized_graphs: name of an optimization -> graph that it is for, where that is not the
             default: it goes with the others, and does little for them.
         alternatives: optimizations of which a request may have one.
+        detector_precisions: of networks that find hands, the first again the default: empty where
+            it takes none. None: as those of meshes.
     """
 
     graphs: Sequence[str]
@@ -37,6 +39,12 @@ class Abilities:
     optimizations: Mapping[str, tuple[Sequence[Precision], str]] = field(default_factory=dict)
     optimized_graphs: Mapping[str, str] = field(default_factory=dict)
     alternatives: Sequence[str] = ()
+    detector_precisions: Sequence[Precision] | None = None
+
+    def precisions_of(self, detector: bool) -> Sequence[Precision]:
+        """Those of a network that finds hands, or of one that gives meshes."""
+        own = self.detector_precisions if detector else None
+        return self.precisions if own is None else own
 
 
 @dataclass(frozen=True)
@@ -54,31 +62,38 @@ class Request:
     optimize: tuple[str, ...] = ()
 
     def resolve(
-        self, name: str, able: Abilities, table: Mapping[str, Abilities] | None = None
+        self,
+        name: str,
+        able: Abilities,
+        table: Mapping[str, Abilities] | None = None,
+        detector: bool = False,
     ) -> tuple[str, Precision]:
         """Graph and precision for a format of that name.
 
         Args:
             name, able: of the format. table: of all formats, to name those that can.
+            detector: whether the network finds hands.
 
         Raises:
             InputError: what the format cannot do, with what it can.
         """
+        precisions = able.precisions_of(detector)
+        rows = table or {}
+        if not precisions:
+            others = [n for n, row in rows.items() if row.precisions_of(detector)]
+            raise InputError(
+                f"format {name!r} is for networks that give meshes, and this one finds hands"
+                + (f": export {', '.join(others)}" if others else "")
+            )
         graph = able.graphs[0] if self.graph is None else self.graph
         one_of("graph", graph, tuple(FORMS))
-        precision = able.precisions[0] if self.precision is None else self.precision
+        precision = precisions[0] if self.precision is None else self.precision
         one_of("precision", precision, PRECISIONS)
-        for what, value, rows in (
-            ("graph", graph, "graphs"),
-            ("precision", precision, "precisions"),
-        ):
-            allowed = getattr(able, rows)
-            if value not in allowed:
-                others = [n for n, row in (table or {}).items() if value in getattr(row, rows)]
-                hint = f"; {' and '.join(others)} can" if others else ""
-                raise InputError(
-                    f"format {name!r} has no {what} {value!r}; it has {', '.join(allowed)}{hint}"
-                )
+        graphs_of = {other: row.graphs for other, row in rows.items()}
+        precisions_of = {other: row.precisions_of(detector) for other, row in rows.items()}
+        _check_row(name, "graph", graph, able.graphs, graphs_of)
+        for_whom = "precision of detectors" if detector else "precision"
+        _check_row(name, for_whom, precision, precisions, precisions_of)
         for wanted in self.optimize:
             if not able.optimizations:
                 raise InputError(f"format {name!r} has no optimizations, {wanted!r} was asked for")
@@ -115,6 +130,17 @@ class Job:
     optimize: frozenset[str]
     crops: NDArray[np.uint8]
     bone_ratios: NDArray[np.float32] | None = None
+
+
+def _check_row(
+    name: str, what: str, value: str, allowed: Sequence[str], table: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise `InputError` unless a format can do that, naming the formats that can."""
+    if value in allowed:
+        return
+    others = [other for other, row in table.items() if value in row]
+    hint = f"; {' and '.join(others)} can" if others else ""
+    raise InputError(f"format {name!r} has no {what} {value!r}; it has {', '.join(allowed)}{hint}")
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-__all__ = ["FOLDER", "PROGRAMS", "headers", "sha256", "text"]
+__all__ = ["FOLDER", "headers", "sha256", "text"]
 
 FOLDER = Path(__file__).parent / "src"
-PROGRAMS = ("decoder.cu", "reference.cu")
 
 
 def text(name: str) -> str:

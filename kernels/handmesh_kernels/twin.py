@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .constants import JOINTS, Convolution, HeadConstants
 from .errors import ConstantsError
 
-__all__ = ["HeadOutput", "Layers", "chebyshev_convolution", "run"]
+__all__ = ["HeadOutput", "Layers", "run"]
 
 Array = NDArray[np.float64]
 
@@ -80,24 +80,6 @@ def gather(conv: Convolution, maps: Array) -> Array:
     for column, value in zip(conv.columns.T, conv.values.T, strict=True):  # (N,) each
         out += value[:, None].astype(np.float64) * maps[:, column]
     return out
-
-
-def chebyshev_convolution(
-    laplacian: Array, x: Array, theta: Array, bias: Array, relu: bool
-) -> Array:
-    """One convolution as it is written down, for `src/reference.cu`.
-
-    Args:
-        laplacian: (N, N), rescaled. x: (N, C_in). theta: (K, C_in, C_out). bias: (C_out,).
-
-    Returns:
-        (N, C_out).
-    """
-    terms = [x, laplacian @ x][: len(theta)]
-    while len(terms) < len(theta):
-        terms.append(2.0 * laplacian @ terms[-1] - terms[-2])
-    y: Array = np.einsum("knc,kco->no", np.stack(terms), theta) + bias
-    return np.maximum(y, 0.0) if relu else y
 
 
 def check_inputs(

@@ -53,7 +53,7 @@ class Detector(Closing):
         bundle: a detector's `Bundle`, its path or name; by default the one that ships.
         backend: "auto", or the name of a backend. Nothing else is run instead.
         threads: CPU threads of the backend; by default those available, at most 4.
-        device, precision: as `handmesh.Predictor` takes them.
+        device, precision, engine_cache: as `handmesh.Predictor` takes them.
 
     Raises:
         BundleError, IntegrityError: the bundle is missing, damaged, or of another network.
@@ -67,6 +67,7 @@ class Detector(Closing):
         threads: int | None = None,
         device: str | None = None,
         precision: str | None = None,
+        engine_cache: bool | str | os.PathLike[str] = False,
     ) -> None:
         # By its path: a folder of that name here is not meant.
         wanted = bundle or shipped().get(DETECTOR, DETECTOR)
@@ -78,7 +79,7 @@ class Detector(Closing):
             )
         self.bundle = opened
         self._backend: backends.NamedBackend | None = backends.create(
-            backend, opened, threads, device, precision
+            backend, opened, threads, device, precision, engine_cache
         )
 
     @property

@@ -48,6 +48,8 @@ class Predictor(Closing):
             whatever the bundle has.
         find: what searches photos for hands: a `handmesh.finding.Finder`, as `DetectedHands` of a
             detector of your own; by default the shipped detector, loaded when first needed.
+        engine_cache: keep the engine that device "tensorrt" builds, for minutes, whenever it is
+            loaded: True for the folder `.engines` in the bundle, or a folder.
 
     Attributes:
         bundle: the trained model.
@@ -55,7 +57,8 @@ class Predictor(Closing):
 
     Raises:
         BundleError, IntegrityError: the bundle is missing or damaged.
-        InputError: there is no such backend, device, precision or number of threads.
+        InputError: there is no such backend, device, precision or number of threads, or nothing to
+            keep in an engine cache.
         BackendUnavailable, BackendError: the runtime, the artifact or the device is missing, or the
             runtime refuses the network.
     """
@@ -68,11 +71,12 @@ class Predictor(Closing):
         device: str | None = None,
         precision: str | None = None,
         find: Finder | None = None,
+        engine_cache: bool | str | os.PathLike[str] = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         _ = self.bundle.topology  # what is wrong with it is told now, not at the first photo
         if isinstance(backend, str):
-            choice = backends.choose(backend, self.bundle, threads, device, precision)
+            choice = backends.choose(backend, self.bundle, threads, device, precision, engine_cache)
             self._backend: backends.Backend | None = choice.backend
             self.chosen = choice.reasons
         elif not callable(getattr(backend, "run", None)):
@@ -80,7 +84,7 @@ class Predictor(Closing):
                 "backend is 'auto', the name of one, or a handmesh.backends.Backend, not "
                 f"{type(backend).__name__}"
             )
-        elif (threads, device, precision) == (None, None, None):
+        elif (threads, device, precision, engine_cache) == (None, None, None, False):
             self._backend, self.chosen = backend, (f"{backend.name}: handed over",)
         else:
             raise InputError(
@@ -226,9 +230,10 @@ def load(
     device: str | None = None,
     precision: str | None = None,
     find: Finder | None = None,
+    engine_cache: bool | str | os.PathLike[str] = False,
 ) -> Predictor:
     """A `Predictor`, for those who run more than one photo or choose the runtime."""
-    return Predictor(bundle, backend, threads, device, precision, find)
+    return Predictor(bundle, backend, threads, device, precision, find, engine_cache)
 
 
 def predict(

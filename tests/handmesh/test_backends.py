@@ -325,3 +325,26 @@ def test_outputs_that_are_no_numbers_are_refused(name: str, value: float) -> Non
 
 def test_raw_output_names_are_those_of_the_contract(bundle: Bundle) -> None:
     assert list(RawOutput._fields) == list(bundle.manifest["outputs"])
+
+
+def test_what_all_backends_have_in_common(bundle: Bundle) -> None:
+    class Broken(backends.BundleBackend):
+        name, description = "broken", "a broken runtime"
+        asked = 0
+
+        def _infer(self, images: Any) -> Any:
+            self.asked += 1
+            raise MemoryError("no room")
+
+    broken = Broken(bundle, threads=3)
+    assert broken.threads == 3
+    with pytest.raises(InputError, match="at least one crop"):
+        broken.run(_crops(0))
+    assert broken.asked == 0, "a runtime is not asked what cannot be"
+    for call in (broken.run, broken.outputs):
+        with pytest.raises(BackendError, match="a broken runtime failed on 2 crops: no room"):
+            call(_crops(2))
+
+
+def test_modules_that_backends_share_are_no_backends() -> None:
+    assert set(backends.names()) == {"onnx", "tflite", "torch", "coreml", "cuda"}

@@ -13,11 +13,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
+import handmesh
 from handmesh import backends, cli
 from handmesh.backends import Device, coreml
 from handmesh.backends import onnx as onnx_backend
 from handmesh.backends.onnx import OnnxBackend
 from handmesh.bundle import Bundle
+from handmesh.detector import Detector
 from handmesh.errors import BackendUnavailable, InputError
 from handmesh.predictor import Predictor
 
@@ -152,6 +154,18 @@ def test_the_number_of_a_gpu_arrives(light: Bundle, accelerated: type[Session]) 
             backends.create("onnx", light, 1, device)
 
 
+def test_cuda_computes_in_float32_unless_told_otherwise(
+    light: Bundle, accelerated: type[Session]
+) -> None:
+    backends.create("onnx", light, 1, "cuda")
+    assert accelerated.asked[-1][1][0][1]["use_tf32"] == 0
+    OnnxBackend(light, 1, Device("cuda"), {"use_tf32": 1})
+    assert accelerated.asked[-1][1][0][1]["use_tf32"] == 1
+    # It has no such option, and unknown ones are errors.
+    OnnxBackend(light, 1, Device("tensorrt"))
+    assert "use_tf32" not in accelerated.asked[-1][1][0][1]
+
+
 def test_engines_are_kept_where_that_is_asked_for_only(
     light: Bundle, accelerated: type[Session], tmp_path: Path
 ) -> None:
@@ -166,6 +180,60 @@ def test_engines_are_kept_where_that_is_asked_for_only(
     Bundle.load(folder).check()
     with pytest.raises(InputError, match="for device 'tensorrt'"):
         OnnxBackend(copy, 1, Device("cuda"), engine_cache=True)
+
+
+def test_engines_are_kept_from_the_front_door(
+    light: Bundle, accelerated: type[Session], tmp_path: Path
+) -> None:
+    def asked() -> dict[str, Any]:
+        options: dict[str, Any] = accelerated.asked[-1][1][0][1]
+        return options
+
+    for name in ("auto", "onnx"):
+        kept = tmp_path / name / "engines"
+        with handmesh.load(light, name, device="tensorrt:1", engine_cache=kept) as predictor:
+            assert "TensorRT 1" in predictor.chosen[0]
+        assert asked()["trt_engine_cache_enable"] is True
+        assert asked()["trt_engine_cache_path"] == str(kept)
+        assert kept.is_dir()
+    with Detector(backend="onnx", device="tensorrt", engine_cache=str(tmp_path / "own")):
+        assert asked()["trt_engine_cache_path"] == str(tmp_path / "own")
+    Predictor(light, device="tensorrt").close()
+    assert not any("cache" in option for option in asked())
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "engine_cache", "said"),
+    [
+        ("auto", None, True, "goes with device 'tensorrt', not the default one"),
+        ("auto", "cuda", "engines", "goes with device 'tensorrt', not 'cuda'"),
+        ("torch", "cpu", True, "tensorrt, of another backend, not 'cpu'"),
+        ("onnx", "tensorrt", 3, "True, False or a folder, not int"),
+        ("onnx", "tensorrt", "a file/engines", "cannot be made .* name another one"),
+        ("onnx", "tensorrt", "\0", "cannot be made"),
+    ],
+)
+def test_an_engine_cache_that_cannot_be_is_refused(
+    light: Bundle,
+    accelerated: type[Session],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    device: str | None,
+    engine_cache: Any,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(InputError, match=said):
+        Predictor(light, backend, device=device, engine_cache=engine_cache)
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+def test_a_backend_that_is_handed_over_keeps_its_own_engines(light: Bundle) -> None:
+    backend = backends.create("onnx", light, 1)
+    with pytest.raises(InputError, match="when it is made"):
+        Predictor(light, backend, engine_cache=True)
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch"])

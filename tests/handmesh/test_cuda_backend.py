@@ -37,6 +37,9 @@ class Runtime:
 
     providers: list[Any] = field(default_factory=list)
     bound: list[tuple[str, str, int]] = field(default_factory=list)
+    shown: list[str] = field(
+        default_factory=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
     falls_back: bool = False
     fails: bool = False
 
@@ -99,8 +102,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch, library: Path) -> Runtime:
     """As if there were a GPU, a driver, PyCUDA and a GPU's ONNX Runtime."""
     made = Runtime()
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **_: FakeSession(made, *a))
-    shown = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: shown)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: made.shown)
     # It looks for CUDA's libraries, and says on standard output that there are none.
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(cuda, "_driver", lambda: True)
@@ -123,7 +125,7 @@ def test_everything_runs_on_one_stream_and_gives_the_reference(
         np.testing.assert_allclose(got, wanted[:5], rtol=0, atol=2e-5)
     (name, options), rest = runtime.providers[0], runtime.providers[1:]
     assert (name, rest) == ("CUDAExecutionProvider", ["CPUExecutionProvider"])
-    assert options["use_tf32"] == "0", "a bundle in float32 is not rounded to ten bits"
+    assert options["use_tf32"] == 0, "a bundle in float32 is not rounded to ten bits"
     shim: Any = backend._head.binding  # type: ignore[attr-defined]
     assert {str(stream) for _, stream in shim.launched} == {options["user_compute_stream"]}
     names = ["image", "latent", "joints_uv", "confidence", "presence", "handedness"]
@@ -160,7 +162,9 @@ def test_tensorrt_keeps_its_engines_where_it_is_told(
     bundle: Bundle, runtime: Runtime, tmp_path: Path
 ) -> None:
     kept = tmp_path / "engines"
-    cuda.CudaBackend(bundle, 1, Device("tensorrt"), engines=kept)
+    runtime.shown.insert(0, "TensorrtExecutionProvider")
+    with Predictor(bundle, "cuda", 1, "tensorrt", engine_cache=kept):
+        pass
     (name, options), (fallback, its_options), last = runtime.providers
     assert name == "TensorrtExecutionProvider"
     assert options["trt_engine_cache_path"] == str(kept)
@@ -170,6 +174,16 @@ def test_tensorrt_keeps_its_engines_where_it_is_told(
     assert its_options["user_compute_stream"] == options["user_compute_stream"]
     with pytest.raises(InputError, match="device must be one of cuda, tensorrt"):
         cuda.CudaBackend(bundle, 1, Device("vulkan"))
+
+    backends.create("cuda", bundle, 1, "tensorrt")
+    assert not any("cache" in option for option in runtime.providers[0][1])
+    backends.create("cuda", bundle, 1, "tensorrt", engine_cache=True)
+    kept = bundle.folder / ".engines"
+    assert runtime.providers[0][1]["trt_engine_cache_path"] == str(kept)
+    assert kept.is_dir()
+    Bundle.load(bundle.folder).check()
+    with pytest.raises(InputError, match="for device 'tensorrt', not 'cuda'"):
+        cuda.CudaBackend(bundle, 1, Device("cuda"), engine_cache=kept)
 
 
 def test_a_provider_that_did_not_load_is_an_error(bundle: Bundle, runtime: Runtime) -> None:

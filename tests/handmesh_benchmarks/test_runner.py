@@ -41,7 +41,10 @@ class Runtime:
     def SessionOptions(self) -> Any:  # noqa: N802
         return SimpleNamespace(add_session_config_entry=lambda *_: None, intra_op_num_threads=0)
 
-    def InferenceSession(self, path: str, options: Any, providers: Any) -> Any:  # noqa: N802
+    def InferenceSession(  # noqa: N802
+        self, path: str, options: Any, providers: Any, enable_fallback: int
+    ) -> Any:
+        assert enable_fallback == 0, "ONNX Runtime must not choose by itself"
         self.sessions.append((options.intra_op_num_threads, providers))
         got = [providers[0][0], CPU] if self.starts else [CPU]
 
@@ -120,7 +123,8 @@ def test_how_many_operators_the_gpu_ran_stands_in_the_row(
     assert row["facts"]["nodes_by_provider"] == {"CUDA": 30, "CPU": 4}
     assert "memory" not in row["facts"]
     assert row["name"] == "network light onnx 4 CUDA"  # no run on the CPU has that name
-    assert runtime.sessions[-1] == (4, [(CUDA, {})])
+    threads, ((provider, _),) = runtime.sessions[-1]
+    assert (threads, provider) == (4, CUDA)
 
 
 def test_a_gpu_that_runs_nothing_is_no_row(
@@ -173,6 +177,24 @@ def test_a_profile_that_cannot_be_read_is_no_proof(
     use(Broken({CUDA: 34}))
     with pytest.raises(BackendError, match=r"which operators of m\.onnx CUDA ran cannot be told"):
         operators([tmp_path / "m.onnx"], CUDA)
+
+
+@pytest.mark.parametrize(
+    ("version", "tf32"),
+    [("1.18.0", {"use_tf32": 0}), ("1.17.3", {}), ("2.0.1+cu12", {"use_tf32": 0})],
+)
+def test_a_gpu_computes_as_in_the_sdk(
+    use: Callable[[Runtime], Runtime], tmp_path: Path, version: str, tf32: dict[str, int]
+) -> None:
+    runtime = use(Runtime({CUDA: 3}))
+    runtime.__version__ = version
+    onnx_file(tmp_path / "m.onnx", 2, CUDA, {"device_id": 1})
+    common = {"cudnn_conv_algo_search": "HEURISTIC", "device_id": 1}
+    assert runtime.sessions == [(2, [(CUDA, common | tf32)])]
+    onnx_file(tmp_path / "m.onnx", 2, CUDA, {"cudnn_conv_algo_search": "EXHAUSTIVE"})
+    assert runtime.sessions[1][1][0][1] == {"cudnn_conv_algo_search": "EXHAUSTIVE"} | tf32
+    onnx_file(tmp_path / "m.onnx", 2, CPU)
+    assert runtime.sessions[2][1] == [(CPU, {})]
 
 
 def test_one_row_s_failure_leaves_the_others(

@@ -56,6 +56,20 @@ def test_tflite_has_one_kind_of_8_bit_products() -> None:
         request.resolve("tflite", formats.abilities()["tflite"])
 
 
+def test_detectors_have_precisions_of_their_own() -> None:
+    exact = Abilities(("dense",), ("fp16", "fp32"), detector_precisions=("fp32",))
+    none = Abilities(("dense",), ("fp16",), detector_precisions=())
+    table = {"some": ABLE, "exact": exact, "none": none}
+    assert Request().resolve("exact", exact, table) == ("dense", "fp16")
+    assert Request().resolve("exact", exact, table, detector=True) == ("dense", "fp32")
+    assert Request().resolve("some", ABLE, table, detector=True) == ("dense", "fp16")
+    said = "'exact' has no precision of detectors 'fp16'; it has fp32; some can"
+    with pytest.raises(InputError, match=said):
+        Request(precision="fp16").resolve("exact", exact, table, detector=True)
+    with pytest.raises(InputError, match="this one finds hands: export some, exact"):
+        Request().resolve("none", none, table, detector=True)
+
+
 def test_every_format_is_in_the_table() -> None:
     table = formats.abilities()
     assert set(table) == set(formats.names())

@@ -264,12 +264,14 @@ def _row(
 def runner_archive() -> bytes:
     """The far side's program: the protocol and what it imports, as one zip that Python runs."""
     here = Path(__file__).resolve().parents[1]
-    errors = Path(handmesh.__file__).with_name("errors.py")
+    sdk = Path(handmesh.__file__).parent
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _MAIN)
         archive.writestr("handmesh/__init__.py", "")
-        archive.writestr("handmesh/errors.py", errors.read_text(encoding="utf-8"))
+        for name in ("errors", "installing", "ort"):
+            text = (sdk / f"{name}.py").read_text(encoding="utf-8")
+            archive.writestr(f"handmesh/{name}.py", text)
         archive.writestr("handmesh_benchmarks/__init__.py", "")
         for name in _MODULES:
             text = (here / f"{name}.py").read_text(encoding="utf-8")

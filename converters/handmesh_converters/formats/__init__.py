@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from handmesh.backends import Backend
+from handmesh.backends import NamedBackend
 from handmesh.bundle import Bundle
 from handmesh.errors import MissingExtra
 
-from ..fold import ExportTwin
+from ..fold import Twin
 from ..request import Abilities, Job, one_of
 
 __all__ = ["Format", "abilities", "load", "names"]
@@ -36,7 +36,7 @@ class Format(Protocol):
     FILE: str
     ABLE: Abilities
 
-    def export(self, twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+    def export(self, twin: Twin, path: Path, job: Job) -> dict[str, Any]:
         """Write the twin to a path that does not exist, with the metadata inside.
 
         Returns:
@@ -48,7 +48,7 @@ class Format(Protocol):
             OSError: the path cannot be written.
         """
 
-    def open(self, bundle: Bundle) -> Backend:
+    def open(self, bundle: Bundle) -> NamedBackend:
         """What runs the artifact of a bundle to prove it: where it can, what apps will use."""
 
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from handmesh import backends
-from handmesh.backends import Backend
+from handmesh.backends import NamedBackend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
-from ..fold import INPUT, OUTPUTS, ExportTwin, named_outputs
+from ..fold import INPUT, Twin
 from ..mil.compression import MANY, compress_layers, compress_zeros
 from ..mil.exactness import computes_in_half
 from ..mil.packages import describe, tidy
@@ -48,6 +48,9 @@ ABLE = Abilities(
     },
     # It needs zeros to leave out, and sparse graphs have few.
     optimized_graphs={"sparse-constants": "dense"},
+    # In float16, cells of a detector's grid that are nearly as sure exchange their places, and
+    # boxes are off by a fifth of a pixel, four times what is allowed.
+    detector_precisions=("fp32",),
 )
 
 # And macOS 13. The first that keeps compressed constants.
@@ -56,7 +59,7 @@ _TARGET = "iOS16"
 _HARMFUL_PASS = "common::fuse_elementwise_to_batchnorm"
 
 
-def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
     "dense" is the default graph: a gather is not for the Neural Engine, and leaves it and comes
@@ -101,7 +104,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     }
 
 
-def open(bundle: Bundle) -> Backend:
+def open(bundle: Bundle) -> NamedBackend:
     """See `handmesh_converters.formats.Format`. Core ML itself where it is, else an executor."""
     if sys.platform == "darwin":
         return backends.create("coreml", bundle, threads=1)
@@ -117,18 +120,18 @@ class _Picture(nn.Module):
     one, and the rest goes into the weights of the first convolution.
     """
 
-    def __init__(self, twin: ExportTwin) -> None:
+    def __init__(self, twin: Twin) -> None:
         super().__init__()
-        self.network = copy.deepcopy(twin.network)
-        convolutions = (m for m in self.network.modules() if isinstance(m, nn.Conv2d))
+        self.twin = copy.deepcopy(twin)
+        convolutions = (m for m in self.twin.network.modules() if isinstance(m, nn.Conv2d))
         first = next(conv for conv in convolutions if conv.in_channels == 3)
         first.weight.data = (first.weight.double() * (128 / 255)).float()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return named_outputs(self.network, (image - 127.5) * (1 / 128))
+        return self.twin.of_normalised((image - 127.5) * (1 / 128))
 
 
-def _convert(twin: ExportTwin, job: Job) -> Any:
+def _convert(twin: Twin, job: Job) -> Any:
     """The twin as coremltools' model."""
     import coremltools as ct
 
@@ -144,7 +147,7 @@ def _convert(twin: ExportTwin, job: Job) -> Any:
         inputs=[
             ct.ImageType(INPUT, (1, 3, size, size), color_layout=ct.colorlayout.RGB),
         ],
-        outputs=[ct.TensorType(name, dtype=np.float32) for name in OUTPUTS],
+        outputs=[ct.TensorType(name, dtype=np.float32) for name in twin.outputs],
         minimum_deployment_target=ct.target[_TARGET],
         compute_precision=ct.precision.FLOAT32 if job.precision == "fp32" else half,
         pass_pipeline=pipeline,

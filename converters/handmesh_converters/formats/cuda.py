@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh.archive import write_arrays
-from handmesh.backends import Backend, cuda
+from handmesh.backends import NamedBackend, cuda
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
-from ..fold import ExportTwin, FoldedHead, Network
+from ..fold import ExportTwin, FoldedHead, Network, Twin
 from ..forms.explicit import ExplicitConv
 from ..forms.spec import ConvSpec, polynomials
 from ..request import Abilities, Job
@@ -31,17 +31,19 @@ REQUIRES = onnx_format.REQUIRES
 EXTRA = "converters"
 FILE = "cuda"
 # The kernels have one form of the graph: T_k(L) U written out sparsely.
-ABLE = Abilities(("polynomials",), ("fp16", "fp32"))
+ABLE = Abilities(("polynomials",), ("fp16", "fp32"), detector_precisions=())
 
 _SCORES = ("confidence", "presence", "handedness")
 
 
-def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
     With precision "fp16" the head's weights, and what lies in memory between its kernels, are half,
     all sums float32. The trunk's large weights are stored in half, as those of format "onnx".
     """
+    if not isinstance(twin, ExportTwin):
+        raise ExportError("the kernels compute a graph head, which this network does not have")
     arrays = head_arrays(twin.head, job.precision)
     trunk = _Trunk(twin.network)
     model = onnx_format.convert(trunk, twin.image_size, trunk.outputs, job)
@@ -58,7 +60,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     }
 
 
-def open(bundle: Bundle) -> Backend:
+def open(bundle: Bundle) -> NamedBackend:
     """See `handmesh_converters.formats.Format`: on the CPU, the head in the kernels' NumPy twin."""
     return cuda.open_twin(bundle, threads=1)
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from handmesh import __version__, backends
-from handmesh.backends import Backend
+from handmesh.backends import NamedBackend
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
-from ..fold import INPUT, ExportTwin
+from ..fold import INPUT, Twin
 from ..request import Abilities, Job
 from ..rounding import HALVED_FROM
 
@@ -34,7 +34,7 @@ ABLE = Abilities(("sparse", "polynomials", "dense"), ("fp16", "fp32"))
 OPSET, IR_VERSION = 18, 8
 
 
-def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
     With precision "fp16" large weights are stored in half the bytes, each with a Cast to
@@ -98,7 +98,7 @@ def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job
     return model
 
 
-def open(bundle: Bundle) -> Backend:
+def open(bundle: Bundle) -> NamedBackend:
     """See `handmesh_converters.formats.Format`."""
     return backends.create("onnx", bundle, threads=1)
 

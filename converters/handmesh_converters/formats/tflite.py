@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh import backends
-from handmesh.backends import Backend, RawOutput
+from handmesh.backends import NamedBackend, RawOutput
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError, InputError
 
-from ..fold import INPUT, OUTPUTS, ExportTwin
+from ..fold import INPUT, OUTPUTS, ExportTwin, Twin
 from ..parity import network_outputs
 from ..request import Abilities, Job
 from ..rounding import round_to_int8
@@ -61,7 +61,7 @@ _SIGNATURE = "serving_default"
 _PACKAGES = ("torch", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
 
 
-def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
+def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     """See `handmesh_converters.formats.Format`. The same weights give the same bytes.
 
     All precisions compute in float32; they differ in how large weights are stored. Optimized
@@ -114,7 +114,7 @@ def export(twin: ExportTwin, path: Path, job: Job) -> dict[str, Any]:
     }
 
 
-def sensitivity(twin: ExportTwin, job: Job) -> Sensitivity:
+def sensitivity(twin: Twin, job: Job) -> Sensitivity:
     """What `export` chooses its 8-bit products by, for a job that is optimized for them.
 
     Raises:
@@ -126,7 +126,7 @@ def sensitivity(twin: ExportTwin, job: Job) -> Sensitivity:
     return _find(twin, job, quantizer)
 
 
-def open(bundle: Bundle) -> Backend:
+def open(bundle: Bundle) -> NamedBackend:
     """See `handmesh_converters.formats.Format`."""
     return backends.create("tflite", bundle, threads=1)
 
@@ -134,7 +134,7 @@ def open(bundle: Bundle) -> Backend:
 class _Named(nn.Module):
     """A twin whose outputs have names, which become those of the signature."""
 
-    def __init__(self, twin: ExportTwin) -> None:
+    def __init__(self, twin: Twin) -> None:
         super().__init__()
         self.twin = twin
 
@@ -151,7 +151,7 @@ def _products(job: Job) -> str | None:
 
 
 def _prepared(
-    twin: ExportTwin, job: Job
+    twin: Twin, job: Job
 ) -> tuple[bytes, dict[bytes, NDArray[np.float32]], Quantizer | None]:
     """The float file, the scales of the weights in it that are rounded, by their bytes, and what
     puts its convolutions into 8 bits, if that is wanted."""
@@ -177,10 +177,10 @@ def _prepared(
     return data, scales, Quantizer(data, _SIGNATURE, layers, job.crops, products == STATIC)
 
 
-def _find(twin: ExportTwin, job: Job, quantizer: Quantizer) -> Sensitivity:
+def _find(twin: Twin, job: Job, quantizer: Quantizer) -> Sensitivity:
     from ..sensitivity import find
 
-    if job.bone_ratios is None:
+    if job.bone_ratios is None or not isinstance(twin, ExportTwin):
         raise InputError(
             "8-bit products are chosen by what they cost in millimetres, which a network without a "
             "mesh does not have: leave out --optimize"

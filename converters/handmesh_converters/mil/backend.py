@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handmesh.backends import RawOutput, check_images, raw_output
+from handmesh.backends import BundleBackend
 from handmesh.bundle import Bundle
 from handmesh.errors import BackendError, ExportError
 
@@ -17,7 +19,7 @@ from .program import read_package
 __all__ = ["MilBackend"]
 
 
-class MilBackend:
+class MilBackend(BundleBackend):
     """See `handmesh.backends.Backend`.
 
     Raises:
@@ -29,9 +31,7 @@ class MilBackend:
     description = "MIL program in torch (not Apple's runtime)"
 
     def __init__(self, bundle: Bundle) -> None:
-        self.threads = torch.get_num_threads()
-        self._size = bundle.image_size
-        self._vertex_count = bundle.topology.vertex_count
+        super().__init__(bundle, torch.get_num_threads())
         try:
             program = read_package(bundle.artifact(self.name))
             check_description(program.spec, bundle.manifest)
@@ -39,13 +39,8 @@ class MilBackend:
         except ExportError as cause:
             raise BackendError(f"{self.description} cannot load the artifact: {cause}") from cause
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        check_images(images, self._size)
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         planes = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        try:
-            outputs = [self._executor.run(image=plane[None]) for plane in planes]
-        except ExportError as cause:
-            raise BackendError(f"{self.description} failed: {cause}") from cause
+        outputs = [self._executor.run(image=plane[None]) for plane in planes]
         names = self._executor.program.outputs
-        named = {name: torch.cat([o[name] for o in outputs]).numpy() for name in names}
-        return raw_output(named, len(images), self._vertex_count, self.description)
+        return {name: torch.cat([o[name] for o in outputs]).numpy() for name in names}

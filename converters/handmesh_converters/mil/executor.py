@@ -76,19 +76,25 @@ class Executor:
             else:
                 (name,) = names
                 arguments[parameter] = values[name]
-        ((name, expected),) = operation.outputs.items()
+        what = f"operation {operation.kind} ({', '.join(operation.outputs)})"
         try:
-            result = OPERATIONS[operation.kind](**arguments)
+            found = OPERATIONS[operation.kind](**arguments)
         except Exception as cause:  # of torch, whatever does not fit, and unknown parameters
+            raise ExportError(f"{what} failed: {type(cause).__name__}: {cause}") from cause
+        results = found if isinstance(found, tuple) else (found,)
+        if len(results) != len(operation.outputs):
             raise ExportError(
-                f"operation {operation.kind} ({name}) failed: {type(cause).__name__}: {cause}"
-            ) from cause
-        if tuple(result.shape) != expected.shape:
-            raise ExportError(
-                f"operation {operation.kind} ({name}) gives shape {tuple(result.shape)}, "
-                f"and the program says {expected.shape}"
+                f"{what} gives {len(results)} values, and the program says {len(operation.outputs)}"
             )
-        return {name: self._rounded(result, expected)}
+        named: dict[str, Value] = {}
+        for result, (name, expected) in zip(results, operation.outputs.items(), strict=True):
+            if tuple(result.shape) != expected.shape:
+                raise ExportError(
+                    f"{what} gives shape {tuple(result.shape)}, and the program says "
+                    f"{expected.shape}"
+                )
+            named[name] = self._rounded(result, expected)
+        return named
 
     def _rounded(self, value: Tensor, expected: TensorType) -> Tensor:
         if self._rounding and expected.dtype == "FLOAT16":

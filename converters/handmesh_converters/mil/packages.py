@@ -15,6 +15,7 @@ from handmesh.errors import ExportError
 __all__ = ["check_description", "describe", "tidy"]
 
 _AUTHOR = "handmesh"
+_MESHES = "3D hand mesh and 21 joints from an RGB crop (network {network})"
 _FEATURES = {
     "image": "Square RGB crop around a hand, {size} x {size} pixels",
     "vertices": "1 x V x 3: u and v as fractions of the crop, then depth behind the wrist in "
@@ -24,6 +25,13 @@ _FEATURES = {
     "confidence": "1 x 21: trust in each joint, 0 to 1",
     "presence": "Probability that the crop shows a hand",
     "handedness": "Probability that it is a right hand, in the crop as given",
+}
+_DETECTOR = "Hands in an RGB photo, as turned squares (network {network})"
+_FEATURES_OF_DETECTORS = {
+    "image": "RGB photo, shrunk and centred in a black square of {size} x {size} pixels",
+    "hands": "1 x K x 7, the surest first: score; centre x, y and side of a square around a hand, "
+    "fractions of the picture; cosine and sine of the angle, clockwise, in which the hand points "
+    "up; probability of a right hand",
 }
 # A name for each of a package's items, where coremltools draws a new one each time.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "handmesh")
@@ -37,15 +45,16 @@ def describe(model: Any, metadata: Mapping[str, str]) -> None:
     model.author = _AUTHOR
     model.version = __version__
     model.license = "; ".join(f"{part}: {licence}" for part, licence in sorted(licences.items()))
-    model.short_description = (
-        f"3D hand mesh and 21 joints from an RGB crop (network {metadata.get('network', '')})"
-    )
     description = model.get_spec().description
+    finds_hands = any(feature.name == "hands" for feature in description.output)
+    network = metadata.get("network", "")
+    model.short_description = (_DETECTOR if finds_hands else _MESHES).format(network=network)
+    features = _FEATURES_OF_DETECTORS if finds_hands else _FEATURES
     size = description.input[0].type.imageType.width
     for feature in description.input:
-        model.input_description[feature.name] = _FEATURES[feature.name].format(size=size)
+        model.input_description[feature.name] = features[feature.name].format(size=size)
     for feature in description.output:
-        model.output_description[feature.name] = _FEATURES[feature.name]
+        model.output_description[feature.name] = features[feature.name]
     for key, value in sorted(metadata.items()):
         model.user_defined_metadata[key] = value
 

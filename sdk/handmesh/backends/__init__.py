@@ -1,5 +1,6 @@
 """The runtimes behind one small protocol. A backend is a module of this package, and its name is
-the module's: adding one is adding a file with these members.
+the module's: adding one is adding a file with these members. Modules whose name begins with "_" are
+none.
 
     REQUIRES    import name of the package that it needs, as "onnxruntime", or a tuple of names any
                 one of which will do, the preferred one first
@@ -7,11 +8,14 @@ the module's: adding one is adding a file with these members.
     RANK        its place in "auto", the lowest first
     DEVICES     kinds of `Device` that it knows, its default first
     create      (bundle, threads, device) -> Backend; imports the package
+    ENGINES     kinds among DEVICES that build an engine when they are loaded; `create` then takes
+                `engine_cache`, see `choose`; only where there are such
     unavailable () -> None, or why it cannot run on this system; only where that can be
     refuses     (device) -> None, or why it cannot run on that device here; called where the package
                 is installed, which it may import; only where there is more than one device
 
-A backend opens the bundle's artifact of its own name. Nothing falls back silently: what was asked
+A backend opens the bundle's artifact of its own name; `BundleBackend` is what all of ours have in
+common. Nothing falls back silently: what was asked
 for runs, or an error says why not; `Backend.description` says what runs.
 """
 
@@ -29,16 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..camera import shown
-from ..errors import BackendError, BackendUnavailable, InputError
+from ..errors import BackendUnavailable, InputError
 from ..installing import pip_install
 from ..spelling import did_you_mean
-from ..types import JOINT_NAMES
+from ._running import BundleBackend, RawOutput, check_images, raw_output
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
 __all__ = [
     "Backend",
+    "BundleBackend",
     "Choice",
     "Device",
     "NamedBackend",
@@ -55,24 +60,6 @@ __all__ = [
 PRECISIONS = ("fp32", "fp16", "int8")
 # Each takes memory, and runtimes start all that they are told to.
 MOST_THREADS = 512
-
-
-class RawOutput(NamedTuple):
-    """What the network says of N crops, all float32.
-
-    Attributes:
-        vertices: (N, V, 3), (u, v, d): crop fractions, and depth behind the wrist in bone lengths.
-        joints: (N, 21, 3), the same.
-        confidence: (N, 21) in 0..1.
-        presence: (N,) in 0..1, that a hand is there, roughly centred and at a usable size.
-        handedness: (N,) in 0..1, that the crop as given shows a right hand.
-    """
-
-    vertices: NDArray[np.float32]
-    joints: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    presence: NDArray[np.float32]
-    handedness: NDArray[np.float32]
 
 
 class Backend(Protocol):
@@ -154,7 +141,8 @@ class Choice(NamedTuple):
 
 def names() -> list[str]:
     """All backends that handmesh knows, in the order in which "auto" tries them."""
-    found = [module.name for module in pkgutil.iter_modules(__path__)]
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    found = [name for name in modules if not name.startswith("_")]
     return sorted(found, key=lambda name: (_module(name).RANK, name))
 
 
@@ -223,6 +211,7 @@ def choose(
     threads: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    engine_cache: bool | str | os.PathLike[str] = False,
 ) -> Choice:
     """Load a bundle's network into a runtime, and say why into that one.
 
@@ -236,9 +225,13 @@ def choose(
             default its first one.
         precision: "fp32", "fp16" or "int8": that of the artifact's large weights, as `handmesh
             export --precision` names it; by default whatever the bundle has.
+        engine_cache: keep the engines that device "tensorrt" builds, for minutes, whenever it is
+            loaded: True for the folder `.engines` in the bundle, or a folder. They are of this very
+            GPU and version of TensorRT, and must not be shipped.
 
     Raises:
-        InputError: an unknown backend, device or precision, or an impossible number of threads.
+        InputError: an unknown backend, device or precision, an impossible number of threads, or an
+            engine cache for another device or that cannot be made.
         BackendUnavailable: its package is not installed, the bundle has no such artifact, or the
             device is not there. Nothing else is run instead.
         BackendError: the runtime refuses the artifact.
@@ -247,6 +240,8 @@ def choose(
     threads = min(4, _usable_cpus()) if threads is None else _checked_threads(threads)
     candidates = names() if name == "auto" else [name]
     _check_device(device, candidates)
+    _check_engine_cache(engine_cache, device, candidates)
+    kept = {} if engine_cache is False else {"engine_cache": engine_cache}
     reasons: dict[str, str] = {}
     for place, candidate in enumerate(candidates, start=1):
         reason = unavailable(candidate, bundle, device, precision)
@@ -254,7 +249,7 @@ def choose(
             module = _module(candidate)
             wanted = Device.parse(device or module.DEVICES[0])
             try:
-                backend: NamedBackend = module.create(bundle, threads, wanted)
+                backend: NamedBackend = module.create(bundle, threads, wanted, **kept)
             except BackendUnavailable as cause:  # what only the runtime itself could tell
                 if name != "auto":
                     raise
@@ -275,47 +270,10 @@ def create(
     threads: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    engine_cache: bool | str | os.PathLike[str] = False,
 ) -> NamedBackend:
     """The backend of `choose`, which tells the arguments and errors."""
-    return choose(name, bundle, threads, device, precision).backend
-
-
-def check_images(images: NDArray[Any], size: int) -> None:
-    """Raise `InputError` unless images are (N, size, size, 3) uint8 with N > 0."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
-        raise InputError(
-            f"the network takes (N, {size}, {size}, 3) uint8 RGB, not {images.shape} {images.dtype}"
-        )
-    if len(images) == 0:
-        raise InputError("the network takes at least one crop, not an empty batch")
-
-
-def raw_output(named: Mapping[str, Any], batch: int, vertex_count: int, source: str) -> RawOutput:
-    """Named arrays of a runtime as `RawOutput`, checked.
-
-    Raises:
-        BackendError: an output is missing, has another shape, or holds NaN or infinity.
-    """
-    joints = len(JOINT_NAMES)
-    shapes = {
-        "vertices": (batch, vertex_count, 3),
-        "joints": (batch, joints, 3),
-        "confidence": (batch, joints),
-        "presence": (batch,),
-        "handedness": (batch,),
-    }
-    for name, shape in shapes.items():
-        found = np.shape(named[name]) if name in named else None
-        if found != shape:
-            raise BackendError(f"{source}: output {name!r} must have shape {shape}, not {found}")
-    output = RawOutput(*(np.asarray(named[name], dtype=np.float32) for name in shapes))
-    for name, array in output._asdict().items():
-        if not np.isfinite(array).all():
-            raise BackendError(
-                f"{source}: output {name!r} holds NaN or infinity, so this runtime does not "
-                "compute the network: choose another backend, or see what `handmesh verify` says"
-            )
-    return output
+    return choose(name, bundle, threads, device, precision, engine_cache).backend
 
 
 def _checked_threads(threads: int) -> int:
@@ -337,6 +295,22 @@ def _check_device(device: str | None, candidates: Iterable[str]) -> None:
     if known and kind not in known:
         raise InputError(
             f"device must be one of {', '.join(known)}; not {device!r}{did_you_mean(kind, known)}"
+        )
+
+
+def _check_engine_cache(
+    engine_cache: object, device: str | None, candidates: Iterable[str]
+) -> None:
+    """Raise `InputError` where there would be nothing to keep."""
+    if engine_cache is False:
+        return
+    modules = [_module(name) for name in candidates if name in names()]
+    building = {kind: None for module in modules for kind in getattr(module, "ENGINES", ())}
+    if device is None or Device.parse(device).kind not in building:
+        raise InputError(
+            "engine_cache keeps the engines that a device builds: it goes with device "
+            f"{' or '.join(map(repr, building)) or 'tensorrt, of another backend'}, not "
+            f"{'the default one' if device is None else repr(device)}"
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable
 from ..installing import pip_install
-from . import Device, RawOutput, check_images, raw_output
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -41,7 +41,7 @@ def create(bundle: Bundle, threads: int, device: Device) -> CoreMLBackend:
     return CoreMLBackend(bundle, threads, device)
 
 
-class CoreMLBackend:
+class CoreMLBackend(BundleBackend):
     """The bundle's `coreml` artifact in Core ML. See `handmesh.backends.Backend`.
 
     Core ML has no setting for threads: ``threads`` is what was asked for, and does nothing.
@@ -68,12 +68,10 @@ class CoreMLBackend:
                 "backend 'coreml' hands pictures over with the package 'pillow', which is not "
                 f"installed: {pip_install(EXTRA)}"
             ) from cause
+        super().__init__(bundle, threads)
         self._picture = Image.fromarray
-        self.threads = threads
         units = _UNITS[device.kind]
         self.description = f"Core ML, macOS {platform.mac_ver()[0]}, compute units {units}"
-        self._size = bundle.image_size
-        self._bundle = bundle
         self._one_run = threading.Lock()
         path = bundle.artifact(self.name)
         try:
@@ -83,20 +81,10 @@ class CoreMLBackend:
         except Exception as cause:  # Core ML's errors arrive as RuntimeError and others
             raise BackendError(f"Core ML cannot load {path}: {cause}") from cause
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        check_images(images, self._size)
-        try:
-            # Apple promises nothing about one model in several threads.
-            with self._one_run:
-                outputs = [self._predict(image) for image in images]
-        except Exception as cause:
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        # Apple promises nothing about one model in several threads.
+        with self._one_run:
+            outputs = [self._predict(image) for image in images]
         return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
     def _predict(self, image: NDArray[np.uint8]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
 from ..installing import pip_install
-from . import Device, RawOutput, check_images, raw_output
+from ..ort import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    cuda_options,
+    engine_folder,
+    open_session,
+    session_options,
+    tensorrt_options,
+)
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from handmesh_kernels.constants import HeadConstants
@@ -34,12 +44,13 @@ EXTRA = "cuda"
 RANK = 300
 # What runs the trunk: ONNX Runtime's own kernels, or TensorRT. "cuda:1" is the second GPU.
 DEVICES = ("cuda", "tensorrt")
+ENGINES = ("tensorrt",)
 
 # Files of the artifact, which is a folder.
 TRUNK, HEAD = "trunk.onnx", "head.npz"
 
 MAX_BATCH = 64
-_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
 _SCORES: dict[str, tuple[int, ...]] = {"confidence": (21,), "presence": (), "handedness": ()}
 
 
@@ -57,7 +68,7 @@ def unavailable() -> str | None:
         )
     import onnxruntime
 
-    if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+    if CUDA not in onnxruntime.get_available_providers():
         return (
             "backend 'cuda' runs the trunk in ONNX Runtime's CUDA provider, which the installed "
             f"onnxruntime {onnxruntime.__version__} has not: install onnxruntime-gpu in its place, "
@@ -75,19 +86,24 @@ def _driver() -> bool:
     return True
 
 
-def create(bundle: Bundle, threads: int, device: Device) -> CudaBackend:
-    return CudaBackend(bundle, threads, device)
+def create(
+    bundle: Bundle,
+    threads: int,
+    device: Device,
+    engine_cache: bool | str | os.PathLike[str] = False,
+) -> CudaBackend:
+    return CudaBackend(bundle, threads, device, engine_cache)
 
 
-class CudaBackend:
+class CudaBackend(BundleBackend):
     """The bundle's `cuda` artifact on a GPU. See `handmesh.backends.Backend`.
 
     One run at a time: other threads wait. Memory is taken for `MAX_BATCH` crops; more run in turn.
 
     Args:
-        device: "cuda", or "tensorrt" for the trunk, which builds an engine when it is first used,
-            for minutes, and keeps it in `engines`; with the number of the GPU as argument.
-        engines: folder for TensorRT's engines; None, they are built each time.
+        device: "cuda", or "tensorrt" for the trunk, which builds an engine whenever it is loaded,
+            for minutes; with the number of the GPU as argument.
+        engine_cache: of device "tensorrt", see `handmesh.backends.choose`.
     """
 
     name = "cuda"
@@ -97,16 +113,19 @@ class CudaBackend:
         bundle: Bundle,
         threads: int,
         device: Device = Device("cuda"),  # noqa: B008  (immutable)
-        engines: Path | None = None,
+        engine_cache: bool | str | os.PathLike[str] = False,
     ) -> None:
         provider, number = device.kind, device.number
         if provider not in _PROVIDERS:
             raise InputError(f"device must be one of {', '.join(_PROVIDERS)}; not {provider!r}")
+        if engine_cache is not False and provider != "tensorrt":
+            raise InputError(f"an engine cache is for device 'tensorrt', not {provider!r}")
+        engines = engine_folder(bundle.folder, engine_cache)
         from handmesh_kernels.errors import KernelError, NoDevice
         from handmesh_kernels.launcher import GraphHead
 
-        self.threads, self._device = threads, number
-        self._size, self._bundle = bundle.image_size, bundle
+        super().__init__(bundle, threads)
+        self._device = number
         self._one_run = threading.Lock()
         folder = bundle.artifact(self.name)
         constants = _constants(folder)
@@ -140,22 +159,12 @@ class CudaBackend:
         }
         self._memory["image"] = self._binding.allocate(MAX_BATCH * 3 * self._size**2)
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        check_images(images, self._size)
-        try:
-            with self._one_run:
-                parts = [
-                    self._run(np.ascontiguousarray(images[start : start + MAX_BATCH]))
-                    for start in range(0, len(images), MAX_BATCH)
-                ]
-        except Exception as cause:  # ONNX Runtime's, PyCUDA's and CuPy's share no base class
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        with self._one_run:
+            parts = [
+                self._run(np.ascontiguousarray(images[start : start + MAX_BATCH]))
+                for start in range(0, len(images), MAX_BATCH)
+            ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -198,7 +207,7 @@ def open_twin(bundle: Bundle, threads: int) -> TwinBackend:
     return TwinBackend(bundle, threads)
 
 
-class TwinBackend:
+class TwinBackend(BundleBackend):
     """The bundle's `cuda` artifact on the CPU: the trunk in ONNX Runtime, the head in NumPy,
     float64, rounding to half what the kernels keep in half. See `handmesh.backends.Backend`.
     """
@@ -206,8 +215,7 @@ class TwinBackend:
     name = "cuda"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        self.threads = threads
-        self._size, self._vertex_count = bundle.image_size, bundle.topology.vertex_count
+        super().__init__(bundle, threads)
         folder = bundle.artifact(self.name)
         self._constants = _constants(folder)
         self._session, version = _session(folder / TRUNK, threads, [])
@@ -216,48 +224,28 @@ class TwinBackend:
             f"kernels' NumPy twin, {self._constants.storage}"
         )
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         from handmesh_kernels import twin
 
-        check_images(images, self._size)
         names = [output.name for output in self._session.get_outputs()]
-        try:
-            values = self._session.run(names, {"image": images})
-            trunk = dict(zip(names, values, strict=True))
-            head = twin.run(self._constants, trunk["latent"], trunk.get("joints_uv"), rounded=True)
-        except Exception as cause:
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
-        named: Mapping[str, Any] = {
+        values = self._session.run(names, {"image": images})
+        trunk = dict(zip(names, values, strict=True))
+        head = twin.run(self._constants, trunk["latent"], trunk.get("joints_uv"), rounded=True)
+        return {
             "vertices": head.vertices.astype(np.float32),
             "joints": head.joints.astype(np.float32),
             **{name: trunk[name] for name in _SCORES},
         }
-        return raw_output(named, len(images), self._vertex_count, self.description)
 
 
 def _providers(
-    kind: str, number: int, stream: str, storage: str, size: int, engines: Path | None
+    kind: str, number: int, stream: str, storage: str, size: int, engines: str | None
 ) -> list[tuple[str, Any]]:
     """ONNX Runtime's providers for the trunk, with their options, all on one stream."""
     common = {"device_id": str(number), "user_compute_stream": stream}
-    # The default tries every algorithm again for every new size of batch.
-    details = common | {"cudnn_conv_algo_search": "HEURISTIC"}
-    if storage == "fp32":  # by default factors of float32 products are rounded to ten bits, as half
-        details["use_tf32"] = "0"
-    providers = [(_PROVIDERS["cuda"], details)]
+    providers = [(CUDA, common | cuda_options(exact=storage == "fp32"))]
     if kind == "tensorrt":  # what it does not take is CUDA's, and stays on the stream
-        shape = f"{size}x{size}x3"
-        engine = common | {  # one engine for all batches
-            "trt_profile_min_shapes": f"image:1x{shape}",
-            "trt_profile_opt_shapes": f"image:1x{shape}",
-            "trt_profile_max_shapes": f"image:{MAX_BATCH}x{shape}",
-        }
-        if engines is not None:
-            engines.mkdir(parents=True, exist_ok=True)
-            engine |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}
-        providers.insert(0, (_PROVIDERS[kind], engine))
+        providers.insert(0, (TENSORRT, common | tensorrt_options(size, MAX_BATCH, engines)))
     return providers
 
 
@@ -275,16 +263,6 @@ def _session(path: Path, threads: int, providers: list[tuple[str, Any]]) -> tupl
     """ONNX Runtime's session, on the CPU what the providers do not take, and its version."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if providers and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, [*providers, "CPUExecutionProvider"], enable_fallback=0
-        )
-    except Exception as cause:  # ONNX Runtime's own errors share no base class
-        raise BackendError(f"ONNX Runtime cannot load {path}: {cause}") from cause
+    options = session_options(onnxruntime, threads)
+    session = open_session(onnxruntime, path, options, [*providers, CPU])
     return session, str(onnxruntime.__version__)

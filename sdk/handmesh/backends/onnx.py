@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, what `pip install handmesh` brings, or through an execution provider.
+"""ONNX Runtime: on the CPU, what the base install brings, or through an execution provider.
 
 ONNX Runtime runs on the CPU where a provider that was asked for is missing or fails. Here that is
 an error: what the session really got is compared with what was asked for.
@@ -10,14 +10,23 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, BackendUnavailable, InputError
-from . import Device, RawOutput, check_images, raw_output
+from ..errors import BackendUnavailable, InputError
+from ..ort import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    cuda_options,
+    engine_folder,
+    open_session,
+    session_options,
+    tensorrt_options,
+)
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -35,13 +44,10 @@ class _Provider(NamedTuple):
     package: str
 
 
-_CPU = "CPUExecutionProvider"
 _PROVIDERS = {
-    "cpu": _Provider(_CPU, "CPU", "onnxruntime"),
-    "cuda": _Provider("CUDAExecutionProvider", "CUDA", "onnxruntime-gpu"),
-    "tensorrt": _Provider(
-        "TensorrtExecutionProvider", "TensorRT", "onnxruntime-gpu, beside TensorRT itself"
-    ),
+    "cpu": _Provider(CPU, "CPU", "onnxruntime"),
+    "cuda": _Provider(CUDA, "CUDA", "onnxruntime-gpu"),
+    "tensorrt": _Provider(TENSORRT, "TensorRT", "onnxruntime-gpu, beside TensorRT itself"),
     "coreml": _Provider("CoreMLExecutionProvider", "Core ML", "onnxruntime for macOS"),
     "nnapi": _Provider("NnapiExecutionProvider", "NNAPI", "an onnxruntime built for Android"),
     "xnnpack": _Provider(
@@ -52,6 +58,7 @@ _PROVIDERS = {
     "qnn": _Provider("QNNExecutionProvider", "QNN", "onnxruntime-qnn"),
 }
 DEVICES = tuple(_PROVIDERS)
+ENGINES = ("tensorrt",)
 
 # Providers that take a graph only if they know all its shapes: a batch is run crop by crop.
 _ONE_BY_ONE = {"coreml", "nnapi", "xnnpack", "qnn"}
@@ -76,11 +83,16 @@ def refuses(device: Device) -> str | None:
     )
 
 
-def create(bundle: Bundle, threads: int, device: Device) -> OnnxBackend:
-    return OnnxBackend(bundle, threads, device)
+def create(
+    bundle: Bundle,
+    threads: int,
+    device: Device,
+    engine_cache: bool | str | os.PathLike[str] = False,
+) -> OnnxBackend:
+    return OnnxBackend(bundle, threads, device, engine_cache=engine_cache)
 
 
-class OnnxBackend:
+class OnnxBackend(BundleBackend):
     """The bundle's `onnx` artifact in ONNX Runtime. See `handmesh.backends.Backend`.
 
     Args:
@@ -89,12 +101,10 @@ class OnnxBackend:
         device: which provider; its argument is the number of a GPU, or of OpenVINO its device, as
             "openvino:GPU".
         provider_options: passed on to the provider as they are, as ``{"trt_fp16_enable": True}``.
-        engine_cache: keep the engines that TensorRT builds, which takes its time:
-            True for the folder `.engines` in the bundle, or a folder. They are of this very GPU
-            and version of TensorRT, and must not be shipped.
+        engine_cache: of device "tensorrt", see `handmesh.backends.choose`.
 
     Raises:
-        InputError: a cache for another device than "tensorrt".
+        InputError: a cache for another device than "tensorrt", or one that cannot be made.
         BackendUnavailable: the session did not get the provider, or the provider takes no operator.
         BackendError: ONNX Runtime refuses the artifact.
     """
@@ -114,37 +124,23 @@ class OnnxBackend:
         reason = refuses(device)
         if reason is not None:
             raise BackendUnavailable(reason)
-        self.threads = threads
-        self._size = bundle.image_size
-        self._bundle = bundle
+        super().__init__(bundle, threads)
         self._one_by_one = device.kind in _ONE_BY_ONE
         # The CPU runs for several threads at once; of the other providers none promises to.
         self._turn = contextlib.nullcontext() if device.kind == "cpu" else threading.Lock()
         path = bundle.artifact(self.name)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Threads that wait for the next operator by spinning take CPU time from whatever else the
-        # device does.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(onnxruntime, threads)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self._one_by_one:
             options.add_free_dimension_override_by_name("N", 1)
         if device.kind == "directml":  # it demands that
             options.enable_mem_pattern = False
-        if device.kind in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, or torch's
         provider = _PROVIDERS[device.kind]
         details = _details(bundle, device, engine_cache) | dict(provider_options or {})
         wanted: list[Any] = [(provider.name, details)]
         if device.kind != "cpu":
-            wanted.append(_CPU)  # for the operators that the provider does not know
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, wanted, enable_fallback=0
-            )
-        except Exception as cause:  # ONNX Runtime's own errors share no base class
-            raise BackendError(f"ONNX Runtime cannot load {path} for {device}: {cause}") from cause
+            wanted.append(CPU)  # for the operators that the provider does not know
+        self._session = open_session(onnxruntime, path, options, wanted)
         took = _check_got(self._session, provider, device)
         which = str(device.number) if device.kind in _NUMBERED else device.argument.upper()
         where = f"{provider.says} {which}".strip()
@@ -154,20 +150,10 @@ class OnnxBackend:
         )
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        check_images(images, self._size)
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         batches = [image[None] for image in images] if self._one_by_one else [images]
-        try:
-            with self._turn:
-                runs = [self._session.run(self._outputs, {"image": batch}) for batch in batches]
-        except Exception as cause:
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
+        with self._turn:
+            runs = [self._session.run(self._outputs, {"image": batch}) for batch in batches]
         values = runs[0] if len(runs) == 1 else [np.concatenate(v) for v in zip(*runs, strict=True)]
         return dict(zip(self._outputs, values, strict=True))
 
@@ -176,7 +162,7 @@ def _details(
     bundle: Bundle, device: Device, engine_cache: bool | str | os.PathLike[str]
 ) -> dict[str, Any]:
     """Options for the provider."""
-    if engine_cache and device.kind != "tensorrt":
+    if engine_cache is not False and device.kind != "tensorrt":
         raise InputError(f"an engine cache is for device 'tensorrt', not {device.kind!r}")
     if device.argument and device.kind not in {*_NUMBERED, "openvino"}:
         raise InputError(f"device {device.kind!r} takes no argument, {device.argument!r} was given")
@@ -186,20 +172,10 @@ def _details(
     if device.kind == "openvino" and device.argument:
         details["device_type"] = device.argument.upper()  # its own name: CPU, GPU, NPU, AUTO
     if device.kind == "cuda":
-        # The default tries every algorithm again for every new size of batch.
-        details["cudnn_conv_algo_search"] = "HEURISTIC"
+        details |= cuda_options()
     if device.kind == "tensorrt":
-        crop = f"{bundle.image_size}x{bundle.image_size}x3"
-        details |= {
-            "trt_profile_min_shapes": f"image:1x{crop}",
-            "trt_profile_opt_shapes": f"image:1x{crop}",
-            "trt_profile_max_shapes": f"image:{_LARGEST_BATCH}x{crop}",
-        }
-        if engine_cache:
-            # Files that begin with a dot are none of the bundle's.
-            folder = bundle.folder / ".engines" if engine_cache is True else Path(engine_cache)
-            folder.mkdir(parents=True, exist_ok=True)
-            details |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+        kept = engine_folder(bundle.folder, engine_cache)
+        details |= tensorrt_options(bundle.image_size, _LARGEST_BATCH, kept)
     return details
 
 

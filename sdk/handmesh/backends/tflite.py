@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, InputError
-from . import Device, RawOutput, check_images, raw_output
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -33,7 +33,7 @@ def create(bundle: Bundle, threads: int, device: Device) -> TfliteBackend:
     return TfliteBackend(bundle, threads, device)
 
 
-class TfliteBackend:
+class TfliteBackend(BundleBackend):
     """The bundle's `tflite` artifact in LiteRT. See `handmesh.backends.Backend`.
 
     The file takes one crop, so a batch runs crop by crop. An interpreter runs for one thread at a
@@ -63,9 +63,7 @@ class TfliteBackend:
         package = next(name for name in REQUIRES if importlib.util.find_spec(name) is not None)
         runtime = importlib.import_module(package)
         interpreters = importlib.import_module(f"{package}.interpreter")
-        self.threads = threads
-        self._size = bundle.image_size
-        self._bundle = bundle
+        super().__init__(bundle, threads)
         self._one_run = threading.Lock()
         path = bundle.artifact(self.name)
         chosen = _delegate(interpreters, device, delegate_options or {})
@@ -94,23 +92,12 @@ class TfliteBackend:
             f"{threads} thread{'s' if threads > 1 else ''}"
         )
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        check_images(images, self._size)
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         with self._one_run:
-            try:
-                outputs = [self._run(image=image[None]) for image in np.ascontiguousarray(images)]
-                return {
-                    name: np.concatenate([output[name] for output in outputs])
-                    for name in outputs[0]
-                }
-            except Exception as cause:
-                raise BackendError(
-                    f"{self.description} failed on {images.shape[0]} crops: {cause}"
-                ) from cause
+            outputs = [self._run(image=image[None]) for image in np.ascontiguousarray(images)]
+            return {
+                name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]
+            }
 
 
 def _delegate(interpreters: Any, device: Device, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, BundleError
-from . import Device, RawOutput, check_images, raw_output
+from . import BundleBackend, Device
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -45,7 +45,7 @@ def create(bundle: Bundle, threads: int, device: Device) -> TorchBackend:
     return TorchBackend(bundle, threads, device)
 
 
-class TorchBackend:
+class TorchBackend(BundleBackend):
     """The bundle's weights in `handmesh.nn`, in float32. See `handmesh.backends.Backend`."""
 
     name = "torch"
@@ -63,14 +63,12 @@ class TorchBackend:
         reason = refuses(device)
         if reason is not None:
             raise BackendUnavailable(reason)
-        self.threads = threads
+        super().__init__(bundle, threads)
         self._device = torch.device(str(device))
         where = device.kind.upper() + (f" {device.number}" if device.kind == "cuda" else "")
         self.description = (
             f"torch {torch.__version__}, {where}, {threads} thread{'s' if threads > 1 else ''}"
         )
-        self._size = bundle.image_size
-        self._bundle = bundle
         path = bundle.artifact(self.name)
         config = read_config(path)
         self._detects = isinstance(config, DetectorConfig)
@@ -91,39 +89,29 @@ class TorchBackend:
         except RuntimeError as cause:
             raise BackendError(f"{self.description} cannot load {path}: {cause}") from cause
 
-    def run(self, images: NDArray[np.uint8]) -> RawOutput:
-        named = self.outputs(images)
-        return raw_output(named, len(images), self._bundle.topology.vertex_count, self.description)
-
-    def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         import torch
 
         from ..nn.detector import decode
 
-        check_images(images, self._size)
-        try:
-            with torch.inference_mode(), _threads(self.threads):
-                batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-                batch = batch.permute(0, 3, 1, 2).float() / 255 - 0.5  # (N, 3, S, S)
-                output = self._network(batch)
-                if self._detects:
-                    hands = decode(output, self._network.config.candidates)
-                    return {"hands": hands.cpu().numpy()}
-                right = output.handedness_logit
-                return {
-                    "vertices": output.vertices.cpu().numpy(),
-                    "joints": output.joints.cpu().numpy(),
-                    "confidence": output.confidence_logits.sigmoid().cpu().numpy(),
-                    "presence": output.presence_logit.sigmoid().cpu().numpy(),
-                    # A network without that head takes every hand for a right one.
-                    "handedness": np.ones(len(images))
-                    if right is None
-                    else right.sigmoid().cpu().numpy(),
-                }
-        except RuntimeError as cause:
-            raise BackendError(
-                f"{self.description} failed on {images.shape[0]} crops: {cause}"
-            ) from cause
+        with torch.inference_mode(), _threads(self.threads):
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+            batch = batch.permute(0, 3, 1, 2).float() / 255 - 0.5  # (N, 3, S, S)
+            output = self._network(batch)
+            if self._detects:
+                hands = decode(output, self._network.config.candidates)
+                return {"hands": hands.cpu().numpy()}
+            right = output.handedness_logit
+            return {
+                "vertices": output.vertices.cpu().numpy(),
+                "joints": output.joints.cpu().numpy(),
+                "confidence": output.confidence_logits.sigmoid().cpu().numpy(),
+                "presence": output.presence_logit.sigmoid().cpu().numpy(),
+                # A network without that head takes every hand for a right one.
+                "handedness": np.ones(len(images))
+                if right is None
+                else right.sigmoid().cpu().numpy(),
+            }
 
 
 @contextlib.contextmanager

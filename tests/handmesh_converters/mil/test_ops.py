@@ -173,6 +173,24 @@ def test_gather_outside_fails() -> None:
         OPERATIONS["gather"](_random(3, 2), _ints(3), torch.tensor(0))
 
 
+def test_gather_along_an_axis_counts_from_its_end_too() -> None:
+    x, rows = _random(2, 3, 4), _ints(-1, 0).reshape(1, 2, 1).expand(2, 2, 4)
+    _same(OPERATIONS["gather_along_axis"](x, rows, torch.tensor(-2)), x[:, [2, 0]])
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+def test_the_largest_and_the_smallest(ascending: bool) -> None:
+    x = _random(3, 7)
+    given: dict[str, Any] = {"k": torch.tensor(4), "ascending": torch.tensor(ascending)}
+    values, places = OPERATIONS["topk"](x, axis=torch.tensor(1), **given)
+    order = np.argsort(x.numpy() if ascending else -x.numpy(), axis=1)[:, :4]
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(x.numpy(), order, axis=1))
+    alone = OPERATIONS["topk"](x.T, axis=torch.tensor(0), return_indices=_ints(0)[0], **given)
+    assert len(alone) == 1
+    np.testing.assert_array_equal(alone[0], values.T)
+
+
 def test_slices() -> None:
     x, cut = _random(4, 5, 6), OPERATIONS["slice_by_index"]
     _same(cut(x, _ints(1, 0, -3), _ints(3, 5, -1)), x[1:3, :, -3:-1])
@@ -272,6 +290,14 @@ X = np.linspace(-2, 3, 24, dtype=np.float32).reshape(2, 3, 4)
         ("softmax", {"x": X, "axis": 1}),
         ("relu", {"x": X}),
         ("real_div", {"x": X, "y": np.float32(3)}),
+        ("exp", {"x": X}),
+        ("sqrt", {"x": np.abs(X)}),
+        ("greater_equal", {"x": X, "y": X[::-1].copy()}),
+        ("tile", {"x": X, "reps": [2, 1, 3]}),
+        (
+            "gather_along_axis",
+            {"x": X, "indices": np.argsort(X, axis=1).astype(np.int32), "axis": 1},
+        ),
         ("matmul", {"x": X, "y": X[:, :, :2], "transpose_x": True, "transpose_y": False}),
     ],
 )  # fmt: skip

@@ -83,6 +83,27 @@ def test_what_does_not_fit_is_named() -> None:
         Executor(_program("softmax")).run(x=torch.zeros(2))
 
 
+def _largest(outputs: dict[str, TensorType]) -> Program:
+    none: frozenset[str] = frozenset()
+    given = {"k": torch.tensor(2), "axis": torch.tensor(0)}
+    return Program(
+        {"x": TensorType("FLOAT32", (3,))},
+        [Operation("topk", {"x": ["x"]}, given, none, outputs)],
+        list(outputs),
+        None,
+    )
+
+
+def test_an_operation_may_give_several_values() -> None:
+    half, places = TensorType("FLOAT16", (2,)), TensorType("INT32", (2,))
+    x = torch.tensor([1 / 3, 2.0, 0.1])
+    found = Executor(_largest({"v": half, "i": places})).run(x=x)
+    assert found["i"].tolist() == [1, 0]
+    assert found["v"].tolist() == [2.0, float(np.float16(1 / 3))]
+    with pytest.raises(ExportError, match=r"topk \(v\) gives 2 values, and the program says 1"):
+        Executor(_largest({"v": half})).run(x=x)
+
+
 def test_what_is_no_package_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("coremltools", reason="its protos describe the packages")
     with pytest.raises(ExportError, match="not a Core ML package"):

@@ -61,6 +61,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "batch_norm": batch_norm,
     "cast": cast,
     "clip": clip,
+    "exp": lambda x: x.exp(),
+    "greater_equal": lambda x, y: x >= y,
     "mul": lambda x, y: x * y,
     "real_div": lambda x, y: x / y,
     "reduce_max": reduce_max,
@@ -69,5 +71,6 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "relu": lambda x: x.relu(),
     "sigmoid": lambda x: x.sigmoid(),
     "softmax": softmax,
+    "sqrt": lambda x: x.sqrt(),
     "sub": lambda x, y: x - y,
 }

@@ -43,6 +43,40 @@ def gather(
     return torch.stack([gather(a, b, *one) for a, b in zip(x, rows, strict=True)])
 
 
+def gather_along_axis(
+    x: Tensor,
+    indices: Tensor,
+    axis: Tensor | None = None,
+    validate_indices: Tensor | None = None,
+) -> Tensor:
+    """Of each line along an axis the places that the same line of indices names."""
+    del validate_indices  # a wrong index fails here in any case
+    where = 0 if axis is None else int(axis)
+    size = x.shape[where]
+    return x.gather(where, torch.where(indices < 0, indices + size, indices))
+
+
+def topk(
+    x: Tensor,
+    k: Tensor | None = None,
+    axis: Tensor | None = None,
+    ascending: Tensor | None = None,
+    sort: Tensor | None = None,
+    return_indices: Tensor | None = None,
+    output_indices_dtype: str | None = None,
+) -> tuple[Tensor, ...]:
+    """The largest values of an axis and their places; ascending, the smallest ones."""
+    del output_indices_dtype  # whole numbers are int64 here
+    found = x.topk(
+        1 if k is None else int(k),
+        -1 if axis is None else int(axis),
+        largest=not bool(ascending),
+        sorted=sort is None or bool(sort),
+    )
+    with_indices = return_indices is None or bool(return_indices)
+    return (found.values, found.indices) if with_indices else (found.values,)
+
+
 def slice_by_index(
     x: Tensor,
     begin: Tensor,
@@ -108,15 +142,18 @@ def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     return x
 
 
-OPERATIONS: dict[str, Callable[..., Tensor]] = {
+OPERATIONS: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "concat": concat,
     "expand_dims": expand_dims,
     "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
     "gather": gather,
+    "gather_along_axis": gather_along_axis,
     "pad": pad,
     "reshape": reshape,
     "slice_by_index": slice_by_index,
     "squeeze": squeeze,
     "stack": lambda values, axis: torch.stack(values, int(axis)),
+    "tile": lambda x, reps: x.tile(reps.tolist()),
+    "topk": topk,
     "transpose": lambda x, perm: x.permute(perm.tolist()),
 }

@@ -1,0 +1,51 @@
+"""Options of ONNX Runtime's sessions, as the installed runtime reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from handmesh import ort
+from handmesh.bundle import Bundle
+from handmesh.errors import BackendError
+
+
+def test_threads_are_those_asked_for_and_do_not_spin() -> None:
+    options = ort.session_options(onnxruntime, 3)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_session_opens_or_says_what_it_could_not_open(tmp_path: Path) -> None:
+    options = ort.session_options(onnxruntime, 1)
+    session = ort.open_session(onnxruntime, Bundle.load().artifact("onnx"), options, [ort.CPU])
+    assert session.get_providers() == [ort.CPU]
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(BackendError, match=r"cannot load .*broken\.onnx"):
+        ort.open_session(onnxruntime, broken, options, [ort.CPU])
+
+
+def test_products_are_exact_unless_told_otherwise() -> None:
+    assert ort.cuda_options()["use_tf32"] == 0
+    assert "use_tf32" not in ort.cuda_options(exact=False), (
+        "older ones refuse what they do not know"
+    )
+
+
+def test_engines_lie_in_a_bundle_or_where_it_is_said(tmp_path: Path) -> None:
+    assert ort.engine_folder(tmp_path, False) is None
+    assert list(tmp_path.iterdir()) == []
+    assert ort.engine_folder(tmp_path, True) == str(tmp_path / ".engines")
+    elsewhere = tmp_path / "some" / "where"
+    assert ort.engine_folder(tmp_path, elsewhere) == str(elsewhere)
+    assert elsewhere.is_dir()
+    kept = ort.tensorrt_options(128, 16, str(elsewhere))
+    assert kept["trt_engine_cache_path"] == str(elsewhere)
+    assert kept["trt_profile_max_shapes"] == "image:16x128x128x3"
+    assert set(kept) - set(ort.tensorrt_options(128, 16)) == {
+        "trt_engine_cache_enable",
+        "trt_engine_cache_path",
+    }
