@@ -274,9 +274,13 @@ def test_the_runner_is_alone_and_reads_as_python_3_8() -> None:
         for node in ast.walk(ast.parse(source)):
             if not isinstance(node, ast.ImportFrom):
                 continue
-            module = f"{Path(name).parent}.{node.module}" if node.level else node.module or ""
-            if module.startswith("handmesh"):
-                assert f"{module.replace('.', '/')}.py" in sources, f"{name} imports {module}"
+            module = f"{Path(name).parent}.{node.module or ''}" if node.level else node.module or ""
+            asked = (
+                [f"{module}{alias.name}" for alias in node.names] if not node.module else [module]
+            )
+            for one in asked:
+                if one.startswith("handmesh"):
+                    assert f"{one.replace('.', '/')}.py" in sources, f"{name} imports {one}"
 
 
 @pytest.fixture
