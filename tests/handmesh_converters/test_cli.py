@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from handmesh.bundle import Bundle
+from handmesh.bundle import Bundle, shipped
 from handmesh.errors import InputError, MissingExtra, ParityError
 from handmesh.graph import Topology
 from handmesh.nn import LightNetwork, to_dict
@@ -109,6 +109,17 @@ def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str) -> 
     """The bundle inside the package is not written to, nor is an option passed over."""
     with pytest.raises(InputError, match=message):
         _run(*arguments)
+
+
+def test_the_package_s_own_bundle_is_not_written_to_by_its_folder_either(tmp_path: Path) -> None:
+    folder = shipped()["light"]
+    linked = tmp_path / "linked"
+    linked.symlink_to(folder, target_is_directory=True)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for way in (folder, linked):
+        with pytest.raises(InputError, match="is the bundle inside the package"):
+            _run(str(way), "--format", "tflite")
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_the_list_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
