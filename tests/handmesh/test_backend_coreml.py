@@ -153,7 +153,7 @@ def test_pillow_is_asked_for(
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    with pytest.raises(BackendUnavailable, match=r"pillow.*handmesh\[coreml\]"):
+    with pytest.raises(BackendUnavailable, match=r"pillow.*\.\[coreml\]"):
         backends.create("coreml", with_coreml)
 
 

@@ -274,7 +274,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 def test_missing_coremltools_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"handmesh\[converters\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[converters\]'"):
         formats.load("coreml")
 
 

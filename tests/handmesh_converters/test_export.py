@@ -414,7 +414,7 @@ def test_bad_arguments_are_named_before_any_work(
     with pytest.raises(InputError, match=r"holds diary\.txt, which is not of a bundle"):
         write(tmp_path / "home")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"handmesh\[converters\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[converters\]'"):
         write(tmp_path / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home"]
     assert (tmp_path / "home" / "diary.txt").exists()

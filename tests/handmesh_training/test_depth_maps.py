@@ -4,6 +4,7 @@ they are compared with in L_D, in the stored crop and after augmentation."""
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -330,8 +331,10 @@ def test_augmented_maps_are_what_the_moved_mesh_renders_to(
 ) -> None:
     """The true mesh takes the place of the pseudo mesh, which moves with the crop."""
     data, meshes = hands
-    pseudo = tmp_path / "true.npz"
-    np.savez(pseudo, vertices=meshes, set_sha256=np.array(data.sha256))
+    pseudo = tmp_path / "true.npy"
+    np.save(pseudo, meshes)
+    origin = {"set_sha256": data.sha256, "weights_sha256": "0" * 64}
+    pseudo.with_suffix(".json").write_text(json.dumps(origin))
     settings = CroppedSettings(
         data.folder, COUNT, pseudo, 32, augment=Augmentation(input_size=32, anyhow=0.3)
     )

@@ -268,7 +268,7 @@ def test_the_source_is_not_needed_until_it_is_used() -> None:
 
 def test_without_anny_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anny", None)
-    with pytest.raises(MissingExtra, match=r"anny.*handmesh\[training\]"):
+    with pytest.raises(MissingExtra, match=r"anny.*\.\[training\]"):
         load_anny()
 
 

@@ -368,8 +368,8 @@ def test_without_the_pseudo_mesh_surfaces_degenerate() -> None:
         rough = roughness(points[0].numpy(), bones[0].numpy(), surface.faces.numpy())
         return (*rough, float((points - bones).norm(dim=-1).mean()))
 
-    (alone, alone_fall), (held, held_fall) = fit(0.0), fit(WITHOUT_POSE.pseudo_mesh)
-    assert max(alone_fall, held_fall) < 0.5
+    (alone, _), (held, fall) = fit(0.0), fit(WITHOUT_POSE.pseudo_mesh)
+    assert fall < 0.5  # alone it may not even fall, where the surface runs into itself
     (alone_edges, alone_rough, alone_miss), (edges, rough, miss) = quality(alone), quality(held)
     assert alone_edges > 8 * edges
     assert alone_rough > 8 * rough
