@@ -19,7 +19,7 @@ from handmesh_training.finding_pairs import HALF, evaluate_pairs, side_by_side
 
 SIDE = 40
 # Whose thumb and side the network is not sure of: known failures.
-UNSURE = {"fist", "hooked"}
+UNSURE = {"fist", "hooked", "open"}
 
 
 class Finder:
