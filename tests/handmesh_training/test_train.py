@@ -19,13 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from handmesh.errors import CheckpointError, DivergedError, InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, build
-from handmesh_training import losses, parallel, train
+from handmesh_training import parallel, train
 from handmesh_training.augment import Augmentation
-from handmesh_training.hand import HandModel
 from handmesh_training.lanes import batches
 from handmesh_training.losses import LossWeights
-from handmesh_training.metrics import procrustes_error
-from handmesh_training.objective import objective
 from handmesh_training.recipe import PAPER, Recipe
 from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
@@ -33,7 +30,6 @@ from handmesh_training.sources import to_input
 from handmesh_training.stream import Batch, CropStream, StreamSettings
 from handmesh_training.tasks import full_task
 from handmesh_training.train import Trainer, TrainSettings
-from handmesh_training.validate import BONE_MM
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -467,103 +463,3 @@ def test_what_is_trained_shows_in_tensorboard(
     assert f"rendered_mesh {told:.4g}" in output
     (picture,) = events.Images("batch")
     assert (picture.width, picture.height) == (8 * 160, 2 * 160)
-
-
-def test_to_input() -> None:
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3).repeat(2, 4, 4, 1)
-
-    found = to_input(images)
-
-    assert found.shape == (2, 3, 4, 4)
-    assert found.dtype == torch.float32
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([-0.5, -0.3, 0.5]))
-    assert images.unique().tolist() == [0, 51, 255], "the pictures are left alone"
-
-
-def perfect(crops: Crops, offset: float) -> nn.Module:
-    """A network that knows the answers, but for an offset of the joints in u."""
-
-    class Oracle(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.seen = 0
-
-        def forward(self, images: Tensor) -> Any:
-            rows = slice(self.seen, self.seen + len(images))
-            self.seen += len(images)
-            joints = torch.from_numpy(crops.joints[rows]).clone()
-            joints[:, 9, 0] += offset
-            vertices = torch.from_numpy(crops.vertices[rows])
-            return type("Output", (), {"joints": joints, "vertices": vertices})()
-
-    return Oracle()
-
-
-def test_evaluation_of_known_answers(tiny_config: LightConfig, tmp_path: Path) -> None:
-    settings = replace(STREAM.render, crop_px=64, margin=1.5, empty=0.0)
-    crops = HandRenderer(settings, 7).chunk(0, 70)
-    flat = Crops.concatenate([crops])
-    flat.has_depth[:] = flat.has_mesh[:] = False
-    trainer = trainer_of(tiny_config, tmp_path, validation={"all": crops, "flat": flat})
-
-    trainer.average = perfect(Crops.concatenate([crops, flat]), 0.0)
-    figures = trainer.evaluate()
-
-    assert set(figures) == {"all_2d", "all_joints", "all_joints_pa", "all_mesh", "flat_2d"}
-    assert max(figures.values()) < 1e-3
-    trainer.average = perfect(Crops.concatenate([crops, flat]), 0.1)
-    figures = trainer.evaluate()
-    # One joint of 21 is off by 0.1 of the crop, which has 1.5 times the box's side.
-    assert figures["all_2d"] == pytest.approx(0.1 * 1.5 / 21, rel=1e-3)
-    off_mm = 0.1 * crops.crop_in_bones.mean() * BONE_MM
-    assert figures["all_joints"] == pytest.approx(off_mm / 21, rel=1e-3)
-    scale = np.stack([crops.crop_in_bones, crops.crop_in_bones, np.ones(70)], axis=1)[:, None]
-    moved = crops.joints.astype(np.float64)
-    moved[:, 9, 0] += 0.1
-    aligned = procrustes_error(moved * scale, crops.joints * scale).mean() * BONE_MM
-    assert figures["all_joints_pa"] == pytest.approx(aligned, rel=1e-3)
-    assert figures["all_mesh"] < 1e-3
-
-
-def test_bone_mm_is_the_template_s() -> None:
-    joints = HandModel().joints
-
-    assert float((joints[10] - joints[9]).norm()) * 1000 == pytest.approx(BONE_MM, abs=1)
-
-
-def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfig) -> None:
-    """Changing a label that a flag says is unknown changes nothing; else it does."""
-    torch.manual_seed(0)
-    surface = losses.Surface.from_topology(Topology.default())
-    batch = next(some_batches(1))
-    output = build(tiny_config, Topology.default())(to_input(batch["images"]))
-
-    def loss(changed: Batch) -> float:
-        with torch.no_grad():
-            return float(objective(output, changed, surface, LossWeights())[0])
-
-    for flag in (True, False):
-        flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth", "mesh")}
-        known = batch | flags
-        for name in ("joints", "vertices", "is_right"):
-            value = known[name]
-            other = ~value if value.dtype == torch.bool else value + 0.1
-            assert (loss(known | {name: other}) != loss(known)) == flag, (name, flag)
-    assert loss(batch | {"has_hand": ~batch["has_hand"]}) != loss(batch)
-
-
-def test_without_a_mesh_there_is_no_mesh_loss(tiny_config: LightConfig) -> None:
-    surface = losses.Surface.from_topology(Topology.default())
-    batch = next(some_batches())
-    whole = build(tiny_config, Topology.default())(to_input(batch["images"]))
-    bare = whole._replace(vertices=whole.vertices[:, :0])
-
-    _, terms = losses.full_loss(whole, batch, surface)
-    total, left = losses.full_loss(bare, batch, surface)
-
-    assert set(left) == {"heatmap", "pose"}
-    size = whole.heatmaps[-1].shape[-1]
-    weights = losses.paper_weights(surface, size)
-    expected = sum(weights[name] * terms[name] for name in left)
-    torch.testing.assert_close(total, expected)

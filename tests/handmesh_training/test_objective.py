@@ -1,0 +1,67 @@
+"""The objective of end-to-end training: which labels move it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from handmesh.graph import Topology
+from handmesh.nn import LightConfig, build
+from handmesh_training import losses
+from handmesh_training.augment import Augmentation
+from handmesh_training.lanes import batches
+from handmesh_training.losses import LossWeights
+from handmesh_training.objective import objective
+from handmesh_training.rendered import RenderSettings
+from handmesh_training.sources import to_input
+from handmesh_training.stream import Batch, CropStream, StreamSettings
+
+pytestmark = pytest.mark.usefixtures("quick_surroundings")
+
+
+def a_batch(seed: int) -> Batch:
+    settings = StreamSettings(
+        batch=4,
+        pool=16,
+        chunk=8,
+        render=RenderSettings(crop_px=80),
+        augment=Augmentation(input_size=64),
+    )
+    return next(batches(CropStream(settings, seed), [0], 1))
+
+
+def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfig) -> None:
+    """Changing a label that a flag says is unknown changes nothing; else it does."""
+    torch.manual_seed(0)
+    surface = losses.Surface.from_topology(Topology.default())
+    batch = a_batch(1)
+    output = build(tiny_config, Topology.default())(to_input(batch["images"]))
+
+    def loss(changed: Batch) -> float:
+        with torch.no_grad():
+            return float(objective(output, changed, surface, LossWeights())[0])
+
+    for flag in (True, False):
+        flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth", "mesh")}
+        known = batch | flags
+        for name in ("joints", "vertices", "is_right"):
+            value = known[name]
+            other = ~value if value.dtype == torch.bool else value + 0.1
+            assert (loss(known | {name: other}) != loss(known)) == flag, (name, flag)
+    assert loss(batch | {"has_hand": ~batch["has_hand"]}) != loss(batch)
+
+
+def test_without_a_mesh_there_is_no_mesh_loss(tiny_config: LightConfig) -> None:
+    surface = losses.Surface.from_topology(Topology.default())
+    batch = a_batch(0)
+    whole = build(tiny_config, Topology.default())(to_input(batch["images"]))
+    bare = whole._replace(vertices=whole.vertices[:, :0])
+
+    _, terms = losses.full_loss(whole, batch, surface)
+    total, left = losses.full_loss(bare, batch, surface)
+
+    assert set(left) == {"heatmap", "pose"}
+    size = whole.heatmaps[-1].shape[-1]
+    weights = losses.paper_weights(surface, size)
+    expected = sum(weights[name] * terms[name] for name in left)
+    torch.testing.assert_close(total, expected)
