@@ -111,8 +111,12 @@ def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str) -> 
         _run(*arguments)
 
 
-def test_the_package_s_own_bundle_is_not_written_to_by_its_folder_either(tmp_path: Path) -> None:
-    folder = shipped()["light"]
+def test_the_package_s_own_bundle_is_not_written_to_by_its_folder_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundles" / "light"
+    shutil.copytree(shipped()["light"], folder)
+    monkeypatch.setattr("handmesh.bundle._SHIPPED", folder.parent)
     linked = tmp_path / "linked"
     linked.symlink_to(folder, target_is_directory=True)
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
