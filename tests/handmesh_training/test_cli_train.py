@@ -118,3 +118,29 @@ def test_names_that_are_copied_agree_with_those_they_are_copied_from() -> None:
     assert set(cli_experiment.NAMES) == set(STUDIES)
     settings = asdict(LabSettings())
     assert {name: settings[name] for name in cli_experiment.DEFAULTS} == cli_experiment.DEFAULTS
+
+
+def test_the_side_of_the_crops_is_an_option(
+    tmp_path: Path,
+    made: list[stages.Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
+    begin = ["train", "--out", str(tmp_path / "run")]
+    assert main([*begin, "--network", "paper", "--input-size", "128"]) == 0
+    assert main([*begin, "--input-size", "96"]) == 0
+    sizes = [(run.config.name, run.config.input_size) for run in made]
+    assert sizes == [("paper", 128), ("light", 96)]
+    assert [run.stream.augment.input_size for run in made] == [128, 96]
+    assert [run.stream.render.crop_px for run in made] == [160, 120]
+
+    for wrong, said in (
+        (["--input-size", "100"], "multiple of 32"),
+        (["--network", "paper", "--input-size", "96"], "multiple of 64"),
+        (["--smoke", "--input-size", "128"], "--smoke"),
+        (["detector", "--input-size", "128"], "--input-size"),
+    ):
+        assert main([*begin, *wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert len(made) == 2

@@ -273,6 +273,35 @@ def test_weights_from_elsewhere(
     assert not load_network(run.checkpoint("weak")).network.training
 
 
+@pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
+def test_a_run_of_small_crops_is_gone_on_with_on_large_ones(
+    run: Run, starts: dict[str, dict[str, torch.Tensor]], tmp_path: Path, kind: str
+) -> None:
+    stages.train_fully(run)
+    path = run.checkpoint("full")
+    small = weights(run, "full")
+    if kind == "bundle":
+        path = tmp_path / "weights.safetensors"
+        network = load_network(run.checkpoint("full")).network
+        save_weights(network, path, run.config, Topology.default())
+    large = replace(
+        run,
+        folder=tmp_path / "large",
+        config=replace(run.config, input_size=128),
+        stream=replace(run.stream, augment=Augmentation(input_size=128)),
+        start_from=path,
+    )
+    stages.train_fully(large)
+    begun = starts["full"]
+    assert equal({**begun, "encode.weight": small["encode.weight"]}, small)
+    assert begun["encode.weight"].shape != small["encode.weight"].shape
+    loaded = load_network(large.checkpoint("full"))
+    assert (loaded.input_size, loaded.step) == (128, STEPS)
+    assert not equal(loaded.network.state_dict(), begun)
+    with pytest.raises(CheckpointError):  # a run stays at the size it was begun with
+        stages.train_fully(replace(large, config=run.config))
+
+
 def test_what_is_missing_is_named(run: Run, real: CroppedSet, tmp_path: Path) -> None:
     for stage in (stages.fine_tune_heatmaps, stages.make_pseudo, stages.train_weakly):
         with pytest.raises(CheckpointError, match="run `handmesh train full` first"):

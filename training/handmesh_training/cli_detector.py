@@ -13,7 +13,7 @@ from .render_settings import RenderSettings
 from .train import TrainSettings
 
 # Options of `handmesh train` that mean nothing here, with their names in argparse.
-_MEANINGLESS = ("shards", "reuse", "backgrounds", "start_from", "losses", "limit")
+_MEANINGLESS = ("shards", "reuse", "backgrounds", "start_from", "losses", "limit", "input_size")
 
 
 def train(options: argparse.Namespace, recipe: Recipe) -> int:

@@ -172,7 +172,10 @@ def _weights(text: str) -> Path:
 
 def _config(options: argparse.Namespace) -> MeshConfig:
     if not options.smoke:
-        return LightConfig() if options.network == "light" else PaperConfig()
+        size = {} if options.input_size is None else {"input_size": options.input_size}
+        return LightConfig(**size) if options.network == "light" else PaperConfig(**size)
+    if options.input_size is not None:
+        raise InputError("--smoke is of a tiny network with an --input-size of its own: give one")
     if options.network == "paper":
         return PaperConfig(input_size=64, features=16, residuals_per_position=1, latent=32)
     widths = (8, 16, 16, 24)

@@ -49,6 +49,13 @@ def add_train(commands: Any) -> None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", choices=("light", "paper"), default="light")
     parser.add_argument(
+        "--input-size",
+        type=int,
+        metavar="N",
+        help="side of the crops, pixels (default: 128 for light, 256 for paper); a run of small "
+        "ones is soon done, and one of larger ones can --start-from it",
+    )
+    parser.add_argument(
         "--head",
         choices=HEADS,
         default="mesh",

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
-from handmesh.nn import MeshConfig, build, load_weights
+from handmesh.nn import MeshConfig, build, from_dict, load_weights, read_config
 
 from . import parallel
 from .checkpoint import FILE, load_network, read_checkpoint
@@ -32,6 +32,7 @@ from .cropped_set import CroppedSet
 from .cropped_stream import CroppedSettings, CroppedStream
 from .device_stream import DeviceStream
 from .heads import HeadName, HeadNetwork, build_network, load_trunk
+from .input_size import differ_in_size_alone, fit_input_size
 from .lanes import LaneSource, batches
 from .losses import LossWeights
 from .meshes import MeshStream, unseen_meshes
@@ -239,9 +240,8 @@ def make_pseudo(run: Run) -> Path:
     if parallel.rank() == 0 and not gone and not are_pseudo_meshes_of(path, data, start):
         device = torch.device(run.device)
         network = _network_of(run, start).to(device)
-        make_pseudo_meshes(
-            network, start, data, path, run.config.input_size, run.config.heatmap_size, device
-        )
+        of: Any = network.config  # may be of other crops than this run's
+        make_pseudo_meshes(network, start, data, path, of.input_size, of.heatmap_size, device)
     parallel.wait_for_all()
     return path
 
@@ -274,7 +274,8 @@ def train_weakly(run: Run) -> Trainer:
 
 def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
     """Begin with the weights of a checkpoint, or of a bundle's weights file. Another head takes
-    over the trunk alone, and so does the same one with ``trunk_only``.
+    over the trunk alone, and so does the same one with ``trunk_only``. Weights of another input
+    size are fitted to the network's (`fit_input_size`).
 
     Raises, when called: CheckpointError, BundleError, GraphMismatchError: weights that cannot be
     read, or of another network.
@@ -316,14 +317,17 @@ def take_regressor(network: nn.Module, path: Path) -> None:
 
 def _weights_of(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]:
     """Weights of a file, and the head that they are of; a bundle's is always the mesh."""
+    wanted: Any = network.config
     if path.suffix != ".safetensors":
         state = read_checkpoint(path)
-        return state["average"], state.get("head", "mesh")
-    config: Any = network.config
+        made_for: Any = from_dict(state["config"])
+        return fit_input_size(state["average"], made_for, wanted), state.get("head", "mesh")
+    stored = read_config(path)
+    made_for = stored if differ_in_size_alone(stored, wanted) else wanted  # refused below
     topology = Topology.default()
-    whole = build(config, topology)
-    load_weights(whole, path, config, topology)
-    return whole.state_dict(), "mesh"
+    whole = build(made_for, topology)
+    load_weights(whole, path, made_for, topology)
+    return fit_input_size(whole.state_dict(), made_for, wanted), "mesh"
 
 
 def _full_model(weights: dict[str, Tensor]) -> dict[str, Tensor]:
