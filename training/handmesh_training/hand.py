@@ -30,6 +30,7 @@ from .bones import (
     quaternion_product,
     web_share,
 )
+from .flesh import FLESH_NAMES, flesh_directions
 
 HAND_PATH = Path(__file__).parent / "assets" / "hand.npz"
 
@@ -120,7 +121,7 @@ class PosedHand(NamedTuple):
 
 
 class HandModel(nn.Module):
-    """Skinning of the fine mesh, with linear shape directions: the asset's, then bone lengths.
+    """Skinning of the fine mesh, with linear shape directions: the asset's, bone lengths, flesh.
 
     Args:
         asset: the frozen hand; None for the package's.
@@ -156,8 +157,11 @@ class HandModel(nn.Module):
         joints = regressor @ vertices  # (21, 3)
         weights = torch.from_numpy(asset.weights)
         lengths = bone_length_directions(vertices, weights.double(), joints)
-        directions = torch.cat([directions, lengths])  # (S, V, 3)
-        self.shape_names = (*asset.shape_names, *bone_length_names())
+        flesh = flesh_directions(
+            vertices, torch.from_numpy(asset.faces).long(), weights.double(), joints
+        )
+        directions = torch.cat([directions, lengths, flesh])  # (S, V, 3)
+        self.shape_names = (*asset.shape_names, *bone_length_names(), *FLESH_NAMES)
         self.register_buffer("vertices", vertices.float())
         self.register_buffer("weights", weights)
         share = web_share(weights)
@@ -166,7 +170,9 @@ class HandModel(nn.Module):
         self.register_buffer("web_share", share[rows])
         self.register_buffer("directions", directions.float())
         self.register_buffer("joints", joints.float())
-        self.register_buffer("joint_directions", (regressor @ directions).float())  # (S, 21, 3)
+        moves = regressor @ directions  # (S, 21, 3)
+        moves[-len(FLESH_NAMES) :] = 0  # no bone moves for the flesh about it
+        self.register_buffer("joint_directions", moves.float())
         axes = np.stack([asset.twist_axes, asset.abduction_axes, asset.flexion_axes], axis=1)
         self.register_buffer("axes", torch.from_numpy(axes))  # (17, 3, 3)
         self.register_buffer("rest_flexion", self._rest_flexion(joints).float())

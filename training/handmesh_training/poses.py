@@ -70,11 +70,11 @@ def sample_shapes(rng: np.random.Generator, model: HandModel, count: int) -> Arr
     measure 0.87 of the length of their hand around (172 mm men, 151 women; Heinz, Peterson,
     Johnson and Kerk, J. of Statistics Education 11(2), 2003), the template's 0.75.
     """
-    middle = {"forearm_fat": 0.2, "wrist_girth": 0.55}
+    middle = {"first_web": 0.8, "forearm_fat": 0.2, "thumb_ball": 0.6, "wrist_girth": 0.55}
     spread = {
         "age": 0.35, "finger_diameter": 0.75, "finger_distance": 0.5, "finger_length": 0.45,
-        "forearm_fat": 0.5, "gender": 0.5, "hand_scale": 0.3, "height": 0.0, "muscle": 0.6,
-        "proportions": 0.6, "weight": 0.6, "wrist_girth": 0.4,
+        "first_web": 0.6, "forearm_fat": 0.5, "gender": 0.5, "hand_scale": 0.3, "height": 0.0,
+        "muscle": 0.6, "proportions": 0.6, "thumb_ball": 0.6, "weight": 0.6, "wrist_girth": 0.4,
     }  # fmt: skip
     spread |= dict.fromkeys(bone_length_names(), 0.4)
     sigma = np.array([spread.get(name, 0.35) for name in model.shape_names])
