@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 
-from .develop_torch import CONTRAST_SPREAD, GREY_SHARE, SHIFTED_SHARE
+from .develop_torch import CONTRAST_SPREAD, FILTER_SIZES, FILTERED_SHARE, GREY_SHARE, SHIFTED_SHARE
 from .opencv import cv2
 from .samples import Crops
 
@@ -219,6 +219,8 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
         image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
 
+    if rng.random() < FILTERED_SHARE:
+        image = _filter_at_random(rng, image)
     image = cv2.LUT(image, _tone_curve(rng))
     chance = rng.random()
     if chance < GREY_SHARE:
@@ -247,6 +249,23 @@ def compress(image: Image, quality: int) -> Image:
     packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     pixels = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def _filter_at_random(rng: np.random.Generator, image: Image) -> Image:
+    """Mix in what a random linear filter over space and channels makes of the picture: outlines
+    stay, colours and grain become nobody's. Xu et al., Robust and generalizable visual
+    representation learning via random convolutions (ICLR 2021)."""
+    size = int(rng.choice(FILTER_SIZES))
+    share = rng.uniform(0, 1)
+    weights = rng.normal(0, share / np.sqrt(3 * size * size), (3, 3, size, size))
+    weights[range(3), range(3), size // 2, size // 2] += 1 - share
+    centred = image.astype(np.float32) - 128
+    planes = [np.ascontiguousarray(centred[..., channel]) for channel in range(3)]
+    mixed = [
+        np.sum([cv2.filter2D(planes[k], -1, weights[c, k]) for k in range(3)], axis=0)
+        for c in range(3)
+    ]
+    return np.clip(np.stack(mixed, axis=-1) + 128, 0, 255).astype(np.uint8)
 
 
 def _tone_curve(rng: np.random.Generator) -> NDArray[np.uint8]:

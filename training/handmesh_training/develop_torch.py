@@ -29,6 +29,9 @@ _CHROMA = (
 )  # fmt: skip
 _LUMINANCE = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV and JPEG have it
 _MOTION = 7  # longest motion blur, pixels
+# Pictures that a random filter is mixed into, and its sides, pixels.
+FILTERED_SHARE = 0.2
+FILTER_SIZES = (1, 3, 5, 7)
 # Pictures without colour, and with a turned hue and another saturation.
 GREY_SHARE, SHIFTED_SHARE = 0.1, 0.26
 # Standard deviation of the contrast's logarithm: phones even out light, webcams drive it up.
