@@ -257,3 +257,30 @@ def test_compression_is_of_red_green_and_blue_in_this_order(quality: int) -> Non
 
     ours, artefacts = compress(image, quality) - want, want - image
     assert np.sqrt((ours**2).mean()) < 0.35 * np.sqrt((artefacts**2).mean()), "the same artefacts"
+
+
+def test_random_filters_change_colours_and_keep_outlines() -> None:
+    """What is told apart by light alone before is told apart after, in other colours at times."""
+    image = np.full((64, 64, 3), (90, 110, 130), dtype=np.uint8)
+    cv2.circle(image, (30, 34), 14, (210, 150, 120), -1)
+    mask = image[..., 0] == 210
+    away, inside = [], []
+    for seed in range(60):
+        made = augment._filter_at_random(np.random.default_rng(seed), image)
+        assert made.shape == image.shape
+        assert made.dtype == np.uint8
+        inside.append(made[mask].astype(float).mean(axis=0))
+        away.append(made[~mask].astype(float).mean(axis=0))
+        # Within the disc, away from its edge, nothing but the disc's own colour.
+        deep = cv2.erode(mask.astype(np.uint8), np.ones((9, 9))) > 0
+        assert made[deep].std(axis=0).max() < 1
+    contrast = np.abs(np.array(inside) - np.array(away)).max(axis=1)
+    assert np.median(contrast) > 25, "the disc is still seen"
+    hues = np.array(inside) - np.array(inside).mean(axis=1, keepdims=True)
+    assert (hues[:, 2] > hues[:, 0]).mean() > 0.1, "a reddish disc is bluish at times"
+
+
+def test_a_filter_of_one_is_the_picture(crops: Crops) -> None:
+    itself = np.zeros((3, 3, 1, 1))
+    itself[range(3), range(3)] = 1
+    np.testing.assert_array_equal(augment.filtered(crops.images[0], itself), crops.images[0])

@@ -9,11 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh.errors import InputError
+from handmesh_training import augment
 from handmesh_training.develop_torch import (
+    FILTER_SIZES,
     blur_map,
     compress,
     develop,
+    filtered,
     move,
+    random_filters,
     shift_colours,
     shrink_map,
 )
@@ -112,3 +116,32 @@ def test_developed_pictures_are_whole_levels_and_differ(picture: NDArray[np.uint
     assert (seen.flatten(1)[1:] != seen.flatten(1)[:1]).any(dim=1).all()
     # On average the brightness stays about what it was.
     assert seen.mean().item() == pytest.approx(images.mean().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("size", FILTER_SIZES)
+def test_filters_are_opencvs(picture: NDArray[np.uint8], size: int) -> None:
+    rng = np.random.default_rng(size)
+    weights = rng.normal(0, 0.4 / np.sqrt(3 * size * size), (2, 3, 3, size, size))
+    weights[:, range(3), range(3), size // 2, size // 2] += 0.6
+    both = torch.cat([tensor(picture), tensor(picture[::-1].copy())])
+    got = filtered(both, torch.from_numpy(weights).float())
+    for k, image in enumerate((picture, picture[::-1])):
+        want = augment.filtered(image, weights[k]).astype(np.float64)
+        # One keeps fractions, the other cuts them off.
+        np.testing.assert_allclose(pixels(got[k : k + 1]) - 0.5, want, atol=0.51)
+
+
+def test_random_filters_are_of_every_size_and_as_strong_as_a_picture() -> None:
+    weights = random_filters(torch.Generator().manual_seed(4), 4000)
+    off = weights.clone()
+    middle = FILTER_SIZES[-1] // 2
+    off[:, range(3), range(3), middle, middle] = 0
+    reach = [(off[:, :, :, middle, middle + k :].abs().amax(dim=(1, 2, 3)) > 0) for k in range(4)]
+    widest = torch.stack([beyond.float() for beyond in reach]).sum(dim=0)  # 1 to 4: its half side
+    assert [int((widest == n).sum()) for n in (1, 2, 3, 4)] == pytest.approx([1000] * 4, abs=120)
+    # Noise of unit strength comes out with that of (1 - share) and share times noise, on average
+    # the integral of (1 - a)^2 + a^2 over a: two thirds.
+    power = weights.square().sum(dim=(2, 3, 4)).mean()
+    assert float(power) == pytest.approx(2 / 3, abs=0.03)
+    inside = weights.diagonal(dim1=1, dim2=2)[:, middle, middle].mean()
+    assert float(inside) == pytest.approx(0.5, abs=0.03)

@@ -259,6 +259,15 @@ def _filter_at_random(rng: np.random.Generator, image: Image) -> Image:
     share = rng.uniform(0, 1)
     weights = rng.normal(0, share / np.sqrt(3 * size * size), (3, 3, size, size))
     weights[range(3), range(3), size // 2, size // 2] += 1 - share
+    return filtered(image, weights)
+
+
+def filtered(image: Image, weights: NDArray[np.float64]) -> Image:
+    """A picture through a linear filter about mid-grey; the twin of `develop_torch.filtered`.
+
+    Args:
+        image: (H, W, 3) uint8. weights: (3, 3, K, K) of output and input channel, K odd.
+    """
     centred = image.astype(np.float32) - 128
     planes = [np.ascontiguousarray(centred[..., channel]) for channel in range(3)]
     mixed = [

@@ -75,6 +75,11 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
     length = torch.where((kind >= 0.12) & (kind < 0.2), length, 1)
     images = move(images, length, uniform(generator, count, 0, math.pi))
 
+    images = torch.where(
+        (uniform(generator, count, 0, 1) < FILTERED_SHARE)[:, None, None, None],
+        filtered(images, random_filters(generator, count)),
+        images,
+    )
     images = _tone(generator, images)
     images = _colours(generator, images)
     noisy = uniform(generator, count, 0, 1) < 0.4
@@ -128,6 +133,32 @@ def move(images: Tensor, length: Tensor, angle: Tensor) -> Tensor:
     padded = F.pad(images, (reach,) * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3 B, ., .)
     kernels = kernel.repeat_interleave(channels, dim=0)[:, None]  # (3 B, 1, 7, 7)
     return F.conv2d(padded, kernels, groups=count * channels)[0].unflatten(0, (count, channels))
+
+
+def random_filters(generator: torch.Generator, count: int) -> Tensor:
+    """(B, 3, 3, K, K) filters that mix a picture with what a random one of a random size makes of
+    it (Xu et al., ICLR 2021), smaller ones with zeros about them."""
+    largest = FILTER_SIZES[-1]
+    sizes = torch.tensor(FILTER_SIZES, device=generator.device)
+    drawn = torch.randint(len(sizes), (count,), generator=generator, device=generator.device)
+    size = sizes[drawn]  # (B,)
+    share = uniform(generator, count, 0, 1)
+    off = (torch.arange(largest, device=generator.device) - largest // 2).abs()  # (K,)
+    inside = 2 * torch.maximum(off[:, None], off) < size[:, None, None]  # (B, K, K)
+    scale = share / (3**0.5 * size)
+    weights = normal(generator, count, 1.0, 3, 3, largest, largest)
+    weights = weights * (inside * scale[:, None, None])[:, None, None]
+    itself = torch.eye(3, device=generator.device) * (1 - share)[:, None, None]  # (B, 3, 3)
+    weights[..., largest // 2, largest // 2] += itself
+    return weights
+
+
+def filtered(images: Tensor, weights: Tensor) -> Tensor:
+    """Each picture (B, 3, S, S), 0..255, through its own filter (B, 3, 3, K, K) about mid-grey."""
+    count, reach = len(images), weights.shape[-1] // 2
+    padded = F.pad(images - 128, (reach,) * 4, mode="reflect").flatten(0, 1)[None]
+    mixed = F.conv2d(padded, weights.flatten(0, 1), groups=count)[0]  # (3 B, S, S)
+    return (mixed.unflatten(0, (count, 3)) + 128).clamp(0, 255)
 
 
 def _tone(generator: torch.Generator, images: Tensor) -> Tensor:
