@@ -284,3 +284,14 @@ def test_a_filter_of_one_is_the_picture(crops: Crops) -> None:
     itself = np.zeros((3, 3, 1, 1))
     itself[range(3), range(3)] = 1
     np.testing.assert_array_equal(augment.filtered(crops.images[0], itself), crops.images[0])
+
+
+def test_a_fifth_of_the_pictures_is_filtered(crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
+    filtered = []
+    monkeypatch.setattr(
+        augment, "_filter_at_random", lambda rng, image: filtered.append(1) or image
+    )
+    rng, noise = np.random.default_rng(2), np.zeros((256, 256, 3), dtype=np.float32)
+    for _ in range(600):
+        develop(rng, crops.images[0], noise)
+    assert len(filtered) == pytest.approx(120, abs=40)

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from handmesh.cli import main
+from handmesh.graph import Topology
+from handmesh.nn import LightConfig, to_dict
 from handmesh_training import cli_experiment, cli_run, cli_train, heads, stages
+from handmesh_training.checkpoint import FILE, write_checkpoint
 from handmesh_training.detection import run
 from handmesh_training.experiments.lab import LabSettings
 from handmesh_training.experiments.tables import STUDIES
@@ -144,3 +147,18 @@ def test_the_side_of_the_crops_is_an_option(
         assert main([*begin, *wrong]) == 2
         assert said in capsys.readouterr().err
     assert len(made) == 2
+
+
+def test_later_stages_take_crops_of_the_size_of_the_run(
+    tmp_path: Path, made: list[stages.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HandRenderer, "chunk", lambda *_: None)
+    config = LightConfig(input_size=96)
+    state = {"graph": Topology.default().sha256, "config": to_dict(config), "average": {}}
+    (tmp_path / "run" / "full").mkdir(parents=True)
+    write_checkpoint(tmp_path / "run" / "full" / FILE, {**state, "lanes": 1})
+    begin = ["train", "--out", str(tmp_path / "run"), "--resume"]
+    assert main(begin) == 0
+    assert main([*begin, "--network", "paper"]) == 0  # told to be another network later
+    assert main([*begin, "--input-size", "64"]) == 0
+    assert [run.config.input_size for run in made] == [96, 256, 64]

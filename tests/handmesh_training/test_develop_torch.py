@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh.errors import InputError
-from handmesh_training import augment
+from handmesh_training import augment, develop_torch
 from handmesh_training.develop_torch import (
     FILTER_SIZES,
     blur_map,
@@ -145,3 +145,21 @@ def test_random_filters_are_of_every_size_and_as_strong_as_a_picture() -> None:
     assert float(power) == pytest.approx(2 / 3, abs=0.03)
     inside = weights.diagonal(dim1=1, dim2=2)[:, middle, middle].mean()
     assert float(inside) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_fifth_of_the_pictures_is_filtered(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the filters make of a picture is seen in as many as are told to go through them."""
+    inverted = -torch.eye(3).view(1, 3, 3, 1, 1)
+    monkeypatch.setattr(
+        develop_torch, "random_filters", lambda generator, count: inverted.expand(count, 3, 3, 1, 1)
+    )
+    batch = tensor(picture).expand(300, -1, -1, -1)
+    made = develop(torch.Generator().manual_seed(0), batch).mean(dim=1).flatten(1)  # (B, S^2)
+    plain = tensor(picture).mean(dim=1).flatten(1)
+    likeness = torch.nn.functional.cosine_similarity(
+        made - made.mean(dim=1, keepdim=True), plain - plain.mean(), dim=1
+    )
+    assert (likeness.abs() > 0.3).all()
+    assert int((likeness < 0).sum()) == pytest.approx(60, abs=28)

@@ -195,6 +195,9 @@ def test_shapes_are_those_of_people(hand_model: HandModel) -> None:
     reach = 0.5 * np.ptp(shapes, axis=0)
     assert reach == pytest.approx(2 * spread / 0.959, rel=0.06)  # cut at 2 sigma
     assert np.delete(spread, names.index("height")).min() > 0.2
+    # The template has little flesh between thumb and hand, and slender wrists.
+    for name, usual in (("thumb_ball", 0.6), ("first_web", 0.8), ("wrist_girth", 0.55)):
+        assert shapes[:, names.index(name)].mean() == pytest.approx(usual, abs=0.05)
 
 
 def test_wrists_are_as_thick_as_those_of_people(hand_model: HandModel) -> None:

@@ -302,6 +302,51 @@ def test_a_run_of_small_crops_is_gone_on_with_on_large_ones(
         stages.train_fully(replace(large, config=run.config))
 
 
+@pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
+def test_pseudo_meshes_are_made_at_the_size_trained_for(
+    run: Run, real: CroppedSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    stages.train_fully(run)
+    path = run.checkpoint("full")
+    if kind == "bundle":
+        path = tmp_path / "weights.safetensors"
+        network = load_network(run.checkpoint("full")).network
+        save_weights(network, path, run.config, Topology.default())
+    sizes: list[tuple[int, int]] = []
+
+    def made(network: torch.nn.Module, start: Path, data: Any, out: Path, *of: Any) -> None:
+        network(torch.zeros(1, 3, of[0], of[0]))
+        sizes.append(of[:2])
+
+    monkeypatch.setattr(stages, "make_pseudo_meshes", made)
+    large = replace(run.config, input_size=128)
+    stages.make_pseudo(replace(run, config=large, start_from=path, folder=tmp_path / "large"))
+    assert sizes == [(64, 16)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": {"network": "light", "newer": 1}},
+        {"config": {"network": "light", "decoder": {"newer": 1}}},
+        {"config": 3},
+        {"average": {"encode.weight": torch.zeros(32, 5)}},
+        {"average": {"encode.weight": torch.zeros(5)}},
+    ],
+)
+def test_checkpoints_that_say_something_else_are_refused(
+    run: Run, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    stages.train_heatmaps(run)
+    state = torch.load(run.checkpoint("heatmaps"), weights_only=True)
+    path = tmp_path / "other.pt"
+    torch.save({**state, **damage}, path)
+    config = replace(run.config, input_size=128)
+    network = build_network(config, Topology.default(), "mesh")
+    with pytest.raises(CheckpointError, match=r"other\.pt is of another network"):
+        starting_from(path)(network)
+
+
 def test_what_is_missing_is_named(run: Run, real: CroppedSet, tmp_path: Path) -> None:
     for stage in (stages.fine_tune_heatmaps, stages.make_pseudo, stages.train_weakly):
         with pytest.raises(CheckpointError, match="run `handmesh train full` first"):

@@ -172,10 +172,11 @@ def _weights(text: str) -> Path:
 
 def _config(options: argparse.Namespace) -> MeshConfig:
     if not options.smoke:
-        size = {} if options.input_size is None else {"input_size": options.input_size}
-        return LightConfig(**size) if options.network == "light" else PaperConfig(**size)
+        whole: MeshConfig = LightConfig() if options.network == "light" else PaperConfig()
+        size = _size_of_run(options) if options.input_size is None else options.input_size
+        return whole if size is None else replace(whole, input_size=size)
     if options.input_size is not None:
-        raise InputError("--smoke is of a tiny network with an --input-size of its own: give one")
+        raise InputError("--smoke trains a tiny network of 64 px: leave --input-size out")
     if options.network == "paper":
         return PaperConfig(input_size=64, features=16, residuals_per_position=1, latent=32)
     widths = (8, 16, 16, 24)
@@ -187,6 +188,16 @@ def _config(options: argparse.Namespace) -> MeshConfig:
         pyramid_depth=(1, 1, 1),
         latent=32,
     )
+
+
+def _size_of_run(options: argparse.Namespace) -> int | None:
+    """The crops of what the folder holds of this network already; its last stage's."""
+    trained = tuple(stage for stage in STAGES if stage not in (stages.POSE, stages.PSEUDO))
+    for file in reversed(_results(options, trained)):
+        config = read_checkpoint(file)["config"]
+        if config.get("network") == options.network:
+            return int(config["input_size"])
+    return None
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -52,8 +52,9 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--input-size",
         type=int,
         metavar="N",
-        help="side of the crops, pixels (default: 128 for light, 256 for paper); a run of small "
-        "ones is soon done, and one of larger ones can --start-from it",
+        help="side of the crops, pixels (default: that of the run in --out; of a new one 128 for "
+        "light, 256 for paper); a run of small ones is soon done, and one of larger ones can "
+        "--start-from it",
     )
     parser.add_argument(
         "--head",

@@ -282,14 +282,14 @@ def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
     """
 
     def prepare(network: nn.Module) -> None:
-        weights, head = _weights_of(path, network)
         own = network.head_name if isinstance(network, HeadNetwork) else "mesh"
         try:
+            weights, head = _weights_of(path, network)
             if trunk_only or head != own:
                 load_trunk(network, _full_model(weights))
             else:
                 network.load_state_dict(weights)
-        except (InputError, RuntimeError) as error:
+        except (InputError, RuntimeError, TypeError, IndexError) as error:
             raise CheckpointError(f"{path} is of another network ({error})") from error
 
     return prepare
@@ -338,9 +338,13 @@ def _full_model(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _network_of(run: Run, path: Path) -> nn.Module:
+    """The network of a file, at the input size that it was trained for."""
     if path.suffix != ".safetensors":
         return load_network(path).network
-    network = build_network(run.config, Topology.default(), run.head)
+    stored = read_config(path)
+    own = differ_in_size_alone(stored, run.config)
+    config = replace(run.config, input_size=stored.input_size) if own else run.config
+    network = build_network(config, Topology.default(), run.head)
     starting_from(path)(network)
     return network
 
