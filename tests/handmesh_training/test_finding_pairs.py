@@ -18,7 +18,7 @@ from handmesh_training.cli import add_commands
 from handmesh_training.finding_pairs import HALF, evaluate_pairs, side_by_side
 
 SIDE = 40
-# Whose thumb and side the network is not sure of: known failures.
+# Read differently in the mirror: known failures.
 UNSURE = {"fist", "hooked", "open"}
 
 
