@@ -15,6 +15,7 @@ from handmesh_training.objective import objective
 from handmesh_training.rendered import RenderSettings
 from handmesh_training.sources import to_input
 from handmesh_training.stream import Batch, CropStream, StreamSettings
+from handmesh_training.wholeness import HandEdges
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -35,11 +36,12 @@ def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfi
     torch.manual_seed(0)
     surface = losses.Surface.from_topology(Topology.default())
     batch = a_batch(1)
+    edges = HandEdges.drawn(surface)
     output = build(tiny_config, Topology.default())(to_input(batch["images"]))
 
     def loss(changed: Batch) -> float:
         with torch.no_grad():
-            return float(objective(output, changed, surface, LossWeights())[0])
+            return float(objective(output, changed, surface, LossWeights(), edges)[0])
 
     for flag in (True, False):
         flags = {f"has_{x}": torch.full((4,), flag) for x in ("hand", "joints", "depth", "mesh")}
@@ -49,6 +51,21 @@ def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfi
             other = ~value if value.dtype == torch.bool else value + 0.1
             assert (loss(known | {name: other}) != loss(known)) == flag, (name, flag)
     assert loss(batch | {"has_hand": ~batch["has_hand"]}) != loss(batch)
+
+
+def test_edges_count_where_joints_alone_are_labelled(tiny_config: LightConfig) -> None:
+    surface = losses.Surface.from_topology(Topology.default())
+    edges = HandEdges.drawn(surface)
+    batch = a_batch(1)
+    output = build(tiny_config, Topology.default())(to_input(batch["images"]))
+    wanted = edges.loss(output.vertices, output.joints, surface, None)
+    assert wanted > 0
+    for joints, mesh in ((True, True), (True, False), (False, False)):
+        flags = {"has_joints": torch.full((4,), joints), "has_mesh": torch.full((4,), mesh)}
+        term = objective(output, batch | flags, surface, LossWeights(), edges)[1]["whole"]
+        torch.testing.assert_close(term, wanted if joints and not mesh else torch.zeros(()))
+    bare = output._replace(vertices=output.vertices[:, :0])
+    assert "whole" not in objective(bare, batch, surface, LossWeights(), edges)[1]
 
 
 def test_without_a_mesh_there_is_no_mesh_loss(tiny_config: LightConfig) -> None:

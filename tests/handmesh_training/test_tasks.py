@@ -25,6 +25,7 @@ from handmesh_training.tasks import HeatmapPart, full_task, heatmap_task, pose_t
 from handmesh_training.train import Task
 from handmesh_training.validate import BONE_MM
 from handmesh_training.weak_losses import WITH_POSE, weak_loss
+from handmesh_training.wholeness import HandEdges
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -219,7 +220,8 @@ class TestEndToEnd:
         assert task.part(network) is network
         output = frozen(network)(to_input(batch["images"]))
         loss, terms = task.loss(CPU)(output, batch)
-        wanted, parts = objective(output, batch, surface, weights)
+        edges = HandEdges.drawn(surface)
+        wanted, parts = objective(output, batch, surface, weights, edges)
         torch.testing.assert_close(loss, wanted)
         assert terms.keys() == parts.keys()
         changed = reached(network, task, batch)

@@ -46,6 +46,7 @@ class LossWeights:
             the hard ones, would otherwise drown the many that are nearly right.
         heatmap_uv: (u, v) read off the heat-maps, where the network reads them.
         image: (u, v) of the joints, for every labelled picture, real photos included.
+        whole: edges no longer or shorter than hands have, where joints alone are labelled.
         confidence, presence, handedness: of the heads that the paper does not have.
     """
 
@@ -58,6 +59,7 @@ class LossWeights:
     huber: float | None = 0.2
     heatmap_uv: float = 20.0
     image: float = 40.0
+    whole: float = 2.0
     confidence: float = 0.05
     presence: float = 0.1
     handedness: float = 0.3
@@ -70,6 +72,7 @@ PAPER = LossWeights(
     huber=None,
     heatmap_uv=0.0,
     image=0.0,
+    whole=0.0,
     confidence=0.0,
     presence=0.0,
     handedness=0.0,

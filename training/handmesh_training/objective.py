@@ -8,25 +8,34 @@ from handmesh.nn import NetworkOutput
 
 from . import losses
 from .sources import Batch
+from .wholeness import HandEdges
 
 # Lengths in bones become crop fractions by this usual size of a crop.
 USUAL_CROP_IN_BONES = 6.5
 
 
 def objective(
-    output: NetworkOutput, batch: Batch, surface: losses.Surface, weights: losses.LossWeights
+    output: NetworkOutput,
+    batch: Batch,
+    surface: losses.Surface,
+    weights: losses.LossWeights,
+    edges: HandEdges,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and its unweighted terms. Samples contribute to what they are labelled for.
 
     Args:
         output: of the network. batch: its labels, named like the fields of `Crops`.
-        surface: of the network's mesh. weights: of the terms; one whose weight is 0 is told, but
+        surface: of the network's mesh. edges: how long its edges may be where no mesh is labelled.
+        weights: of the terms; one whose weight is 0 is told, but
             moves nothing.
     """
     total, terms = losses.full_loss(output, batch, surface, weights)
     joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]
     bend = None if weights.huber is None else weights.huber / USUAL_CROP_IN_BONES
     others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend)}
+    if output.vertices.shape[1]:
+        alone = flat * (~batch["has_mesh"]).float()
+        others["whole"] = edges.loss(output.vertices, output.joints, surface, alone)
     if output.heatmap_uv is not None:
         others["heatmap_uv"] = losses.point_loss_2d(output.heatmap_uv, joints, flat, huber=bend)
     if output.confidence_logits.requires_grad:

@@ -24,6 +24,7 @@ from .surface import Surface
 from .train import Loss, Task
 from .validate import BONE_MM, heatmap_errors
 from .weak_losses import WeakWeights, weak_loss
+from .wholeness import HandEdges
 
 
 class HeatmapPart(nn.Module):
@@ -135,7 +136,8 @@ def full_task(weights: losses.LossWeights, fine_tuning: bool = False) -> Task:
 
     def make(device: torch.device) -> Loss:
         surface = _surface(device)
-        return lambda output, batch: objective(output, batch, surface, weights)
+        edges = HandEdges.drawn(surface).to(device)
+        return lambda output, batch: objective(output, batch, surface, weights, edges)
 
     return Task(
         "full", _whole, make, terms=asdict(weights), fine_tuning=fine_tuning, some_unused=True

@@ -1,0 +1,100 @@
+"""Meshes without labels: their edges may be as long as those of hands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from handmesh.graph import Topology
+from handmesh_training.hand import HandModel
+from handmesh_training.poses import draw_poses
+from handmesh_training.surface import Surface
+from handmesh_training.wholeness import HandEdges
+
+
+@pytest.fixture(scope="module")
+def surface() -> Surface:
+    return Surface.from_topology(Topology.default())
+
+
+@pytest.fixture(scope="module")
+def edges(surface: Surface) -> HandEdges:
+    return HandEdges.drawn(surface)
+
+
+@pytest.fixture(scope="module")
+def hands() -> tuple[Tensor, Tensor, Tensor]:
+    """Vertices and joints (u, v, d) of hands drawn anew, in crops of 4 to 9 bones, and these."""
+    model = HandModel()
+    poses = draw_poses(np.random.default_rng(5), model, 64)
+    with torch.no_grad():
+        posed = model(poses.shape, model.rotations(poses.angles))
+    unit = (posed.joints[:, 10] - posed.joints[:, 9]).norm(dim=-1)[:, None, None]
+    scale = torch.linspace(4, 9, 64)
+    found = []
+    for points in (
+        posed.vertices[:, torch.from_numpy(model.asset.template_subset).long()],
+        posed.joints,
+    ):
+        p = (points - posed.joints[:, :1]) / unit
+        found.append(torch.cat([0.5 + p[..., :2] / scale[:, None, None], p[..., 2:]], dim=-1))
+    return found[0], found[1], scale
+
+
+def test_the_scale_is_that_of_the_crop(
+    edges: HandEdges, hands: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    _, joints, scale = hands
+    ratio = edges.scale(joints) / scale
+    assert float(ratio.median()) == pytest.approx(1, abs=0.04)
+    assert float((ratio.log().abs() < 0.25).float().mean()) > 0.9
+
+
+def test_hands_pass_and_thin_thick_or_torn_ones_do_not(
+    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    vertices, joints, _ = hands
+    whole = edges.loss(vertices, joints, surface, None)
+    weights = HandModel().asset.weights[HandModel().asset.template_subset]
+    ring = torch.from_numpy(weights[:, 10:13].sum(axis=1) > 0.9)
+    axis = vertices[:, ring].mean(dim=1, keepdim=True)
+    for factor in (0.3, 2.5):
+        worse = vertices.clone()
+        worse[:, ring] = axis + factor * (vertices[:, ring] - axis)
+        assert edges.loss(worse, joints, surface, None) > 5 * whole
+    torn = vertices.clone()
+    torn[:, ring] += torch.tensor([0.1, 0.0, 0.0])
+    assert edges.loss(torn, joints, surface, None) > 2 * whole
+
+
+def test_its_gradient_mends_a_thin_finger(
+    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    vertices, joints, _ = hands
+    weights = HandModel().asset.weights[HandModel().asset.template_subset]
+    ring = torch.from_numpy(weights[:, 10:13].sum(axis=1) > 0.9)
+    axis = vertices[:, ring].mean(dim=1, keepdim=True)
+    factor = torch.full((len(vertices), 1, 1), 0.3, requires_grad=True)
+    worse = vertices.clone()
+    worse[:, ring] = axis + factor * (vertices[:, ring] - axis)
+    edges.loss(worse, joints, surface, None).backward()
+    assert factor.grad is not None
+    assert (factor.grad < 0).all()
+
+
+def test_only_weighted_samples_count_and_a_point_has_a_gradient(
+    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    vertices, joints, _ = hands
+    bad = vertices.clone()
+    bad[0] = 0.5  # all in one point
+    bad.requires_grad_()
+    weight = torch.ones(len(bad))
+    weight[0] = 0
+    without = edges.loss(bad, joints, surface, weight)
+    assert torch.allclose(without, edges.loss(vertices[1:], joints[1:], surface, None))
+    edges.loss(bad, joints, surface, None).backward()
+    assert bad.grad is not None
+    assert bad.grad.isfinite().all()

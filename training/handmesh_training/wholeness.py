@@ -1,0 +1,97 @@
+"""What keeps a mesh a hand on pictures whose joints alone are labelled.
+
+A mesh may meet labelled joints by bending its surface: their regressor is linear, and most of a
+mesh's motions it does not see. The paper keeps meshes whole by pseudo-ground truth (Fig. 6). Here
+edges may be as long as those of drawn hands in any pose and shape, and no longer or shorter.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from handmesh.graph import Topology
+
+from .hand import HandModel
+from .losses import reduce_rows, to_metric_like
+from .poses import draw_poses
+from .surface import Surface
+
+DRAWN, SEED = 1024, 20
+# Of drawn hands' lengths this share is cut off at both ends: webs that stretch once in a thousand.
+TAIL = 0.01
+# The bones that a picture's scale is solved from: the palm's four, and the unit of length itself.
+SCALE_BONES = ((0, 5), (0, 9), (0, 13), (0, 17), (9, 10))
+
+
+class HandEdges(nn.Module):
+    """Bounds of the lengths of a hand mesh's edges, in lengths of the middle finger's first bone.
+
+    Attributes:
+        low, high: (E,) logarithms. bones: (5,) usual lengths of `SCALE_BONES`.
+    """
+
+    low: Tensor
+    high: Tensor
+    bones: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor, bones: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+        self.register_buffer("bones", bones, persistent=False)
+
+    @classmethod
+    def drawn(cls, surface: Surface) -> HandEdges:
+        """Of hands in random poses and shapes, the same for every run."""
+        return cls(*_bounds(surface.edge_count))
+
+    def scale(self, joints: Tensor) -> Tensor:
+        """(B,) crop's side in bones that makes joints (B, 21, 3) of (u, v, d) as large as a hand.
+
+        By least squares on squared lengths, which are linear in its square; no gradient.
+        """
+        with torch.no_grad():
+            ends = torch.tensor(SCALE_BONES, device=joints.device)
+            bone = joints[:, ends[:, 1]] - joints[:, ends[:, 0]]  # (B, 5, 3)
+            flat = bone[..., :2].square().sum(-1)
+            rest = (self.bones.square() - bone[..., 2].square()).clamp(min=0)
+            square = (flat * rest).sum(1) / flat.square().sum(1).clamp(min=1e-8)
+            return square.sqrt().clamp(2.0, 30.0)
+
+    def loss(
+        self, vertices: Tensor, joints: Tensor, surface: Surface, weight: Tensor | None
+    ) -> Tensor:
+        """Mean square of the logarithm by which edges are too short or too long.
+
+        Args:
+            vertices: (B, V, 3), joints: (B, 21, 3), both of (u, v, d). weight: (B,) or None.
+        """
+        points = to_metric_like(vertices, self.scale(joints))
+        lengths = surface.edge_vectors(points).square().sum(-1)  # (E, B)
+        size = 0.5 * (lengths + 1e-6).log()
+        beyond = (self.low[:, None] - size).clamp(min=0) + (size - self.high[:, None]).clamp(min=0)
+        return reduce_rows(beyond.square().t(), weight, "mean")
+
+
+@lru_cache(maxsize=1)
+def _bounds(edge_count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`HandEdges`' arguments."""
+    topology, model = Topology.default(), HandModel()
+    surface = Surface.from_topology(topology)
+    poses = draw_poses(np.random.default_rng(SEED), model, DRAWN)
+    with torch.no_grad():
+        hand = model(poses.shape, model.rotations(poses.angles))
+        unit = (hand.joints[:, 10] - hand.joints[:, 9]).norm(dim=-1)  # (B,)
+        subset = torch.from_numpy(model.asset.template_subset).long()
+        points = hand.vertices[:, subset] / unit[:, None, None]
+        size = surface.edge_vectors(points).norm(dim=-1).clamp(min=1e-3).log()  # (E, B)
+        ends = torch.tensor(SCALE_BONES)
+        bones = (hand.joints[:, ends[:, 1]] - hand.joints[:, ends[:, 0]]).norm(dim=-1)
+        usual = (bones / unit[:, None]).median(dim=0).values
+    low = torch.quantile(size, TAIL, dim=1)
+    high = torch.quantile(size, 1 - TAIL, dim=1)
+    return low, high, usual
