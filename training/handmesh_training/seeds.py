@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     GROUNDS = 17  # views that they stand before
     GRAIN = 18  # that scenes are given parts of
     PAIRS = 19  # which two photos stand side by side
+    EDGES = 20  # hands that the lengths of edges are bounded by
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:
