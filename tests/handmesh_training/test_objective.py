@@ -36,7 +36,7 @@ def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfi
     torch.manual_seed(0)
     surface = losses.Surface.from_topology(Topology.default())
     batch = a_batch(1)
-    edges = HandEdges.drawn(surface)
+    edges = HandEdges.drawn()
     output = build(tiny_config, Topology.default())(to_input(batch["images"]))
 
     def loss(changed: Batch) -> float:
@@ -55,7 +55,7 @@ def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfi
 
 def test_edges_count_where_joints_alone_are_labelled(tiny_config: LightConfig) -> None:
     surface = losses.Surface.from_topology(Topology.default())
-    edges = HandEdges.drawn(surface)
+    edges = HandEdges.drawn()
     batch = a_batch(1)
     output = build(tiny_config, Topology.default())(to_input(batch["images"]))
     wanted = edges.loss(output.vertices, output.joints, surface, None)

@@ -220,7 +220,7 @@ class TestEndToEnd:
         assert task.part(network) is network
         output = frozen(network)(to_input(batch["images"]))
         loss, terms = task.loss(CPU)(output, batch)
-        edges = HandEdges.drawn(surface)
+        edges = HandEdges.drawn()
         wanted, parts = objective(output, batch, surface, weights, edges)
         torch.testing.assert_close(loss, wanted)
         assert terms.keys() == parts.keys()

@@ -21,7 +21,7 @@ def surface() -> Surface:
 
 @pytest.fixture(scope="module")
 def edges(surface: Surface) -> HandEdges:
-    return HandEdges.drawn(surface)
+    return HandEdges.drawn()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handmesh.geometry import vertex_normals
+
 FLESH_NAMES = ("thumb_ball", "first_web")
 # A coefficient of one moves the skin this far at most. By eye, beside photos of thumbs bent before
 # closed hands: there is no measurement of such flesh to take it from.
@@ -29,7 +31,7 @@ def flesh_directions(vertices: Tensor, faces: Tensor, weights: Tensor, joints: T
     Args:
         vertices: (V, 3) at rest, metres. faces: (F, 3). weights: (V, 17). joints: (21, 3).
     """
-    normals = _normals(vertices, faces)
+    normals = torch.from_numpy(vertex_normals(vertices.numpy(), faces.numpy())).to(vertices)
     base, knuckle, index = joints[1], joints[2], joints[5]
     # The ball ends at the thumb's knuckle, and where the arm begins.
     ends = 1 - weights[:, [2, 3, 5, 6, 16]].sum(dim=1).clamp(max=1)
@@ -43,15 +45,6 @@ def flesh_directions(vertices: Tensor, faces: Tensor, weights: Tensor, joints: T
     facing = (normals @ outward + _ASIDE).clamp(0, 1)
     web = torch.exp(-0.5 * (fold / _WEB_SIGMA_M) ** 2) * facing
     return torch.stack([BALL_M * ball[:, None] * normals, WEB_M * web[:, None] * outward])
-
-
-def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    a, b, c = vertices[faces].unbind(dim=1)
-    across = torch.linalg.cross(b - a, c - a)
-    summed = torch.zeros_like(vertices)
-    for corner in range(3):
-        summed.index_add_(0, faces[:, corner], across)
-    return F.normalize(summed, dim=1)
 
 
 def _to_segment(points: Tensor, start: Tensor, end: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def full_task(weights: losses.LossWeights, fine_tuning: bool = False) -> Task:
 
     def make(device: torch.device) -> Loss:
         surface = _surface(device)
-        edges = HandEdges.drawn(surface).to(device)
+        edges = HandEdges.drawn().to(device)
         return lambda output, batch: objective(output, batch, surface, weights, edges)
 
     return Task(

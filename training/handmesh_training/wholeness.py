@@ -21,7 +21,7 @@ from .seeds import Purpose, generator
 from .surface import Surface
 
 DRAWN, SEED = 1024, 0
-# Of drawn hands' lengths this share is cut off at both ends: webs that stretch once in a thousand.
+# Of an edge's lengths in drawn hands this share is cut off at both ends: few stretch so far.
 TAIL = 0.01
 # The bones that a picture's scale is solved from: the palm's four, and the unit of length itself.
 SCALE_BONES = ((0, 5), (0, 9), (0, 13), (0, 17), (9, 10))
@@ -45,9 +45,9 @@ class HandEdges(nn.Module):
         self.register_buffer("bones", bones, persistent=False)
 
     @classmethod
-    def drawn(cls, surface: Surface) -> HandEdges:
+    def drawn(cls) -> HandEdges:
         """Of hands in random poses and shapes, the same for every run."""
-        return cls(*_bounds(surface.edge_count))
+        return cls(*_bounds())
 
     def scale(self, joints: Tensor) -> Tensor:
         """(B,) crop's side in bones that makes joints (B, 21, 3) of (u, v, d) as large as a hand.
@@ -68,7 +68,8 @@ class HandEdges(nn.Module):
         """Mean square of the logarithm by which edges are too short or too long.
 
         Args:
-            vertices: (B, V, 3), joints: (B, 21, 3), both of (u, v, d). weight: (B,) or None.
+            vertices: (B, V, 3), joints: (B, 21, 3), both of (u, v, d): crop fractions and depth in
+                bones. surface: of the hand mesh. weight: (B,) of the samples, or None.
         """
         points = to_metric_like(vertices, self.scale(joints))
         lengths = surface.edge_vectors(points).square().sum(-1)  # (E, B)
@@ -78,10 +79,9 @@ class HandEdges(nn.Module):
 
 
 @lru_cache(maxsize=1)
-def _bounds(edge_count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _bounds() -> tuple[Tensor, Tensor, Tensor]:
     """`HandEdges`' arguments."""
-    topology, model = Topology.default(), HandModel()
-    surface = Surface.from_topology(topology)
+    surface, model = Surface.from_topology(Topology.default()), HandModel()
     poses = draw_poses(generator(SEED, Purpose.EDGES), model, DRAWN)
     with torch.no_grad():
         hand = model(poses.shape, model.rotations(poses.angles))
