@@ -17,6 +17,8 @@ from scipy.spatial import cKDTree
 import handmesh
 from handmesh import Box
 from handmesh.errors import InputError
+from handmesh.graph import Topology
+from handmesh.types import FINGERS
 from handmesh_training.datasets import Sample
 from handmesh_training.estimators import BATCH, Estimate, Query
 from handmesh_training.evaluate import evaluate
@@ -211,6 +213,23 @@ def test_networks_without_a_mesh_have_no_mesh_figures() -> None:
 
     assert not any(name.startswith(("mesh", "f5", "f15")) for name in names(report))
     assert all(np.isfinite(figure.value) for figure in report.figures)
+
+
+def test_the_median_thickness_of_each_finger_is_stated() -> None:
+    topology, samples = Topology.default(), [hand(i) for i in range(3)]
+    rest = np.float64(topology.template_vertices_m)
+    joints = topology.joint_regressor @ rest
+    sliver = rest.copy()
+    sliver[np.isin(topology.parts, (6, 7))] = joints[6]
+    report = evaluate(
+        Planted(samples, vertices_m=sliver, joints_m=joints), samples, IN_THE_WILD, "slivers"
+    )
+    shares = {finger: report[f"girth_{finger}"] for finger in FINGERS}
+    assert {finger: figure.count for finger, figure in shares.items()} == dict.fromkeys(FINGERS, 3)
+    for finger, figure in shares.items():
+        assert figure.value == pytest.approx(0.0 if finger == "index" else 1.0, abs=1e-5)
+    # A mesh of another topology has no fingers that we know.
+    assert "girth_index" not in evaluate(Planted(samples), samples, PAPER, "clouds")
 
 
 def test_figures_count_the_hands_that_they_are_of() -> None:

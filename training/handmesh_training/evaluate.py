@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from handmesh.errors import InputError
-from handmesh.types import ROOT_JOINT, UNIT_BONE, Box, Camera
+from handmesh.graph import Topology
+from handmesh.types import FINGERS, ROOT_JOINT, UNIT_BONE, Box, Camera
 
 from . import metrics
 from .datasets import Sample
@@ -23,6 +24,7 @@ from .datasets.crops import locates_hand
 from .estimators import BATCH, Estimate, Estimator, Query
 from .evaluation_report import Alignment, Curve, Figure, Report, Unit
 from .finding import FOUND_WITHIN
+from .girth import FingerGirth
 from .groups import INDEX, LITTLE, MIDDLE, GroupTally, view_of
 from .protocols import Protocol
 
@@ -163,6 +165,8 @@ class Tally:
         # Errors of single joints, for PCK, by alignment.
         self._joints_mm: defaultdict[Alignment, list[NDArray[np.float64]]] = defaultdict(list)
         self._groups = GroupTally()
+        self._girth = FingerGirth(Topology.default())
+        self._girths: list[NDArray[np.float64]] = []
 
     def add(self, sample: Sample, query: Query, estimate: Estimate | None) -> None:
         """Count one hand, as it was asked for; None where it was not found."""
@@ -184,6 +188,9 @@ class Tally:
             self._values["handedness"].append(agrees)
         if estimate.presence is not None:
             self._values["presence"].append(estimate.presence > 0.5)
+        if len(estimate.vertices_m) == self._girth.vertex_count:
+            labels = sample.vertices_m, sample.joints_m
+            self._girths.append(self._girth.shares(estimate.vertices_m, estimate.joints_m, *labels))
         protocol = self.protocol
         followed = (
             (query.camera is not None or not protocol.camera)
@@ -283,6 +290,10 @@ class Tally:
                 curve = curves[alignment]
                 yield Figure(f"{stem}_0_50", curve.auc_0_50, "", len(values), alignment)
                 yield Figure(f"{stem}_20_50", curve.auc_20_50, "", len(values), alignment)
+
+        for finger, girths in zip(FINGERS, np.reshape(self._girths, (-1, 5)).T, strict=True):
+            if len(girths):
+                yield Figure(f"girth_{finger}", float(np.median(girths)), "", len(girths))
 
     def _curves(self) -> Iterator[Curve]:
         for alignment, rows in self._joints_mm.items():

@@ -1,0 +1,71 @@
+"""How thick a mesh's fingers are: where joints alone are labelled, no error tells of a sliver."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from handmesh.graph import Topology
+from handmesh.types import FINGERS, UNIT_BONE
+
+Array = NDArray[np.float64]
+
+
+class FingerGirth:
+    """Thickness of fingers around their last two bones, where they are free of the palm.
+
+    Args:
+        topology: of the meshes.
+
+    Attributes:
+        template: (5,) of the rest mesh, thumb to little finger.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self.vertex_count = topology.vertex_count
+        # Vertices that go with the bone before the last joint but one, or with the last.
+        self._rows = [
+            np.flatnonzero(np.isin(topology.parts, finger[1:3])) for finger in FINGERS.values()
+        ]
+        rest = np.float64(topology.template_vertices_m)
+        self.template = self(rest, topology.joint_regressor @ rest)
+
+    def __call__(self, vertices: ArrayLike, joints: ArrayLike) -> Array:
+        """(5,) mean distance of a finger's vertices to its bones, over the middle finger's first.
+
+        Args:
+            vertices: (V, 3), joints: (21, 3), of one hand in one frame and unit.
+        """
+        points, ends = np.asarray(vertices, np.float64), np.asarray(joints, np.float64)
+        unit = np.linalg.norm(ends[UNIT_BONE[1]] - ends[UNIT_BONE[0]])
+        girths = []
+        for rows, (_, *chain) in zip(self._rows, FINGERS.values(), strict=True):
+            away = [_distances(points[rows], ends[a], ends[b]) for a, b in pairwise(chain)]  # (N,)
+            girths.append(np.min(away, axis=0).mean())
+        return np.asarray(girths) / max(float(unit), 1e-9)
+
+    def shares(
+        self,
+        vertices: ArrayLike,
+        joints: ArrayLike,
+        true_vertices: ArrayLike | None = None,
+        true_joints: ArrayLike | None = None,
+    ) -> Array:
+        """(5,) over the girths of the labelled hand, or of the template if its mesh is not ours."""
+        true_girth = self.template
+        if true_vertices is not None and true_joints is not None:
+            ours = len(np.asarray(true_vertices)) == self.vertex_count
+            if ours and np.isfinite(np.asarray(true_joints)).all():
+                true_girth = self(true_vertices, true_joints)
+        return np.asarray(self(vertices, joints) / true_girth)
+
+
+def _distances(points: Array, start: Array, end: Array) -> Array:
+    """(N,) of points (N, 3) to the segment between two others (3,)."""
+    along = end - start
+    share = (points - start) @ along / max(float(along @ along), 1e-30)  # (N,)
+    return np.asarray(
+        np.linalg.norm(points - start - np.clip(share, 0, 1)[:, None] * along, axis=1)
+    )
