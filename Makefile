@@ -6,6 +6,9 @@ VENV ?= .venv
 DEMO_OUT ?= demo
 DEMO_PHOTOS ?= $(addprefix examples/photos/,open.jpg pointing.jpg fist.jpg)
 
+# Test files run side by side in so many processes, each with a copy of torch.
+TEST_JOBS ?= auto --maxprocesses 4
+
 ARM64_BUNDLE ?= light
 TFLITE_BUNDLE ?= light
 
@@ -32,7 +35,7 @@ demo: $(VENV)/.base  ## Run the shipped model on the example photos
 	@echo "the .glb files open in any 3D viewer, the .json files hold the joints."
 
 test: $(VENV)/.dev  ## Run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -62,6 +62,7 @@ DEV = [
     "pdoc>=15",
     "pytest>=8",
     "pytest-benchmark>=5",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
     "scipy>=1.14",
     "tensorboard>=2.17",
