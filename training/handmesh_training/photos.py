@@ -3,8 +3,8 @@
 A photo set is a folder of images with a ``pseudo_labels.json``:
 ``{file: {"hands": [{"uv": 21 x [x, y] px, "world_m": 21 x [x, y, z] m, "handedness_as_reported":
 "Left" or "Right", "ok": bool}]}}``. The joints are a teacher's opinion (MediaPipe Hands), not the
-truth, and its finger tips are moved to where ours are (`reach_tips`). The teacher reports handedness as for a selfie, so in un-mirrored photos its "Left" is the
-person's right hand.
+truth. Its finger tips are moved to where ours are (`reach_tips`). It reports handedness as for a
+selfie, so in un-mirrored photos its "Left" is the person's right hand.
 
 Wherever a set is named, ``FOLDER:train`` and ``FOLDER:held-out`` mean a part of it: four fifths
 and the last fifth, by the last number in the files' names. Cameras count, so the photos of one
@@ -34,8 +34,8 @@ from .samples import Crops
 LABELS = "pseudo_labels.json"
 TRAIN, HELD_OUT = "train", "held-out"
 HELD_OUT_SHARE = 5  # one in so many
-# The teacher's finger tips lie on the pads. From the joint before, straight fingers on plain grounds
-# end 1.38 times as far away (median; training/EXPERIMENTS.md), our tips 1.2 mm of 25 before that.
+# The teacher's finger tips lie on the pads. Seen from the joint before, fingers end some 1.38 times
+# as far away (`handmesh_training.finger_ends`), and our tips are 1.2 mm of 25 before that.
 TIP_REACH = 1.3
 
 
