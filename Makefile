@@ -41,6 +41,7 @@ check: $(VENV)/.dev  ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks/suites
 
 dev: $(VENV)/.dev  ## Install what development needs
 

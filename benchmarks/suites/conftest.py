@@ -25,8 +25,8 @@ def photo() -> NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def box() -> Box:
     """The hand in `photo`."""
-    boxes = json.loads((PHOTOS / "boxes.json").read_text())
-    return Box.from_xyxy(*boxes["pointing.jpg"], margin=CROP_MARGIN)
+    x0, y0, x1, y1 = json.loads((PHOTOS / "boxes.json").read_text())["pointing.jpg"]
+    return Box.from_xyxy(x0, y0, x1, y1, margin=CROP_MARGIN)
 
 
 @pytest.fixture(scope="session")

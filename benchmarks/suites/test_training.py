@@ -23,6 +23,7 @@ from handmesh_training.sources import Batch, to_input
 from handmesh_training.stream import CropStream
 from handmesh_training.stream_settings import StreamSettings
 from handmesh_training.surface import Surface
+from handmesh_training.wholeness import HandEdges
 
 SIZE, PICTURES = 128, 16
 
@@ -80,12 +81,13 @@ def test_training_step(benchmark: BenchmarkFixture, batches: Iterator[Batch], na
     batch = next(batches)
     network = build(from_dict({"network": name, "input_size": SIZE}), Topology.default()).train()
     network.pose_regressor.freeze()
-    surface = Surface.from_topology(Topology.default())
+    surface, edges = Surface.from_topology(Topology.default()), HandEdges.drawn()
     optimizer = Recipe().optimizer_of(p for p in network.parameters() if p.requires_grad)
     benchmark.extra_info["pictures"] = PICTURES
 
     def step() -> float:
-        loss, _ = objective(network(to_input(batch["images"])), batch, surface, LossWeights())
+        output = network(to_input(batch["images"]))
+        loss, _ = objective(output, batch, surface, LossWeights(), edges)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -228,6 +228,14 @@ def test_the_median_thickness_of_each_finger_is_stated() -> None:
     assert {finger: figure.count for finger, figure in shares.items()} == dict.fromkeys(FINGERS, 3)
     for finger, figure in shares.items():
         assert figure.value == pytest.approx(0.0 if finger == "index" else 1.0, abs=1e-5)
+    # Where the labelled hand has our mesh, its own fingers are what they are compared with.
+    thick = joints[9] + 1.5 * (rest - joints[9])
+    thick_hands = [
+        replace(sample, joints_m=joints + (0, 0, 1), vertices_m=np.float32(thick + (0, 0, 1)))
+        for sample in samples
+    ]
+    same = evaluate(Planted(thick_hands), thick_hands, PAPER, "thick")
+    assert [same[f"girth_{finger}"].value for finger in FINGERS] == [pytest.approx(1.0)] * 5
     # A mesh of another topology has no fingers that we know.
     assert "girth_index" not in evaluate(Planted(samples), samples, PAPER, "clouds")
 

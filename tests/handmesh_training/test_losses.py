@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import NetworkOutput
 from handmesh_training import losses
-from handmesh_training.losses import LossWeights
+from handmesh_training.losses import PAPER, LossWeights
 from handmesh_training.surface import Surface
 
 torch.set_num_threads(1)
@@ -334,6 +335,17 @@ def test_joints_with_depth_count_without_a_mesh(surface: Surface, rng: np.random
     _, again = losses.full_loss(output, target, surface)
     changed = {name for name in terms if terms[name].item() != again[name].item()}
     assert changed == {"pose"}
+
+
+def test_the_paper_s_weights_are_those_of_equation_6_alone() -> None:
+    terms = {"heatmap", "vertex", "normal", "edge", "laplacian", "pose"}
+    others = {
+        weight.name: getattr(PAPER, weight.name)
+        for weight in fields(PAPER)
+        if weight.name not in terms
+    }
+    assert others.pop("huber") is None
+    assert set(others.values()) == {0.0}
 
 
 def test_gradient_of_equation_6(surface: Surface, rng: np.random.Generator) -> None:

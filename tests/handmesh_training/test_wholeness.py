@@ -11,7 +11,7 @@ from handmesh.graph import Topology
 from handmesh_training.hand import HandModel
 from handmesh_training.poses import draw_poses
 from handmesh_training.surface import Surface
-from handmesh_training.wholeness import HandEdges
+from handmesh_training.wholeness import SCALE_BONES, HandEdges
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,14 @@ def hands() -> tuple[Tensor, Tensor, Tensor]:
     return found[0], found[1], scale
 
 
+@pytest.fixture(scope="module")
+def ring() -> Tensor:
+    """(V,) bool, vertices that go with the ring finger alone."""
+    model = HandModel()
+    weights = model.asset.weights[model.asset.template_subset]
+    return torch.from_numpy(weights[:, 10:13].sum(axis=1) > 0.9)
+
+
 def test_the_scale_is_that_of_the_crop(
     edges: HandEdges, hands: tuple[Tensor, Tensor, Tensor]
 ) -> None:
@@ -52,13 +60,29 @@ def test_the_scale_is_that_of_the_crop(
     assert float((ratio.log().abs() < 0.25).float().mean()) > 0.9
 
 
+@pytest.mark.parametrize("degrees", [0, 30, 60])
+def test_the_scale_is_exact_for_usual_bones_that_point_in_depth(
+    edges: HandEdges, degrees: float
+) -> None:
+    """A flat hand turned about the vertical: depths make up for what is foreshortened."""
+    angle = torch.deg2rad(torch.tensor(float(degrees)))
+    joints = torch.zeros(1, 21, 3)
+    for k, (base, end) in enumerate(SCALE_BONES):
+        way = torch.tensor(0.3 * (k - 2))  # a fan; the last bone goes on from joint 9
+        flat = edges.bones[k] * torch.stack([way.sin(), -way.cos()])
+        x, y = flat[0], flat[1]
+        joints[0, end] = joints[0, base] + torch.stack([x * angle.cos(), y, x * angle.sin()])
+    crop = 6.5  # bones
+    joints[..., :2] = 0.5 + joints[..., :2] / crop
+    assert float(edges.scale(joints)) == pytest.approx(crop, rel=1e-4)
+
+
 def test_hands_pass_and_thin_thick_or_torn_ones_do_not(
-    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor]
+    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor], ring: Tensor
 ) -> None:
     vertices, joints, _ = hands
     whole = edges.loss(vertices, joints, surface, None)
-    weights = HandModel().asset.weights[HandModel().asset.template_subset]
-    ring = torch.from_numpy(weights[:, 10:13].sum(axis=1) > 0.9)
+    assert whole < 1e-3  # an edge in fifty lies out of bounds by definition, and by little
     axis = vertices[:, ring].mean(dim=1, keepdim=True)
     for factor in (0.3, 2.5):
         worse = vertices.clone()
@@ -70,11 +94,9 @@ def test_hands_pass_and_thin_thick_or_torn_ones_do_not(
 
 
 def test_its_gradient_mends_a_thin_finger(
-    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor]
+    edges: HandEdges, surface: Surface, hands: tuple[Tensor, Tensor, Tensor], ring: Tensor
 ) -> None:
     vertices, joints, _ = hands
-    weights = HandModel().asset.weights[HandModel().asset.template_subset]
-    ring = torch.from_numpy(weights[:, 10:13].sum(axis=1) > 0.9)
     axis = vertices[:, ring].mean(dim=1, keepdim=True)
     factor = torch.full((len(vertices), 1, 1), 0.3, requires_grad=True)
     worse = vertices.clone()

@@ -102,8 +102,8 @@ def build(
     """Cut the hands out of data sets, unless ``folder`` holds just these already.
 
     Left hands are mirrored. Samples of unknown side, or with hardly a known joint, are left out.
-    A set whose label files have changed since is another. Pictures are read while cutting alone:
-    their contents are part of the result's hash.
+    A set whose label files have changed since, or are read otherwise now, is another. Pictures are
+    read while cutting alone: their contents are part of the result's hash.
 
     Args:
         datasets: what to read. folder: where to; appears when it is whole.
@@ -121,7 +121,13 @@ def build(
     chosen = [(data, spread(len(data), limit)) for data in datasets]
     settings: dict[str, Any] = {
         "sets": [
-            [str(data.folder), data.split, len(rows), _labels_sha256(data.folder, folder)]
+            [
+                str(data.folder),
+                data.split,
+                data.revision,
+                len(rows),
+                _labels_sha256(data.folder, folder),
+            ]
             for data, rows in chosen
         ],
         "side": side,
@@ -135,8 +141,8 @@ def build(
         found = CroppedSet(folder)
         if found.made_from != digest:
             raise CheckpointError(
-                f"{folder} holds hands cut out of other sets, or otherwise, or labels have changed "
-                "since; delete it, or use another folder"
+                f"{folder} holds hands cut out of other sets, or otherwise, or labels or how they "
+                "are read have changed since; delete it, or use another folder"
             )
         return found
     total = sum(len(rows) for _, rows in chosen)

@@ -290,7 +290,6 @@ class Tally:
                 curve = curves[alignment]
                 yield Figure(f"{stem}_0_50", curve.auc_0_50, "", len(values), alignment)
                 yield Figure(f"{stem}_20_50", curve.auc_20_50, "", len(values), alignment)
-
         for finger, girths in zip(FINGERS, np.reshape(self._girths, (-1, 5)).T, strict=True):
             if len(girths):
                 yield Figure(f"girth_{finger}", float(np.median(girths)), "", len(girths))

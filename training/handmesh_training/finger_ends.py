@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from handmesh.errors import InputError
 from handmesh.imaging import decode
 from handmesh.types import FINGERS
 
@@ -33,15 +32,18 @@ STEPS = 96
 # Of CIELAB in 8 bits: a ground differs from the skin by this much, and within itself by no more.
 CONTRAST, PLAIN = 25.0, 8.0
 STRAIGHT = 0.97  # cosine between neighbouring bones
-# Bones of fewer pixels are too coarse; another joint nearer than this share of one hides the end.
-SHORTEST_PX, ALONE = 3.0, 0.6
+# A finger of this share of the palm's length, wrist to middle finger, is not foreshortened.
+STRETCHED, STRETCHED_THUMB = 0.8, 0.6
+SHORTEST_PX = 3.0  # bones of fewer pixels are too coarse
+# No other joint is as near to the point ``PAST`` the tip as ``ALONE``, in lengths of the last bone.
+PAST, ALONE = 0.3, 0.6
 
 
 def finger_end(lab: NDArray[np.float32], joints: Array, finger: str) -> float | None:
-    """Distance from the last joint but one to the finger's end, over that to the labelled tip.
+    """Distance from the joint before the tip to the finger's end, over that to the labelled tip.
 
     Args:
-        lab: (H, W, 3) float32 CIELAB, 0..255. joints: (21, 2) pixels.
+        lab: (H, W, 3) float32 CIELAB, 0..255. joints: (21, 2) pixels, as a set's are read.
 
     Returns:
         None where the finger is bent, foreshortened, not alone or before no plain ground.
@@ -53,12 +55,13 @@ def finger_end(lab: NDArray[np.float32], joints: Array, finger: str) -> float | 
         return None
     along = bones / lengths[:, None]
     palm = float(np.linalg.norm(joints[9] - joints[0]))
-    stretched = lengths.sum() > (0.6 if finger == "thumb" else 0.8) * palm
-    if not stretched or min(along[0] @ along[1], along[1] @ along[2]) < STRAIGHT:
+    if lengths.sum() < (STRETCHED_THUMB if finger == "thumb" else STRETCHED) * palm:
+        return None
+    if min(along[0] @ along[1], along[1] @ along[2]) < STRAIGHT:
         return None
     tip, last = joints[chain[-1]], lengths[-1]
     others = np.delete(joints, chain, axis=0)  # (17, 2)
-    if np.linalg.norm(others - tip - 0.3 * bones[-1], axis=1).min() < ALONE * last:
+    if np.linalg.norm(others - tip - PAST * bones[-1], axis=1).min() < ALONE * last:
         return None
     beyond = np.linspace(SKIN[0], LOOKED, STEPS)
     places = tip + beyond[:, None] * bones[-1]  # (STEPS, 2)
@@ -72,14 +75,15 @@ def finger_end(lab: NDArray[np.float32], joints: Array, finger: str) -> float | 
     contrast = float(np.linalg.norm(change))
     if contrast < CONTRAST or ground.std(axis=0).max() > PLAIN:
         return None
-    # 0 on skin, 1 on the ground: half of both is where the end is.
-    return 1 + float(beyond[np.argmax((seen - skin) @ change > 0.5 * contrast**2)])
+    # 0 on skin, 1 on the ground: the end is where it is half of both.
+    end = float(beyond[np.argmax((seen - skin) @ change > 0.5 * contrast**2)])
+    return 1 + end if end > SKIN[1] else None
 
 
 def measure(hands: Sequence[LabelledHand]) -> dict[str, list[float]]:
     """`finger_end` of all fingers that have one, by finger."""
     found: dict[str, list[float]] = {finger: [] for finger in FINGERS}
-    for hand in tqdm(hands, unit="hand"):
+    for hand in tqdm(hands, desc=hands[0].path.parent.name if hands else None, unit="hand"):
         lab = np.float32(cv2.cvtColor(decode(hand.path), cv2.COLOR_RGB2LAB))
         for finger, ends in found.items():
             end = finger_end(lab, hand.joints_px, finger)
@@ -89,13 +93,9 @@ def measure(hands: Sequence[LabelledHand]) -> dict[str, list[float]]:
 
 
 def to_table(found: dict[str, list[float]]) -> str:
-    """Medians by finger, of the labels as they are read and as the teacher gave them.
-
-    Raises:
-        InputError: no finger could be measured.
-    """
+    """Medians by finger, of the labels as they are read and as the teacher gave them."""
     if not any(found.values()):
-        raise InputError("no photo shows a straight finger alone before a plain ground")
+        return "  no photo shows a straight finger alone before a plain ground\n"
     lines = ["  finger   fingers  as read  by the teacher"]
     for finger, ends in found.items():
         if ends:

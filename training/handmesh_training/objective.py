@@ -25,9 +25,9 @@ def objective(
 
     Args:
         output: of the network. batch: its labels, named like the fields of `Crops`.
-        surface: of the network's mesh. edges: how long its edges may be where no mesh is labelled.
-        weights: of the terms; one whose weight is 0 is told, but
-            moves nothing.
+        surface: of the network's mesh.
+        weights: of the terms; one whose weight is 0 is told, but moves nothing.
+        edges: how long the mesh's may be where joints alone are labelled.
     """
     total, terms = losses.full_loss(output, batch, surface, weights)
     joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]

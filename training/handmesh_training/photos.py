@@ -3,8 +3,9 @@
 A photo set is a folder of images with a ``pseudo_labels.json``:
 ``{file: {"hands": [{"uv": 21 x [x, y] px, "world_m": 21 x [x, y, z] m, "handedness_as_reported":
 "Left" or "Right", "ok": bool}]}}``. The joints are a teacher's opinion (MediaPipe Hands), not the
-truth. Its finger tips are moved to where ours are (`reach_tips`). It reports handedness as for a
-selfie, so in un-mirrored photos its "Left" is the person's right hand.
+truth. Its finger tips in the picture are moved to where ours are (`reach_tips`), those in metres
+are as it gave them. It reports handedness as for a selfie, so in un-mirrored photos its "Left" is
+the person's right hand.
 
 Wherever a set is named, ``FOLDER:train`` and ``FOLDER:held-out`` mean a part of it: four fifths
 and the last fifth, by the last number in the files' names. Cameras count, so the photos of one
@@ -34,8 +35,10 @@ from .samples import Crops
 LABELS = "pseudo_labels.json"
 TRAIN, HELD_OUT = "train", "held-out"
 HELD_OUT_SHARE = 5  # one in so many
-# The teacher's finger tips lie on the pads. Seen from the joint before, fingers end some 1.38 times
-# as far away (`handmesh_training.finger_ends`), and our tips are 1.2 mm of 25 before that.
+# In pictures the teacher's finger tips lie on the pads. From the joint before, straight fingers end
+# 1.38 times as far away (`finger_ends`: median of the fingers' of five sets), our tips 1.2 mm of 25
+# before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
+# are about as long as ours there, or longer.
 TIP_REACH = 1.3
 
 
@@ -44,8 +47,9 @@ class LabelledHand:
     """One hand in one photo.
 
     Attributes:
-        path: the photo. joints_px: (21, 2) float64 image pixels. joints_m: (21, 3) float64 metres,
-            camera axes, origin of the teacher's choosing. is_right: the person's right hand.
+        path: the photo. joints_px: (21, 2) float64 image pixels, tips moved by `reach_tips`.
+        joints_m: (21, 3) float64 metres, camera axes, origin of the teacher's choosing.
+        is_right: the person's right hand.
     """
 
     path: Path
@@ -130,11 +134,11 @@ def _other_part(names: list[str], part: str | None) -> set[str]:
     return set({None: [], TRAIN: ordered[border:], HELD_OUT: ordered[:border]}[part])
 
 
-def reach_tips(joints: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A teacher's joints (21, D) with tips at the fingers' ends, where the hand mesh has them."""
-    moved = joints.copy()
+def reach_tips(joints_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A teacher's joints (21, 2) with tips at the fingers' ends, where the hand mesh has them."""
+    moved = joints_px.copy()
     for *_, before, tip in FINGERS.values():
-        moved[tip] = joints[before] + TIP_REACH * (joints[tip] - joints[before])
+        moved[tip] = joints_px[before] + TIP_REACH * (joints_px[tip] - joints_px[before])
     return moved
 
 
@@ -152,8 +156,7 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
     if reported not in ("Left", "Right"):
         raise ValueError(f"handedness_as_reported is {reported!r}")
     # OpenCV's pixel-centre convention; the teacher counts from the image's corner.
-    joints_px, joints_m = reach_tips(joints_px - 0.5), reach_tips(joints_m)
-    return LabelledHand(path, joints_px, joints_m, is_right=reported == "Left")
+    return LabelledHand(path, reach_tips(joints_px - 0.5), joints_m, is_right=reported == "Left")
 
 
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:

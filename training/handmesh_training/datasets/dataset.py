@@ -30,6 +30,7 @@ class Dataset(ABC):
         evaluation_split: the one of them that is evaluated where none is named.
         protocol: name of the protocol, of `handmesh_training.protocols`, that the set's own
             figures follow.
+        revision: raised where the same files are read otherwise than before.
         folder: where the set lies. split: the one that is open.
 
     Raises:
@@ -40,6 +41,7 @@ class Dataset(ABC):
     splits: ClassVar[tuple[str, ...]]
     evaluation_split: ClassVar[str] = "test"
     protocol: ClassVar[str] = "paper"
+    revision: ClassVar[int] = 1
 
     def __init__(self, folder: Path | str, split: str) -> None:
         self.folder = Path(folder)
