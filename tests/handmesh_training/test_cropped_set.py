@@ -25,7 +25,7 @@ class Samples:
     """A data set in memory that counts how often it is read."""
 
     def __init__(self, samples: Sequence[Sample], split: str = "training") -> None:
-        self.folder, self.split = Path("somewhere"), split
+        self.folder, self.split, self.revision = Path("somewhere"), split, 1
         self.samples = list(samples)
         self.read = 0
 
@@ -274,13 +274,23 @@ def test_labels_that_changed_make_another_set(made: Build, tmp_path: Path) -> No
     (source / "picture.png").write_bytes(b"2")
     assert made(samples()).sha256 == first.sha256
     file.write_text("[2]")
-    with pytest.raises(CheckpointError, match="labels have changed"):
+    with pytest.raises(CheckpointError, match="labels or how they"):
         made(samples())
     file.write_text("[1]")
     assert made(samples()).made_from == first.made_from
     (source / "labels" / "more.txt").write_text("")
-    with pytest.raises(CheckpointError, match="labels have changed"):
+    with pytest.raises(CheckpointError, match="labels or how they"):
         made(samples())
+
+
+def test_labels_that_are_read_otherwise_make_another_set(made: Build) -> None:
+    first = made(Samples([a_sample(0)]))
+    later = Samples([a_sample(0)])
+    later.revision = 2
+    with pytest.raises(CheckpointError, match="how they are read have changed"):
+        made(later)
+    later.revision = 1
+    assert made(later).made_from == first.made_from
 
 
 def test_a_run_in_the_folder_of_its_data_is_no_label_of_it(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ LABEL_SUFFIXES = (".json", ".mat", ".pickle", ".txt")
 
 
 class SampleSource(Protocol):
-    """A `datasets.Dataset`, or what looks like one. Where it has a true attribute ``our_mesh``, its
-    meshes are the networks' own, of right hands."""
+    """A `datasets.Dataset`, or what looks like one, with its ``revision`` if it has one. Where it
+    has a true attribute ``our_mesh``, its meshes are the networks' own, of right hands."""
 
     folder: Path
     split: str
@@ -124,7 +124,7 @@ def build(
             [
                 str(data.folder),
                 data.split,
-                data.revision,
+                getattr(data, "revision", 1),
                 len(rows),
                 _labels_sha256(data.folder, folder),
             ]

@@ -36,7 +36,7 @@ LABELS = "pseudo_labels.json"
 TRAIN, HELD_OUT = "train", "held-out"
 HELD_OUT_SHARE = 5  # one in so many
 # In pictures the teacher's finger tips lie on the pads. From the joint before, straight fingers end
-# 1.38 times as far away (`finger_ends`: median of the fingers' of five sets), our tips 1.2 mm of 25
+# 1.36 times as far away (`finger_ends`: median of the fingers' of five sets), our tips 1.2 mm of 25
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
