@@ -1,7 +1,7 @@
 """Check the kernels on the device at hand: `python -m handmesh_kernels.check HEAD.npz ...`.
 
 Every array that a kernel writes is compared with the head in NumPy, float64, relative to its
-largest value: 1e-5 is allowed where numbers are float32, 2e-3 where they are stored in half. Run
+largest value: 1e-5 is allowed where numbers are float32, 5e-3 where they are stored in half. Run
 under compute-sanitizer it also shows what reads or writes outside its memory, and what races.
 """
 
@@ -24,7 +24,8 @@ from .launcher import GraphHead
 __all__ = ["ARRAYS", "TOLERANCE", "Checked", "check", "main"]
 
 ARRAYS = ("maps1", "maps2", "maps3", "maps4", "vertices", "joints")
-TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3}
+# Weights that are rounded to half, and nothing else, change the shipped head by up to 3.5e-3.
+TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
 
 
 @dataclass(frozen=True)

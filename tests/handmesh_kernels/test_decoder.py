@@ -1,6 +1,6 @@
 """The kernels of the head, run on the CPU thread by thread, against the head in float64.
 
-Tolerances are relative to the largest value of an array: 1e-5 where numbers are float32, 2e-3 where
+Tolerances are relative to the largest value of an array: 1e-5 where numbers are float32, 5e-3 where
 they are stored in half, of every array that lies between two kernels.
 """
 
@@ -25,7 +25,7 @@ Inputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 MakeInputs = Callable[..., Inputs]
 MakeRandom = Callable[[int], HeadConstants]
 Shim = Callable[[HeadConstants], ShimBinding]
-TOLERANCE = {"fp32": 1e-5, "fp16": 2e-3}
+TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
 
 
 def launched(
