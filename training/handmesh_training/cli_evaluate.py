@@ -34,7 +34,8 @@ def add_evaluate(commands: Any) -> None:
         "evaluate",
         help="measure a bundle or a checkpoint on labelled data sets, rendered hands and photos",
         description="Errors on data sets with true labels and on rendered hands, and disagreement "
-        "with a teacher's landmarks on photos. What is given of each hand is told with each set.",
+        "with a teacher's landmarks on photos, its finger tips moved to the fingers' ends. What is "
+        "given of each hand is told with each set.",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--bundle", metavar="PATH", help="trained model (default: the shipped one)")
