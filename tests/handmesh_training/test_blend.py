@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,4 +72,14 @@ def test_what_is_no_blend_is_told(tmp_path: Path) -> None:
         blend({Path("a"): 1.0})
     with pytest.raises(InputError, match=r"FILE=WEIGHT"):
         main([str(tmp_path / "out.pt"), "a.pt", "b.pt=1"])
+    with pytest.raises(InputError, match="given twice"):
+        main([str(tmp_path / "out.pt"), "a.pt=1", "a.pt=2", "b.pt=1"])
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_as_a_command_errors_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "handmesh_training.blend", str(tmp_path / "out.pt"), "a.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "FILE=WEIGHT" in done.stderr

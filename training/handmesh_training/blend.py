@@ -8,13 +8,13 @@ exported and begun with, but no run can be resumed from it.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from handmesh.cli_shared import exit_code
 from handmesh.errors import CheckpointError, InputError
 
 from .checkpoint import read_checkpoint, write_checkpoint
@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     files: dict[Path, float] = {}
     for part in options.parts:
         name, _, weight = part.rpartition("=")
+        if Path(name) in files:
+            raise InputError(f"{name} is given twice: add up its weights")
         try:
             files[Path(name)] = float(weight)
         except ValueError as error:
@@ -79,4 +81,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(exit_code(main))

@@ -37,11 +37,14 @@ LABEL_SUFFIXES = (".json", ".mat", ".pickle", ".txt")
 
 
 class SampleSource(Protocol):
-    """A `datasets.Dataset`, or what looks like one, with its ``revision`` if it has one. Where it
-    has a true attribute ``our_mesh``, its meshes are the networks' own, of right hands."""
+    """A `datasets.Dataset`, or what looks like one. Where it has a true attribute ``our_mesh``, its
+    meshes are the networks' own, of right hands."""
 
     folder: Path
     split: str
+
+    @property
+    def revision(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -124,7 +127,7 @@ def build(
             [
                 str(data.folder),
                 data.split,
-                getattr(data, "revision", 1),
+                data.revision,
                 len(rows),
                 _labels_sha256(data.folder, folder),
             ]

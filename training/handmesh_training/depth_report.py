@@ -27,6 +27,7 @@ from handmesh.calibration import (
     bone_length_from_depth,
     bone_length_from_object,
 )
+from handmesh.cli_shared import exit_code
 from handmesh.errors import InputError
 from handmesh.types import ROOT_JOINT, UNIT_BONE
 
@@ -168,4 +169,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(exit_code(main))

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from handmesh.geometry import vertex_normals
 
+from .segments import segment_distances
+
 FLESH_NAMES = ("thumb_ball", "first_web")
 # A coefficient of one moves the skin this far at most. By eye, beside photos of thumbs bent before
 # closed hands: there is no measurement of such flesh to take it from.
@@ -35,20 +37,15 @@ def flesh_directions(vertices: Tensor, faces: Tensor, weights: Tensor, joints: T
     base, knuckle, index = joints[1], joints[2], joints[5]
     # The ball ends at the thumb's knuckle, and where the arm begins.
     ends = 1 - weights[:, [2, 3, 5, 6, 16]].sum(dim=1).clamp(max=1)
-    distance = _to_segment(vertices, torch.lerp(base, knuckle, 0.2), knuckle)
+    distance = segment_distances(vertices, torch.lerp(base, knuckle, 0.2), knuckle)
     ball = torch.exp(-0.5 * ((distance - _BONE_RADIUS_M).clamp(min=0) / _BALL_SIGMA_M) ** 2) * ends
 
     outward = F.normalize(
         F.normalize(knuckle - base, dim=0) + F.normalize(index - joints[0], dim=0), dim=0
     )
-    fold = _to_segment(vertices, torch.lerp(knuckle, index, 0.15), torch.lerp(knuckle, index, 0.8))
+    fold = segment_distances(
+        vertices, torch.lerp(knuckle, index, 0.15), torch.lerp(knuckle, index, 0.8)
+    )
     facing = (normals @ outward + _ASIDE).clamp(0, 1)
     web = torch.exp(-0.5 * (fold / _WEB_SIGMA_M) ** 2) * facing
     return torch.stack([BALL_M * ball[:, None] * normals, WEB_M * web[:, None] * outward])
-
-
-def _to_segment(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """(V,) distances of points (V, 3) to a segment."""
-    line = end - start
-    along = ((points - start) @ line / (line @ line)).clamp(0, 1)
-    return (points - start - along[:, None] * line).norm(dim=1)

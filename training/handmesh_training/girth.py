@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from handmesh.graph import Topology
 from handmesh.types import FINGERS, UNIT_BONE
+
+from .segments import segment_distances
 
 Array = NDArray[np.float64]
 
@@ -38,13 +41,16 @@ class FingerGirth:
         Args:
             vertices: (V, 3), joints: (21, 3), of one hand in one frame and unit.
         """
-        points, ends = np.asarray(vertices, np.float64), np.asarray(joints, np.float64)
-        unit = np.linalg.norm(ends[UNIT_BONE[1]] - ends[UNIT_BONE[0]])
+        points, ends = (
+            torch.tensor(np.asarray(x), dtype=torch.float64) for x in (vertices, joints)
+        )
+        unit = float((ends[UNIT_BONE[1]] - ends[UNIT_BONE[0]]).norm())
         girths = []
         for rows, (_, *chain) in zip(self._rows, FINGERS.values(), strict=True):
-            away = [_distances(points[rows], ends[a], ends[b]) for a, b in pairwise(chain)]  # (N,)
-            girths.append(np.min(away, axis=0).mean())
-        return np.asarray(girths) / max(float(unit), 1e-9)
+            bones = [(ends[a], ends[b]) for a, b in pairwise(chain)]
+            away = torch.stack([segment_distances(points[rows], *bone) for bone in bones])  # (2, N)
+            girths.append(float(away.amin(dim=0).mean()))
+        return np.asarray(girths) / max(unit, 1e-9)
 
     def shares(
         self,
@@ -63,12 +69,3 @@ class FingerGirth:
             if ours and np.isfinite(np.asarray(true_joints)).all():
                 true_girth = self(true_vertices, true_joints)
         return np.asarray(self(vertices, joints) / true_girth)
-
-
-def _distances(points: Array, start: Array, end: Array) -> Array:
-    """(N,) of points (N, 3) to the segment between two others (3,)."""
-    along = end - start
-    share = (points - start) @ along / max(float(along @ along), 1e-30)  # (N,)
-    return np.asarray(
-        np.linalg.norm(points - start - np.clip(share, 0, 1)[:, None] * along, axis=1)
-    )

@@ -72,12 +72,13 @@ class RenderedSamples:
     everywhere. What hides a part of the hand has no depth here, so nothing is read there.
 
     Attributes:
-        folder, split: names, as of a `datasets.Dataset`.
+        folder, split, revision: as of a `datasets.Dataset`.
         our_mesh: its samples' meshes are the networks' own.
     """
 
     WALL_M = 0.5
     our_mesh = True
+    revision = 1
 
     def __init__(
         self, settings: RenderSettings, seed: int, count: int, sensor: DepthSensor | None = None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from handmesh.graph import Topology
+from handmesh.types import UNIT_BONE
 
 from .hand import HandModel
 from .losses import reduce_rows, to_metric_like
@@ -24,7 +25,7 @@ DRAWN, SEED = 1024, 0
 # Of an edge's lengths in drawn hands this share is cut off at both ends: few stretch so far.
 TAIL = 0.01
 # The bones that a picture's scale is solved from: the palm's four, and the unit of length itself.
-SCALE_BONES = ((0, 5), (0, 9), (0, 13), (0, 17), (9, 10))
+SCALE_BONES = ((0, 5), (0, 9), (0, 13), (0, 17), UNIT_BONE)
 
 
 class HandEdges(nn.Module):
@@ -85,7 +86,7 @@ def _bounds() -> tuple[Tensor, Tensor, Tensor]:
     poses = draw_poses(generator(SEED, Purpose.EDGES), model, DRAWN)
     with torch.no_grad():
         hand = model(poses.shape, model.rotations(poses.angles))
-        unit = (hand.joints[:, 10] - hand.joints[:, 9]).norm(dim=-1)  # (B,)
+        unit = (hand.joints[:, UNIT_BONE[1]] - hand.joints[:, UNIT_BONE[0]]).norm(dim=-1)  # (B,)
         subset = torch.from_numpy(model.asset.template_subset).long()
         points = hand.vertices[:, subset] / unit[:, None, None]
         size = surface.edge_vectors(points).norm(dim=-1).clamp(min=1e-3).log()  # (E, B)
