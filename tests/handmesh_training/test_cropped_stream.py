@@ -27,7 +27,7 @@ PLAIN = Augmentation(input_size=32, stored_margin=MARGIN, left=0.0, misses=0.0, 
 class Numbered:
     """Right hands whose wrist's place on a fixed set of joints tells their number."""
 
-    folder, split = Path("numbered"), "all"
+    folder, split, revision = Path("numbered"), "all", 1
 
     def __len__(self) -> int:
         return COUNT

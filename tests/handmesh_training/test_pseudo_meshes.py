@@ -56,7 +56,7 @@ def a_sample(number: int) -> Sample:
 
 
 class Samples:
-    folder, split = Path("somewhere"), "all"
+    folder, split, revision = Path("somewhere"), "all", 1
 
     def __len__(self) -> int:
         return COUNT
