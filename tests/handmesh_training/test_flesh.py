@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from handmesh_training.flesh import BALL_M, WEB_M
+from handmesh_training.flesh import BALL_M, FLESH_NAMES, GIRTH_M, WEB_M
 from handmesh_training.hand import PIVOT_COUNT, HandModel
 
 
@@ -76,17 +76,44 @@ def test_the_edge_of_the_web_moves_more_than_its_sides(model: HandModel) -> None
     assert (moved <= np.clip(looks + 0.3, 0, 1) + 1e-6).all()
 
 
+@pytest.mark.parametrize(("name", "finger"), [("thumb_girth", 0), ("little_girth", 4)])
+def test_a_finger_grows_thicker_and_no_longer(model: HandModel, name: str, finger: int) -> None:
+    vertices, joints = grown(model, name)
+    np.testing.assert_array_equal(joints[1], joints[0])
+    moved = vertices[1] - vertices[0]
+    bones = slice(1 + 3 * finger, 4 + 3 * finger)
+    own = model.asset.weights[:, bones].sum(axis=1)
+    assert np.linalg.norm(moved[own < 0.01], axis=1).max() < 0.05 * GIRTH_M
+    # Away from the bone between the last two joints by that much, all around, and not along it.
+    start, end = joints[0, 3 + 4 * finger], joints[0, 4 + 4 * finger]
+    along = (end - start) / np.linalg.norm(end - start)
+    place = (vertices[0] - start) @ along
+    last = (own > 0.99) & (place > 0) & (place < np.linalg.norm(end - start) - 0.004)
+    radii = [
+        np.linalg.norm(v - start - ((v - start) @ along)[:, None] * along, axis=1) for v in vertices
+    ]
+    assert last.sum() >= 20
+    thicker = (radii[1] - radii[0])[last] / GIRTH_M
+    assert np.median(thicker) == pytest.approx(1, abs=0.05)
+    assert thicker.min() > 0.3, "what lies close to the bone, as at the dome, moves less"
+    assert np.abs(moved[last] @ along).max() < 0.15 * GIRTH_M
+    assert ((vertices[1] - start) @ along)[own > 0.5].max() < place[own > 0.5].max() + 0.1e-3
+
+
 def signed_volume(vertices: NDArray, faces: NDArray) -> float:
     return float(np.linalg.det(vertices[faces]).sum() / 6)
 
 
-@pytest.mark.parametrize(
-    "amounts", [(-0.6, 0), (1.8, 0), (0, -0.4), (0, 2.0), (-0.6, -0.4), (1.8, 2.0)]
-)
-def test_no_skin_tears_or_turns_inside_out(model: HandModel, amounts: tuple[float, float]) -> None:
-    """At the ends of what is drawn, each alone and both together."""
-    vertices = grown(model, "thumb_ball", amounts[0])[0]
-    vertices[1] += grown(model, "first_web", amounts[1])[0][1] - vertices[0]
+@pytest.mark.parametrize("amounts", [
+    (-0.6, 0, 0, 0), (2.2, 0, 0, 0), (0, -0.4, 0, 0), (0, 2.0, 0, 0), (0, 0, -0.4, 0),
+    (0, 0, 2.0, 0), (0, 0, 0, 1.8), (-0.6, -0.4, -0.4, 0.2), (1.8, 1.5, 2.0, 1.8),
+])  # fmt: skip
+def test_no_skin_tears_or_turns_inside_out(model: HandModel, amounts: tuple[float, ...]) -> None:
+    """At the ends of what is drawn, each alone and nearly so together: three faces of the web turn
+    where all four are at their ends, as in no hand of a million."""
+    vertices = grown(model, FLESH_NAMES[0], 0.0)[0]
+    for name, amount in zip(FLESH_NAMES, amounts, strict=True):
+        vertices[1] += grown(model, name, amount)[0][1] - vertices[0]
     faces = model.asset.faces
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     spans = np.linalg.norm(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]], axis=2)

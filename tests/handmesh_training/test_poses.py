@@ -31,6 +31,7 @@ from handmesh_training.poses import (
     draw_poses,
     sample_shapes,
     self_collides,
+    usual_shape,
 )
 
 Array = NDArray[np.float64]
@@ -114,7 +115,7 @@ def test_named_hands_look_like_their_gesture(hand_model: HandModel) -> None:
 
     degrees = np.rad2deg(off[:, 4:16, FLEXION].abs().numpy())
     assert 1 < np.median(degrees) < 8
-    assert degrees.max() < 45
+    assert degrees.max() < 50
 
 
 def test_drawn_hands_pass_and_many_others_do_not(
@@ -170,7 +171,8 @@ def test_drawing_ends_even_if_all_collide(
     torch.testing.assert_close(
         drawn.angles[:, fingers], library[drawn.gesture][:, fingers], atol=1e-3, rtol=0
     )
-    assert not drawn.shape.any()
+    usual = torch.from_numpy(usual_shape(hand_model)).float()
+    torch.testing.assert_close(drawn.shape, usual.expand_as(drawn.shape))
 
 
 def test_drawing_is_quick(hand_model: HandModel) -> None:
@@ -195,9 +197,10 @@ def test_shapes_are_those_of_people(hand_model: HandModel) -> None:
     reach = 0.5 * np.ptp(shapes, axis=0)
     assert reach == pytest.approx(2 * spread / 0.959, rel=0.06)  # cut at 2 sigma
     assert np.delete(spread, names.index("height")).min() > 0.2
-    # The template has little flesh between thumb and hand, and slender wrists.
-    for name, usual in (("thumb_ball", 0.6), ("first_web", 0.8), ("wrist_girth", 0.55)):
-        assert shapes[:, names.index(name)].mean() == pytest.approx(usual, abs=0.05)
+    assert shapes.mean(axis=0) == pytest.approx(usual_shape(hand_model), abs=0.06)
+    # The template has slender fingers and wrists, and little flesh between thumb and hand.
+    for name in ("finger_diameter", "thumb_ball", "thumb_girth", "first_web", "wrist_girth"):
+        assert usual_shape(hand_model)[names.index(name)] > 0.3
 
 
 def test_wrists_are_as_thick_as_those_of_people(hand_model: HandModel) -> None:
@@ -222,11 +225,43 @@ def test_wrists_are_as_thick_as_those_of_people(hand_model: HandModel) -> None:
     assert np.quantile(ratios, 0.05) > 0.65
 
 
-def test_closed_hands_are_as_thick_as_open_ones(hand_model: HandModel) -> None:
+# Of 943 firefighters, means of the sexes: breadth at the thumb's last joint and at the fingers'
+# first over the length of the hand (Hsiao et al., 2015). Other people's are a little less.
+BREADTHS = {"thumb": 0.1206, "index": 0.1135, "middle": 0.1122, "ring": 0.1080, "little": 0.0980}
+
+
+def test_fingers_are_as_thick_as_those_of_people(hand_model: HandModel) -> None:
+    shapes = np.stack([usual_shape(hand_model), np.zeros(hand_model.shape_count)])
+    with torch.no_grad():
+        posed = hand_model(
+            torch.from_numpy(shapes).float(), hand_model.rotations(torch.zeros(2, PIVOT_COUNT, 3))
+        )
+    for skin, joints, least, most in zip(
+        posed.vertices.numpy(), posed.joints.numpy(), (0.93, 0.7), (1.03, 0.95), strict=True
+    ):
+        length = np.linalg.norm(np.diff(joints[[0, 9, 10, 11, 12]], axis=0), axis=1).sum()
+        for finger, (name, usual) in enumerate(BREADTHS.items()):
+            knuckle = 3 if finger == 0 else 2 + 4 * finger  # thumb IP, finger PIP
+            bones = hand_model.asset.weights[:, 1 + 3 * finger : 4 + 3 * finger].sum(axis=1) > 0.5
+            share = _breadth(skin[bones], joints[knuckle - 1], joints[knuckle]) / length
+            assert least < share / usual < most, name  # the usual hand, the slender template
+
+
+def _breadth(skin: Array, before: Array, knuckle: Array) -> float:
+    """Metres, the widest way across a bone about its end."""
+    along = (knuckle - before) / np.linalg.norm(knuckle - before)
+    near = skin[np.abs((skin - knuckle) @ along) < 0.006]
+    plane = np.linalg.svd(np.outer(along, along) - np.eye(3))[0][:, :2]  # (3, 2)
+    turns = np.linspace(0, np.pi, 60, endpoint=False)
+    return float(np.ptp(near @ plane @ [np.cos(turns), np.sin(turns)], axis=0).max())
+
+
+@pytest.mark.parametrize("name", ["finger_diameter", "thumb_girth", "thumb_ball"])
+def test_closed_hands_are_as_thick_as_open_ones(hand_model: HandModel, name: str) -> None:
     drawn = draw_poses(np.random.default_rng(0), hand_model, 4000)
     kinds = np.array([*default_library().kinds, "free"])[drawn.gesture]
-    thickness = drawn.shape[:, hand_model.shape_names.index("finger_diameter")].numpy()
+    thickness = drawn.shape[:, hand_model.shape_names.index(name)].numpy()
     closed, flat = thickness[np.isin(kinds, ["fist", "near_fist", "thumb_before"])], kinds == "open"
 
-    assert closed.mean() > thickness[flat].mean() - 0.15
-    assert np.quantile(closed, 0.95) > 0.68 * np.quantile(thickness[flat], 0.95)
+    assert closed.mean() > thickness[flat].mean() - 0.1
+    assert np.quantile(closed, 0.95) > 0.75 * np.quantile(thickness[flat], 0.95)
