@@ -204,8 +204,11 @@ def test_shapes_are_those_of_people(hand_model: HandModel) -> None:
 
 
 def test_wrists_are_as_thick_as_those_of_people(hand_model: HandModel) -> None:
-    """Girth over length of the hand: 172 mm (Heinz et al., 2003) of 196 (1,779 truck drivers; Guan et
-    al., Human Factors 54(5), 2012) for men, 151 of 177 for women."""
+    """Girth over length of the hand: 172 mm of 196 for men, 151 of 177 for women.
+
+    Girths after Heinz et al., 2003; lengths of 1,950 truck drivers after Guan et al., Human Factors
+    54(5), 2012.
+    """
     shapes = torch.from_numpy(sample_shapes(np.random.default_rng(0), hand_model, 100)).float()
     flat = hand_model.rotations(torch.zeros(len(shapes), PIVOT_COUNT, 3))
     with torch.no_grad():
