@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 
-from .develop_torch import CONTRAST_SPREAD, FILTER_SIZES, FILTERED_SHARE, GREY_SHARE, SHIFTED_SHARE
+from .develop_torch import (
+    CONTRAST_SPREAD,
+    DARK,
+    EVENED_MOST,
+    FILTER_SIZES,
+    FILTERED_SHARE,
+    GREY_SHARE,
+    LIGHT_CELLS,
+    RELIT_MOST,
+    RELIT_SHARE,
+    SHADE_CELLS,
+    SHIFTED_SHARE,
+)
 from .opencv import cv2
 from .samples import Crops
 
@@ -221,6 +233,9 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
 
     if rng.random() < FILTERED_SHARE:
         image = _filter_at_random(rng, image)
+    if rng.random() < RELIT_SHARE:
+        field = rng.normal(0, rng.uniform(0, RELIT_MOST), (LIGHT_CELLS, LIGHT_CELLS))
+        image = relight(image, field, rng.uniform(0, EVENED_MOST))
     image = cv2.LUT(image, _tone_curve(rng))
     chance = rng.random()
     if chance < GREY_SHARE:
@@ -275,6 +290,23 @@ def filtered(image: Image, weights: NDArray[np.float64]) -> Image:
         for c in range(3)
     ]
     return np.clip(np.stack(mixed, axis=-1) + 128, 0, 255).astype(np.uint8)
+
+
+def relight(image: Image, field: NDArray[np.float64], evened: float) -> Image:
+    """A picture in other light, as `develop_torch.relight` makes it: outlines and texture stay.
+
+    Args:
+        image: (S, S, 3) uint8. field: (N, N) logarithms of the light that is cast, a coarse grid.
+        evened: share of the picture's own unevenness that is taken out.
+    """
+    side = image.shape[0]
+    cells = cv2.resize(image, (SHADE_CELLS, SHADE_CELLS), interpolation=cv2.INTER_AREA)
+    shade = np.log(cells.mean(axis=2) + DARK)
+    shade -= shade.mean()
+    own = cv2.resize(shade, (side, side), interpolation=cv2.INTER_LINEAR)
+    cast = cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR)
+    gain = np.exp(cast - evened * own).astype(np.float32)
+    return np.clip(image * gain[..., None], 0, 255).astype(np.uint8)
 
 
 def _tone_curve(rng: np.random.Generator) -> NDArray[np.uint8]:

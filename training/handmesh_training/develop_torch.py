@@ -32,6 +32,13 @@ _MOTION = 7  # longest motion blur, pixels
 # Pictures that a random filter is mixed into, and its sides, pixels.
 FILTERED_SHARE = 0.2
 FILTER_SIZES = (1, 3, 5, 7)
+# Pictures lit anew: by how much at most, as logarithms, and what share of their own light's unevenness
+# is taken out at most, as phones do to bring out what lies in shadow.
+RELIT_SHARE, RELIT_MOST, EVENED_MOST = 0.4, 0.35, 0.8
+# The new light is drawn on a grid of so many cells a side, and the own one taken from a finer one.
+LIGHT_CELLS, SHADE_CELLS = 4, 8
+# Grey levels below which unevenness is noise.
+DARK = 32.0
 # Pictures without colour, and with a turned hue and another saturation.
 GREY_SHARE, SHIFTED_SHARE = 0.1, 0.26
 # Standard deviation of the contrast's logarithm: phones even out light, webcams drive it up.
@@ -80,6 +87,11 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
         filtered(images, random_filters(generator, count)),
         images,
     )
+    relit = uniform(generator, count, 0, 1) < RELIT_SHARE
+    field = normal(generator, count, 1.0, LIGHT_CELLS, LIGHT_CELLS)
+    field = field * uniform(generator, count, 0, RELIT_MOST, 1, 1)
+    evened = uniform(generator, count, 0, EVENED_MOST)
+    images = torch.where(relit[:, None, None, None], relight(images, field, evened), images)
     images = _tone(generator, images)
     images = _colours(generator, images)
     noisy = uniform(generator, count, 0, 1) < 0.4
@@ -159,6 +171,23 @@ def filtered(images: Tensor, weights: Tensor) -> Tensor:
     padded = F.pad(images - 128, (reach,) * 4, mode="reflect").flatten(0, 1)[None]
     mixed = F.conv2d(padded, weights.flatten(0, 1), groups=count)[0]  # (3 B, S, S)
     return (mixed.unflatten(0, (count, 3)) + 128).clamp(0, 255)
+
+
+def relight(images: Tensor, field: Tensor, evened: Tensor) -> Tensor:
+    """Pictures in other light, the same over every few pixels: outlines and texture stay.
+
+    Args:
+        images: (B, 3, S, S), 0..255, S a multiple of `SHADE_CELLS`. field: (B, N, N) logarithms of
+            the light that is cast, a coarse grid. evened: (B,) share of the picture's own
+            unevenness that is taken out.
+    """
+    side = images.shape[-1]
+    shade = (F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), SHADE_CELLS) + DARK).log()
+    shade = shade - shade.mean(dim=(2, 3), keepdim=True)  # (B, 1, N, N)
+    own = F.interpolate(shade, (side, side), mode="bilinear")
+    cast = F.interpolate(field[:, None], (side, side), mode="bilinear")
+    gain = (cast - evened[:, None, None, None] * own).exp()  # (B, 1, S, S)
+    return (images * gain).clamp(0, 255)
 
 
 def _tone(generator: torch.Generator, images: Tensor) -> Tensor:
