@@ -18,6 +18,7 @@ from handmesh_training.develop_torch import (
     filtered,
     move,
     random_filters,
+    relight,
     shift_colours,
     shrink_map,
 )
@@ -131,6 +132,17 @@ def test_filters_are_opencvs(picture: NDArray[np.uint8], size: int) -> None:
         np.testing.assert_allclose(pixels(got[k : k + 1]) - 0.5, want, atol=0.51)
 
 
+@pytest.mark.parametrize("evened", [0.0, 0.7])
+def test_light_is_cast_as_by_opencv(picture: NDArray[np.uint8], evened: float) -> None:
+    field = np.random.default_rng(1).normal(0, 0.3, (2, 4, 4))
+    both = torch.cat([tensor(picture), tensor(picture[::-1].copy())])
+    got = relight(both, torch.from_numpy(field).float(), torch.full((2,), evened))
+    for k, image in enumerate((picture, picture[::-1])):
+        want = augment.relight(np.ascontiguousarray(image), field[k], evened).astype(np.float64)
+        # One keeps fractions, the other cuts them off, here and in the cells it averages.
+        np.testing.assert_allclose(pixels(got[k : k + 1]) - 0.5, want, atol=1.5)
+
+
 def test_random_filters_are_of_every_size_and_as_strong_as_a_picture() -> None:
     weights = random_filters(torch.Generator().manual_seed(4), 4000)
     off = weights.clone()
@@ -163,3 +175,20 @@ def test_a_fifth_of_the_pictures_is_filtered(
     )
     assert (likeness.abs() > 0.3).all()
     assert int((likeness < 0).sum()) == pytest.approx(60, abs=28)
+
+
+def test_two_fifths_of_the_pictures_are_lit_anew(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(develop_torch, "FILTERED_SHARE", 0.0)
+    monkeypatch.setattr(develop_torch, "relight", lambda images, field, evened: images.flip(2))
+    batch = tensor(picture).expand(300, -1, -1, -1)
+    made = develop(torch.Generator().manual_seed(0), batch).mean(dim=1).flatten(1)  # (B, S^2)
+
+    def likeness(image: torch.Tensor) -> torch.Tensor:
+        plain = image.mean(dim=1).flatten(1)
+        off = made - made.mean(dim=1, keepdim=True)
+        return torch.nn.functional.cosine_similarity(off, plain - plain.mean(), dim=1)
+
+    turned = likeness(tensor(picture).flip(2)) > likeness(tensor(picture))
+    assert int(turned.sum()) == pytest.approx(120, abs=35)

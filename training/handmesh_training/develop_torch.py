@@ -32,8 +32,8 @@ _MOTION = 7  # longest motion blur, pixels
 # Pictures that a random filter is mixed into, and its sides, pixels.
 FILTERED_SHARE = 0.2
 FILTER_SIZES = (1, 3, 5, 7)
-# Pictures lit anew: by how much at most, as logarithms, and what share of their own light's unevenness
-# is taken out at most, as phones do to bring out what lies in shadow.
+# Pictures lit anew: by how much at most, as logarithms, and what share of their own light's
+# unevenness is taken out at most, as phones do to bring out what lies in shadow.
 RELIT_SHARE, RELIT_MOST, EVENED_MOST = 0.4, 0.35, 0.8
 # The new light is drawn on a grid of so many cells a side, and the own one taken from a finer one.
 LIGHT_CELLS, SHADE_CELLS = 4, 8
