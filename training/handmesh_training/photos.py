@@ -40,6 +40,9 @@ HELD_OUT_SHARE = 5  # one in so many
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
+# Sums of two cosines, of the turns from a finger's first bone to its second and on to its last:
+# above the one a finger is straight, below the other bent.
+_STRAIGHT, _BENT = 1.5, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +162,28 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
     return LabelledHand(path, reach_tips(joints_px - 0.5), joints_m, is_right=reported == "Left")
 
 
+def points(joints_m: NDArray[np.float64]) -> bool:
+    """Whether of index to little finger the index alone is straight and the others are bent.
+
+    Args:
+        joints_m: (21, 3) metres, in any frame.
+    """
+    index, *others = (_straightness(joints_m[list(chain)]) for chain in list(FINGERS.values())[1:])
+    return bool(index > _STRAIGHT and max(others) < _BENT)
+
+
+def _straightness(chain: NDArray[np.float64]) -> float:
+    """Sum of the cosines between neighbouring ones of a finger's bones; chain (4, 3)."""
+    bones = np.diff(chain, axis=0)
+    bones /= np.linalg.norm(bones, axis=1, keepdims=True).clip(1e-9)
+    return float((bones[:-1] * bones[1:]).sum())
+
+
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not.
+    Their (u, v) are labelled, depth and mesh are not. Pointing hands are left out: the photos show
+    them in one way, the thumb across the palm, and trained on them the network sees that in others.
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
@@ -171,5 +192,7 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
     Raises:
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
-    hands = [hand for folder in folders for hand in read_labels(folder)]
+    hands = [
+        hand for folder in folders for hand in read_labels(folder) if not points(hand.joints_m)
+    ]
     return to_crops((hand.sample() for hand in hands), side, margin, vertex_count)
