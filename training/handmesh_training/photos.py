@@ -40,9 +40,9 @@ HELD_OUT_SHARE = 5  # one in so many
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
-# Sums of two cosines, of the turns from a finger's first bone to its second and on to its last:
-# above the one a finger is straight, below the other bent.
-_STRAIGHT, _BENT = 1.5, 0.9
+# Sum of two cosines, of the turns from a finger's first bone to its second and on to its last, below
+# which it is bent.
+BENT = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +162,13 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
     return LabelledHand(path, reach_tips(joints_px - 0.5), joints_m, is_right=reported == "Left")
 
 
-def points(joints_m: NDArray[np.float64]) -> bool:
-    """Whether of index to little finger the index alone is straight and the others are bent.
+def is_folded(joints_m: NDArray[np.float64]) -> bool:
+    """Whether ring and little finger are bent, as in a fist or where one or two fingers are shown.
 
     Args:
         joints_m: (21, 3) metres, in any frame.
     """
-    index, *others = (_straightness(joints_m[list(chain)]) for chain in list(FINGERS.values())[1:])
-    return bool(index > _STRAIGHT and max(others) < _BENT)
+    return all(_straightness(joints_m[list(FINGERS[name])]) < BENT for name in ("ring", "little"))
 
 
 def _straightness(chain: NDArray[np.float64]) -> float:
@@ -182,8 +181,8 @@ def _straightness(chain: NDArray[np.float64]) -> float:
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not. Pointing hands are left out: the photos show
-    them in one way, the thumb across the palm, and trained on them the network sees that in others.
+    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers are left out: the photos
+    show them in one way, the thumb across them, and trained on them the network sees that in others.
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
@@ -193,6 +192,6 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
     hands = [
-        hand for folder in folders for hand in read_labels(folder) if not points(hand.joints_m)
+        hand for folder in folders for hand in read_labels(folder) if not is_folded(hand.joints_m)
     ]
     return to_crops((hand.sample() for hand in hands), side, margin, vertex_count)
