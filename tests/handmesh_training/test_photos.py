@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from handmesh.errors import ImageError, InputError
-from handmesh_training.photos import LABELS, load_crops, points, read_labels
+from handmesh_training.photos import LABELS, is_folded, load_crops, read_labels
 
 WIDTH, HEIGHT = 120, 90
 
@@ -160,21 +160,24 @@ def hand_of(*turns_deg: float) -> NDArray[np.float64]:
     ("turns_deg", "expected"),
     [
         ((50, 5, 80, 85, 70), True),
-        ((0, 25, 80, 85, 70), True),  # whatever the thumb does
-        ((50, 5, 5, 85, 70), False),  # two fingers
-        ((50, 80, 80, 85, 70), False),  # a fist
-        ((50, 5, 40, 85, 70), False),  # half open
+        ((0, 25, 10, 85, 70), True),  # whatever the others do
+        ((50, 80, 80, 85, 70), True),  # a fist
+        ((50, 5, 5, 85, 20), False),  # one of the two
+        ((50, 5, 5, 20, 70), False),
+        ((50, 5, 40, 40, 40), False),  # half open
         ((0, 0, 0, 0, 0), False),
-        ((50, 80, 5, 85, 70), False),  # another finger
+        ((50, 80, 80, 5, 5), False),  # other fingers
     ],
 )
-def test_a_hand_points_with_its_index_alone(turns_deg: tuple[float, ...], expected: bool) -> None:
+def test_folded_hands_have_ring_and_little_finger_bent(
+    turns_deg: tuple[float, ...], expected: bool
+) -> None:
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
-    assert points(hand_of(*turns_deg)) is expected
-    assert points(2.5 * hand_of(*turns_deg) @ turn + 1) is expected
+    assert is_folded(hand_of(*turns_deg)) is expected
+    assert is_folded(2.5 * hand_of(*turns_deg) @ turn + 1) is expected
 
 
-def test_pointing_hands_are_read_but_not_trained_on(photo_set: Path) -> None:
+def test_folded_hands_are_read_but_not_trained_on(photo_set: Path) -> None:
     labels = json.loads((photo_set / LABELS).read_text())
     labels["left.png"]["hands"][0]["world_m"] = hand_of(50, 5, 80, 85, 70).tolist()
     (photo_set / LABELS).write_text(json.dumps(labels))

@@ -40,8 +40,8 @@ HELD_OUT_SHARE = 5  # one in so many
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
-# Sum of two cosines, of the turns from a finger's first bone to its second and on to its last, below
-# which it is bent.
+# Below this sum of two cosines a finger is bent: of the turns from its first bone to its second, and
+# on to its last.
 BENT = 0.9
 
 
@@ -181,8 +181,9 @@ def _straightness(chain: NDArray[np.float64]) -> float:
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers are left out: the photos
-    show them in one way, the thumb across them, and trained on them the network sees that in others.
+    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers are left out: the
+    photos show them in one way, the thumb across them, and trained on these the network sees a
+    thumb there in other photos too.
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
