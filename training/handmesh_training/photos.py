@@ -40,8 +40,8 @@ HELD_OUT_SHARE = 5  # one in so many
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
-# Below this sum of two cosines a finger is bent: of the turns from its first bone to its second, and
-# on to its last.
+# A finger is bent below this sum of two cosines: of the turns from its first bone to its second,
+# and on to its last.
 BENT = 0.9
 
 
