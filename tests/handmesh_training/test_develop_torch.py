@@ -135,10 +135,12 @@ def test_filters_are_opencvs(picture: NDArray[np.uint8], size: int) -> None:
 @pytest.mark.parametrize("evened", [0.0, 0.7])
 def test_light_is_cast_as_by_opencv(picture: NDArray[np.uint8], evened: float) -> None:
     field = np.random.default_rng(1).normal(0, 0.3, (2, 4, 4))
-    both = torch.cat([tensor(picture), tensor(picture[::-1].copy())])
-    got = relight(both, torch.from_numpy(field).float(), torch.full((2,), evened))
-    for k, image in enumerate((picture, picture[::-1])):
-        want = augment.relight(np.ascontiguousarray(image), field[k], evened).astype(np.float64)
+    dark = picture[::-1] // 4
+    both = torch.cat([tensor(picture), tensor(dark)])
+    shares = [evened, 0.8 - evened]
+    got = relight(both, torch.from_numpy(field).float(), torch.tensor(shares))
+    for k, image in enumerate((picture, dark)):
+        want = augment.relight(image, field[k], shares[k]).astype(np.float64)
         # One keeps fractions, the other cuts them off, here and in the cells it averages.
         np.testing.assert_allclose(pixels(got[k : k + 1]) - 0.5, want, atol=1.5)
 
@@ -163,6 +165,7 @@ def test_a_fifth_of_the_pictures_is_filtered(
     picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the filters make of a picture is seen in as many as are told to go through them."""
+    monkeypatch.setattr(develop_torch, "RELIT_SHARE", 0.0)
     inverted = -torch.eye(3).view(1, 3, 3, 1, 1)
     monkeypatch.setattr(
         develop_torch, "random_filters", lambda generator, count: inverted.expand(count, 3, 3, 1, 1)
@@ -181,7 +184,12 @@ def test_two_fifths_of_the_pictures_are_lit_anew(
     picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(develop_torch, "FILTERED_SHARE", 0.0)
-    monkeypatch.setattr(develop_torch, "relight", lambda images, field, evened: images.flip(2))
+    drawn = []
+    monkeypatch.setattr(
+        develop_torch,
+        "relight",
+        lambda images, field, evened: drawn.append((field, evened)) or images.flip(2),
+    )
     batch = tensor(picture).expand(300, -1, -1, -1)
     made = develop(torch.Generator().manual_seed(0), batch).mean(dim=1).flatten(1)  # (B, S^2)
 
@@ -192,3 +200,10 @@ def test_two_fifths_of_the_pictures_are_lit_anew(
 
     turned = likeness(tensor(picture).flip(2)) > likeness(tensor(picture))
     assert int(turned.sum()) == pytest.approx(120, abs=35)
+    ((field, evened),) = drawn
+    assert field.shape == (300, 4, 4)
+    spread = field.flatten(1).std(dim=1)
+    assert float(spread.mean()) == pytest.approx(0.35 / 2, abs=0.02)
+    assert float(spread.std()) > 0.07, "each picture's own"
+    assert float(evened.mean()) == pytest.approx(0.4, abs=0.05)
+    assert float(evened.std()) == pytest.approx(0.8 / 12**0.5, abs=0.03)

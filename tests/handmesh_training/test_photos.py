@@ -167,6 +167,9 @@ def hand_of(*turns_deg: float) -> NDArray[np.float64]:
         ((50, 5, 40, 40, 40), False),  # half open
         ((0, 0, 0, 0, 0), False),
         ((50, 80, 80, 5, 5), False),  # other fingers
+        ((50, 80, 80, 65, 65), True),  # twice 65 degrees, twice 60
+        ((50, 80, 80, 60, 65), False),
+        ((50, 80, 80, 65, 60), False),
     ],
 )
 def test_folded_hands_have_ring_and_little_finger_bent(
@@ -175,6 +178,11 @@ def test_folded_hands_have_ring_and_little_finger_bent(
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     assert is_folded(hand_of(*turns_deg)) is expected
     assert is_folded(2.5 * hand_of(*turns_deg) @ turn + 1) is expected
+
+
+@pytest.mark.parametrize("blank", [0.0, np.nan])
+def test_hands_without_joints_in_metres_are_not_folded(blank: float) -> None:
+    assert is_folded(np.full((21, 3), blank)) is False
 
 
 def test_folded_hands_are_read_but_not_trained_on(photo_set: Path) -> None:

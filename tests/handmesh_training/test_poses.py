@@ -198,6 +198,8 @@ def test_shapes_are_those_of_people(hand_model: HandModel) -> None:
     assert reach == pytest.approx(2 * spread / 0.959, rel=0.06)  # cut at 2 sigma
     assert np.delete(spread, names.index("height")).min() > 0.2
     assert shapes.mean(axis=0) == pytest.approx(usual_shape(hand_model), abs=0.06)
+    for name, expected in (("thumb_girth", 0.6), ("little_girth", 0.4), ("thumb_ball", 0.7)):
+        assert spread[names.index(name)] == pytest.approx(0.959 * expected, rel=0.05), name
     # The template has slender fingers and wrists, and little flesh between thumb and hand.
     for name in ("finger_diameter", "thumb_ball", "thumb_girth", "first_web", "wrist_girth"):
         assert usual_shape(hand_model)[names.index(name)] > 0.3
@@ -227,6 +229,23 @@ def test_wrists_are_as_thick_as_those_of_people(hand_model: HandModel) -> None:
 
     assert 0.8 < np.mean(ratios) < 0.93
     assert np.quantile(ratios, 0.05) > 0.65
+
+
+def test_the_usual_hand_makes_the_librarys_gestures(hand_model: HandModel) -> None:
+    angles = default_library().angles.astype(np.float64)
+    shapes = np.repeat(usual_shape(hand_model)[None], len(angles), axis=0)
+    collide = self_collides(hand_model, capsules_of(hand_model), angles, shapes)
+    assert collide.mean() < 0.005
+
+
+def test_drawn_hands_run_into_themselves_within_bounds(hand_model: HandModel) -> None:
+    """Of all their girth, nothing pressed flat: what is drawn."""
+    drawn = draw_poses(np.random.default_rng(0), hand_model, 2000)
+    bones = hand_model.pose_bones(drawn.shape, hand_model.rotations(drawn.angles))
+    with torch.no_grad():
+        deepest = capsules_of(hand_model).overlaps(drawn.shape, *bones).amax(dim=1).numpy()
+    assert (deepest > 0.005).mean() < 0.1
+    assert np.quantile(deepest, 0.99) < 0.009
 
 
 # Of 943 firefighters, means of the sexes: breadth at the thumb's last joint and at the fingers'

@@ -1,8 +1,8 @@
 """From stored crops to network inputs: what a detector and a camera do to a picture.
 
-Geometry (rotation, scale, shift, mirroring) moves image and labels together; then exposure, colour,
-focus, noise, compression and occlusion change the image alone. OpenCV and look-up tables keep it
-below a millisecond a crop, so that it does not starve the training.
+Geometry (rotation, scale, shift, mirroring) moves image and labels together; then light, exposure,
+colour, focus, noise, compression and occlusion change the image alone. OpenCV and look-up tables
+keep it below a millisecond a crop, so that it does not starve the training.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .develop_torch import (
     FILTERED_SHARE,
     GREY_SHARE,
     LIGHT_CELLS,
-    RELIT_MOST,
     RELIT_SHARE,
+    RELIT_SPREAD,
     SHADE_CELLS,
     SHIFTED_SHARE,
 )
@@ -204,7 +204,8 @@ def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:
 
 
 def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) -> Image:
-    """A camera's side of it: focus, motion, resolution, exposure, colour, sensor noise, JPEG.
+    """A camera's side of it, and the light's: focus, motion, resolution, light, exposure, colour,
+    sensor noise, JPEG.
 
     Args:
         rng: what chooses. image: (S, S, 3) uint8. noise: (N, N, 3) float32 standard normal, N > S,
@@ -234,7 +235,7 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
     if rng.random() < FILTERED_SHARE:
         image = _filter_at_random(rng, image)
     if rng.random() < RELIT_SHARE:
-        field = rng.normal(0, rng.uniform(0, RELIT_MOST), (LIGHT_CELLS, LIGHT_CELLS))
+        field = rng.normal(0, rng.uniform(0, RELIT_SPREAD), (LIGHT_CELLS, LIGHT_CELLS))
         image = relight(image, field, rng.uniform(0, EVENED_MOST))
     image = cv2.LUT(image, _tone_curve(rng))
     chance = rng.random()

@@ -1,7 +1,7 @@
 """The camera's side of augmentation for whole batches on any device: the twin of `augment.develop`.
 
-Focus and resolution are one separable linear map a picture, motion a small kernel, tone, colour and
-noise arithmetic on pixels, compression the arithmetic of JPEG. Nothing is read back from the
+Focus and resolution are one separable linear map a picture, motion a small kernel, light a coarse
+map of gains, tone, colour and noise arithmetic on pixels, compression the arithmetic of JPEG. Nothing is read back from the
 device: what a picture is spared is computed and not used.
 """
 
@@ -32,12 +32,12 @@ _MOTION = 7  # longest motion blur, pixels
 # Pictures that a random filter is mixed into, and its sides, pixels.
 FILTERED_SHARE = 0.2
 FILTER_SIZES = (1, 3, 5, 7)
-# Pictures lit anew: by how much at most, as logarithms, and what share of their own light's
-# unevenness is taken out at most, as phones do to bring out what lies in shadow.
-RELIT_SHARE, RELIT_MOST, EVENED_MOST = 0.4, 0.35, 0.8
+# Pictures lit anew: largest standard deviation of the light's logarithm, and the share of their own
+# light's unevenness that is taken out at most, as phones do to bring out what lies in shadow.
+RELIT_SHARE, RELIT_SPREAD, EVENED_MOST = 0.4, 0.35, 0.8
 # The new light is drawn on a grid of so many cells a side, and the own one taken from a finer one.
 LIGHT_CELLS, SHADE_CELLS = 4, 8
-# Grey levels below which unevenness is noise.
+# Grey levels added before their unevenness is taken: else black borders would be made to glow.
 DARK = 32.0
 # Pictures without colour, and with a turned hue and another saturation.
 GREY_SHARE, SHIFTED_SHARE = 0.1, 0.26
@@ -57,7 +57,7 @@ def normal(generator: torch.Generator, count: int, scale: float, *more: int) -> 
 
 
 def develop(generator: torch.Generator, images: Tensor) -> Tensor:
-    """Focus, motion, resolution, exposure, colour, sensor noise, JPEG: each now and then.
+    """Focus, motion, resolution, light, exposure, colour, noise, JPEG: each now and then.
 
     Args:
         generator: what chooses; on the images' device. images: (B, 3, S, S) float32, 0..255.
@@ -89,7 +89,7 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
     )
     relit = uniform(generator, count, 0, 1) < RELIT_SHARE
     field = normal(generator, count, 1.0, LIGHT_CELLS, LIGHT_CELLS)
-    field = field * uniform(generator, count, 0, RELIT_MOST, 1, 1)
+    field = field * uniform(generator, count, 0, RELIT_SPREAD, 1, 1)
     evened = uniform(generator, count, 0, EVENED_MOST)
     images = torch.where(relit[:, None, None, None], relight(images, field, evened), images)
     images = _tone(generator, images)
@@ -174,10 +174,10 @@ def filtered(images: Tensor, weights: Tensor) -> Tensor:
 
 
 def relight(images: Tensor, field: Tensor, evened: Tensor) -> Tensor:
-    """Pictures in other light, the same over every few pixels: outlines and texture stay.
+    """Pictures in other light that changes slowly over them: outlines and texture stay.
 
     Args:
-        images: (B, 3, S, S), 0..255, S a multiple of `SHADE_CELLS`. field: (B, N, N) logarithms of
+        images: (B, 3, S, S), 0..255. field: (B, N, N) logarithms of
             the light that is cast, a coarse grid. evened: (B,) share of the picture's own
             unevenness that is taken out.
     """

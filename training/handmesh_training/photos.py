@@ -1,4 +1,4 @@
-"""Real photos with 2D joints, as crops for training and evaluation.
+"""Real photos with 2D joints: samples for evaluation, crops for training.
 
 A photo set is a folder of images with a ``pseudo_labels.json``:
 ``{file: {"hands": [{"uv": 21 x [x, y] px, "world_m": 21 x [x, y, z] m, "handedness_as_reported":
@@ -163,27 +163,32 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
 
 
 def is_folded(joints_m: NDArray[np.float64]) -> bool:
-    """Whether ring and little finger are bent, as in a fist or where one or two fingers are shown.
+    """Whether ring and little finger are strongly bent, as in most fists, or where one or two fingers
+    are shown.
 
     Args:
-        joints_m: (21, 3) metres, in any frame.
+        joints_m: (21, 3) metres, in any frame. Blank ones, of sets without, are not folded.
     """
     return all(_straightness(joints_m[list(FINGERS[name])]) < BENT for name in ("ring", "little"))
 
 
 def _straightness(chain: NDArray[np.float64]) -> float:
-    """Sum of the cosines between neighbouring ones of a finger's bones; chain (4, 3)."""
+    """Sum of the cosines between neighbouring ones of a finger's bones; chain (4, 3). Bones without
+    a length count as straight."""
     bones = np.diff(chain, axis=0)
-    bones /= np.linalg.norm(bones, axis=1, keepdims=True).clip(1e-9)
+    lengths = np.linalg.norm(bones, axis=1, keepdims=True)
+    if not (lengths > 0).all():
+        return 2.0
+    bones /= lengths
     return float((bones[:-1] * bones[1:]).sum())
 
 
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers are left out: the
-    photos show them in one way, the thumb across them, and trained on these the network sees a
-    thumb there in other photos too.
+    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers (`is_folded`) are left
+    out, for training: the photos mostly show them from the palm with the thumb across them, and
+    trained on these the network saw a thumb there in other photos too (training/EXPERIMENTS.md).
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
