@@ -1,8 +1,8 @@
 """The camera's side of augmentation for whole batches on any device: the twin of `augment.develop`.
 
 Focus and resolution are one separable linear map a picture, motion a small kernel, light a coarse
-map of gains, tone, colour and noise arithmetic on pixels, compression the arithmetic of JPEG. Nothing is read back from the
-device: what a picture is spared is computed and not used.
+map of gains, tone, colour and noise arithmetic on pixels, compression the arithmetic of JPEG.
+Nothing is read back from the device: what a picture is spared is computed and not used.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def flesh_directions(vertices: Tensor, faces: Tensor, weights: Tensor, joints: T
     "first_web" moves the fold between thumb and index finger outwards, away from the wrist, and
     with it the skin of both their first bones. Linear skinning alone leaves a ring where a thumb
     bends before the fingers, which flesh fills. "thumb_girth" and "little_girth" move the skin of
-    these fingers away from their bones, and make none longer; where the web moves, the thumb's less.
+    these fingers away from their bones, and make none longer; where the web moves, less.
 
     Args:
         vertices: (V, 3) at rest, metres. faces: (F, 3). weights: (V, 17). joints: (21, 3).
