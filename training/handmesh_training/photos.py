@@ -163,8 +163,7 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
 
 
 def is_folded(joints_m: NDArray[np.float64]) -> bool:
-    """Whether ring and little finger are strongly bent, as in most fists, or where one or two fingers
-    are shown.
+    """Whether ring and little finger are strongly bent: in most fists, where one or two fingers show.
 
     Args:
         joints_m: (21, 3) metres, in any frame. Blank ones, of sets without, are not folded.
@@ -186,9 +185,10 @@ def _straightness(chain: NDArray[np.float64]) -> float:
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers (`is_folded`) are left
-    out, for training: the photos mostly show them from the palm with the thumb across them, and
-    trained on these the network saw a thumb there in other photos too (training/EXPERIMENTS.md).
+    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers (`is_folded`) are
+    left out, for training: the photos mostly show them from the palm with the thumb across them,
+    and trained on these the network saw a thumb there in other photos too
+    (training/EXPERIMENTS.md).
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
