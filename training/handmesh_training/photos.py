@@ -163,7 +163,7 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
 
 
 def is_folded(joints_m: NDArray[np.float64]) -> bool:
-    """Whether ring and little finger are strongly bent: in most fists, where one or two fingers show.
+    """Whether ring and little finger are strongly bent, as in most fists and pointing hands.
 
     Args:
         joints_m: (21, 3) metres, in any frame. Blank ones, of sets without, are not folded.
