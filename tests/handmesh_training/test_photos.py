@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from handmesh.errors import ImageError, InputError
-from handmesh_training.photos import LABELS, is_folded, load_crops, read_labels
+from handmesh_training.photos import LABELS, load_crops, read_labels
 
 WIDTH, HEIGHT = 120, 90
 
@@ -143,63 +143,6 @@ def test_a_left_hand_is_mirrored(photo_set: Path) -> None:
 def test_several_sets_follow_each_other_and_none_is_empty(photo_set: Path) -> None:
     assert len(load_crops([photo_set, photo_set], 32, 1.5, 3)) == 6
     assert len(load_crops([], 32, 1.5, 3)) == 0
-
-
-def hand_of(*turns_deg: float) -> NDArray[np.float64]:
-    """(21, 3) metres: thumb to little finger, each bent by an angle at both its middle joints."""
-    joints = np.zeros((21, 3))
-    for finger, turn in enumerate(np.deg2rad(turns_deg)):
-        place = np.array([0.02 * finger, 0.08, 0.0])
-        for k in range(4):
-            joints[1 + 4 * finger + k] = place
-            place = place + 0.03 * np.array([0, np.cos(k * turn), np.sin(k * turn)])
-    return joints
-
-
-@pytest.mark.parametrize(
-    ("turns_deg", "expected"),
-    [
-        ((50, 5, 80, 85, 70), True),
-        ((0, 25, 10, 85, 70), True),  # whatever the others do
-        ((50, 80, 80, 85, 70), True),  # a fist
-        ((50, 5, 5, 85, 20), False),  # one of the two
-        ((50, 5, 5, 20, 70), False),
-        ((50, 5, 40, 40, 40), False),  # half open
-        ((0, 0, 0, 0, 0), False),
-        ((50, 80, 80, 5, 5), False),  # other fingers
-        ((50, 80, 80, 65, 65), True),  # twice 65 degrees, twice 60
-        ((50, 80, 80, 60, 65), False),
-        ((50, 80, 80, 65, 60), False),
-    ],
-)
-def test_folded_hands_have_ring_and_little_finger_bent(
-    turns_deg: tuple[float, ...], expected: bool
-) -> None:
-    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
-    assert is_folded(hand_of(*turns_deg)) is expected
-    assert is_folded(2.5 * hand_of(*turns_deg) @ turn + 1) is expected
-
-
-@pytest.mark.parametrize("blank", [0.0, np.nan])
-def test_hands_without_joints_in_metres_are_not_folded(blank: float) -> None:
-    assert is_folded(np.full((21, 3), blank)) is False
-
-
-def test_folded_hands_are_read_but_not_trained_on(photo_set: Path) -> None:
-    labels = json.loads((photo_set / LABELS).read_text())
-    labels["left.png"]["hands"][0]["world_m"] = hand_of(50, 5, 80, 85, 70).tolist()
-    (photo_set / LABELS).write_text(json.dumps(labels))
-
-    assert len(list(read_labels(photo_set))) == 3
-    crops = load_crops([photo_set], 64, 1.5, 3)
-    assert len(crops) == 2
-    others = [hand for hand in read_labels(photo_set) if hand.path.name != "left.png"]
-    # Both are right hands, in the order of the file: their joints tell which they are.
-    for found, hand in zip(crops.joints, others, strict=True):
-        spans = np.ptp(hand.joints_px, axis=0)
-        np.testing.assert_allclose(
-            np.ptp(found[:, :2], axis=0), spans / (1.5 * spans.max()), rtol=1e-4
-        )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "null"])

@@ -111,10 +111,7 @@ class OthersStream(IterableDataset[Batch]):
 
         crops = LabelledCrops(self.settings, self.vertex_count)
         if not len(crops):
-            raise InputError(
-                "the photo and data sets hold no labelled hand, or of photos folded ones alone, "
-                "which are not trained on; leave them out"
-            )
+            raise InputError("the photo and data sets hold no labelled hand; leave them out")
         for index in _own_share():
             rng = generator(self.seed, Purpose.OTHERS, self.rank, self.start + index)
             yield to_tensors(crops.draw(rng, self.settings.others_per_batch))

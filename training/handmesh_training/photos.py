@@ -1,4 +1,4 @@
-"""Real photos with 2D joints: samples for evaluation, crops for training.
+"""Real photos with 2D joints, as crops for training and evaluation.
 
 A photo set is a folder of images with a ``pseudo_labels.json``:
 ``{file: {"hands": [{"uv": 21 x [x, y] px, "world_m": 21 x [x, y, z] m, "handedness_as_reported":
@@ -40,9 +40,6 @@ HELD_OUT_SHARE = 5  # one in so many
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
-# A finger is bent below this sum of two cosines: of the turns from its first bone to its second,
-# and on to its last.
-BENT = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,33 +159,10 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
     return LabelledHand(path, reach_tips(joints_px - 0.5), joints_m, is_right=reported == "Left")
 
 
-def is_folded(joints_m: NDArray[np.float64]) -> bool:
-    """Whether ring and little finger are strongly bent, as in most fists and pointing hands.
-
-    Args:
-        joints_m: (21, 3) metres, in any frame. Blank ones, of sets without, are not folded.
-    """
-    return all(_straightness(joints_m[list(FINGERS[name])]) < BENT for name in ("ring", "little"))
-
-
-def _straightness(chain: NDArray[np.float64]) -> float:
-    """Sum of the cosines between neighbouring ones of a finger's bones; chain (4, 3). Bones without
-    a length count as straight."""
-    bones = np.diff(chain, axis=0)
-    lengths = np.linalg.norm(bones, axis=1, keepdims=True)
-    if not (lengths > 0).all():
-        return 2.0
-    bones /= lengths
-    return float((bones[:-1] * bones[1:]).sum())
-
-
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not. Hands with folded fingers (`is_folded`) are
-    left out, for training: the photos mostly show them from the palm with the thumb across them,
-    and trained on these the network saw a thumb there in other photos too
-    (training/EXPERIMENTS.md).
+    Their (u, v) are labelled, depth and mesh are not.
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
@@ -197,7 +171,5 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
     Raises:
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
-    hands = [
-        hand for folder in folders for hand in read_labels(folder) if not is_folded(hand.joints_m)
-    ]
+    hands = [hand for folder in folders for hand in read_labels(folder)]
     return to_crops((hand.sample() for hand in hands), side, margin, vertex_count)

@@ -81,10 +81,7 @@ class CropStream:
         source = open_source(settings.render, settings.shards, self.seed)
         labelled = LabelledCrops(settings, source.vertex_count)
         if settings.others_per_batch and not len(labelled):
-            raise InputError(
-                "the photo and data sets hold no labelled hand, or of photos folded ones alone, "
-                "which are not trained on; leave them out"
-            )
+            raise InputError("the photo and data sets hold no labelled hand; leave them out")
 
         plan = settings.new_pool(self.seed, number, of)
         plan.skip(start)
