@@ -172,13 +172,16 @@ def test_the_mesh_agrees_that_fingers_are_in_each_other(double_model: HandModel)
 
 
 def test_drawn_hands_hardly_penetrate(hand_model: HandModel) -> None:
-    """On the mesh, not on the capsules that chose them."""
-    poses = draw_poses(np.random.default_rng(1), hand_model, 16)
+    """On the mesh, not on the capsules that chose them. What presses is not flattened: deep ones are
+    thick fingers of fists and pinches."""
+    poses = draw_poses(np.random.default_rng(1), hand_model, 64)
     with torch.no_grad():
         vertices = hand_model(poses.shape, hand_model.rotations(poses.angles)).vertices
     measure = MeshPenetration(hand_model.asset)
 
     depths = 1e3 * np.array([measure.depth(hand) for hand in vertices.double().numpy()])
 
-    assert np.median(depths) < 1.5
-    assert depths.max() < 7
+    assert np.median(depths) < 0.5
+    assert np.quantile(depths, 0.9) < 5
+    assert (depths > 5).mean() < 0.1
+    assert depths.max() < 12
