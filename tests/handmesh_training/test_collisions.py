@@ -172,8 +172,10 @@ def test_the_mesh_agrees_that_fingers_are_in_each_other(double_model: HandModel)
 
 
 def test_drawn_hands_hardly_penetrate(hand_model: HandModel) -> None:
-    """On the mesh, not on the capsules that chose them. What presses is not flattened: deep ones are
-    thick fingers of fists and pinches."""
+    """On the mesh, not on the capsules that chose them.
+
+    What presses is not flattened: thick fingers of fists and pinches go deep.
+    """
     poses = draw_poses(np.random.default_rng(1), hand_model, 64)
     with torch.no_grad():
         vertices = hand_model(poses.shape, hand_model.rotations(poses.angles)).vertices
