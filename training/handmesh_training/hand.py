@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from handmesh.archive import hash_arrays, read_arrays, write_arrays
 from handmesh.errors import BundleError, InputError
+from handmesh.geometry import vertex_normals
 
 from .bones import (
     bone_length_directions,
@@ -137,6 +138,7 @@ class HandModel(nn.Module):
     web_rows: Tensor
     web_share: Tensor
     directions: Tensor
+    normals: Tensor
     joint_directions: Tensor
     joints: Tensor
     axes: Tensor
@@ -169,6 +171,9 @@ class HandModel(nn.Module):
         self.register_buffer("web_rows", rows)
         self.register_buffer("web_share", share[rows])
         self.register_buffer("directions", directions.float())
+        normals = torch.from_numpy(vertex_normals(vertices.numpy(), asset.faces))
+        # Not kept in checkpoints, whose weights it is no part of.
+        self.register_buffer("normals", normals.float(), persistent=False)
         self.register_buffer("joints", joints.float())
         moves = regressor @ directions  # (S, 21, 3)
         moves[-len(FLESH_NAMES) :] = 0  # no bone moves for the flesh about it
@@ -223,15 +228,18 @@ class HandModel(nn.Module):
         ]
         return turns[0] @ turns[1] @ turns[2]  # (B, 17, 3, 3)
 
-    def forward(self, shape: Tensor, rotations: Tensor) -> PosedHand:
+    def forward(self, shape: Tensor, rotations: Tensor, relief: Tensor | None = None) -> PosedHand:
         """Pose a batch of hands.
 
         Args:
             shape: (B, S) coefficients in the order of `shape_names`, about -1..1 each.
             rotations: (B, 17, 3, 3), each bone in its parent's frame; index 0 turns the hand.
+            relief: (B, V) metres by which the skin stands out beyond its shape; joints stay.
         """
         joints, rotation, translation = self._pose(shape, rotations)
         rest = self.vertices + torch.einsum("bs,svc->bvc", shape, self.directions)  # (B, V, 3)
+        if relief is not None:
+            rest = rest + relief[..., None] * self.normals
         if self.blending == "linear":
             return PosedHand(linear_skinning(rest, self.weights, rotation, translation), joints)
         # Seen from the wrist, so that no bone's quaternion has to follow the turn of the hand.

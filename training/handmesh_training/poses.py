@@ -89,8 +89,8 @@ def sample_shapes(rng: np.random.Generator, model: HandModel, count: int) -> Arr
     """
     spread = {
         "age": 0.35, "finger_diameter": 0.75, "finger_distance": 0.5, "finger_length": 0.45,
-        "first_web": 0.6, "forearm_fat": 0.5, "gender": 0.5, "hand_scale": 0.3, "height": 0.0,
-        "little_girth": 0.4, "muscle": 0.6, "proportions": 0.6, "thumb_ball": 0.7,
+        "first_web": 0.8, "forearm_fat": 0.5, "gender": 0.5, "hand_scale": 0.3, "height": 0.0,
+        "little_girth": 0.4, "muscle": 0.6, "proportions": 0.6, "thumb_ball": 1.0,
         "thumb_girth": 0.6, "weight": 0.6, "wrist_girth": 0.4,
     }  # fmt: skip
     spread |= dict.fromkeys(bone_length_names(), 0.4)

@@ -1,4 +1,5 @@
-"""Random hands before random cameras: poses from `poses`, cameras from `views`, crops."""
+"""Random hands before random cameras: poses from `poses`, skin from `relief`, cameras from `views`;
+and the crop around each."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from .gestures.library import GestureLibrary
 from .hand import FOREARM, HandModel, PosedHand
 from .poses import ShapeShift, draw_poses
+from .relief import sample_relief
 from .views import sample_views_of
 
 Array = NDArray[np.float64]
@@ -66,8 +68,9 @@ def sample_views(
     """
     poses = draw_poses(rng, model, count, library, shape_shift)
     rotations = model.rotations(poses.angles)
+    relief = sample_relief(rng, model.asset.vertices_m, count)
     with torch.no_grad():
-        posed: PosedHand = model(poses.shape, rotations)  # wrist at the origin
+        posed: PosedHand = model(poses.shape, rotations, relief)  # wrist at the origin
     arm = rotations[:, FOREARM, :, 1].double().numpy()  # (B, 3) of +y
     view = sample_views_of(rng, arm)
     turn = torch.from_numpy(view.turn).float()

@@ -1,0 +1,40 @@
+"""Relief of the skin that no shape direction has: muscles, tendons and folds lie elsewhere on every
+hand.
+
+All hands that shape directions draw swell and hollow in the same places. A network learns to read
+views and bends from these, and is misled by a palm of another build. So the skin of each drawn hand
+rises and falls by a smooth random field of its own, as in other randomised domains (Tobin et al.,
+IROS 2017). How much is by eye, beside photos: there is no measurement to take it from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Waves that a field is made of, and how long they are: from folds to the balls of a palm.
+WAVES = 12
+SHORTEST_M, LONGEST_M = 0.012, 0.050
+# The largest root mean square slope of a field, radians. Each hand's is anything up to that.
+STEEPEST = 0.3
+
+
+def sample_relief(rng: np.random.Generator, vertices: NDArray[np.floating], count: int) -> Tensor:
+    """(count, V) float32, metres by which the skin stands out along its normal at rest.
+
+    Sums of waves through space in any direction, on average equally steep whatever their length.
+
+    Args:
+        vertices: (V, 3) at rest, metres. count: of hands.
+    """
+    lengths = np.exp(rng.uniform(np.log(SHORTEST_M), np.log(LONGEST_M), (count, WAVES)))
+    waves = rng.normal(0, 1, (count, WAVES, 3))
+    waves *= (2 * np.pi / lengths / np.linalg.norm(waves, axis=-1))[..., None]  # radians a metre
+    start = rng.uniform(0, 2 * np.pi, (count, WAVES, 1))
+    # The mean square of a wave's slope is half of the largest.
+    slope = rng.uniform(0, STEEPEST, (count, 1)) * np.sqrt(2 / WAVES)
+    heights = slope * lengths / (2 * np.pi)  # (count, W)
+    fields = np.sin(waves @ vertices.T + start)  # (count, W, V)
+    return torch.from_numpy((heights[:, None] @ fields)[:, 0]).float()
