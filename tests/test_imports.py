@@ -54,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "graph",
             "headers",
             "imaging",
+            "looks",
             "manifest",
             "nn",
             "rig",

@@ -9,6 +9,7 @@ from typing import Any
 from .camera import shown
 from .errors import BoxError, CameraError, InputError
 from .finding import Finder
+from .looks import MOST_LOOKS
 from .types import Box, Camera, Handedness, finite
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "checked_camera",
     "checked_count",
     "checked_finder",
+    "checked_looks",
     "checked_presence",
     "listed_boxes",
     "wanted_side",
@@ -63,6 +65,18 @@ def checked_count(number: int, name: str = "max_hands") -> int:
         raise InputError(f"{name} must be a whole number, not {shown(number)}") from cause
     if count < 1:
         raise InputError(f"{name} must be at least 1, not {shown(count)}")
+    return count
+
+
+def checked_looks(looks: int) -> int:
+    """How many looks at each hand.
+
+    Raises:
+        InputError: not a whole number, or not one from 1 to `MOST_LOOKS`.
+    """
+    count = checked_count(looks, "looks")
+    if count > MOST_LOOKS:
+        raise InputError(f"looks must be from 1 to {MOST_LOOKS}, not {shown(count)}")
     return count
 
 

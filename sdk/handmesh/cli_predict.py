@@ -82,6 +82,13 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("--mirrored", action="store_true", help="the photos are mirrored (selfies)")
     parser.add_argument("--max-hands", type=int, default=1, metavar="N", help="default 1")
     add_min_presence(parser)
+    parser.add_argument(
+        "--looks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="at each hand, 1 to 5 (default 1): the mean of five is a few percent more accurate",
+    )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
         "--fov",
@@ -144,12 +151,13 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuse what no photo can be looked at with, once and before the first one."""
-    from .arguments import checked_count, checked_presence
+    from .arguments import checked_count, checked_looks, checked_presence
     from .geometry import place
     from .types import Box, Camera
 
     checked_count(args.max_hands)
     checked_presence(args.min_presence)
+    checked_looks(args.looks)
     place(1.0, args.bone_length)
     if args.fov is not None:
         Camera.from_fov(1, 1, args.fov)
@@ -209,6 +217,7 @@ def _predict_one(
         mirrored=args.mirrored,
         max_hands=args.max_hands,
         min_presence=args.min_presence,
+        looks=args.looks,
     )
     written = [] if out is None else _write(pixels, hands, out / source.stem, args)
     with _beside_the_bar():

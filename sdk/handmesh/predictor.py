@@ -15,6 +15,7 @@ from .arguments import (
     checked_camera,
     checked_count,
     checked_finder,
+    checked_looks,
     checked_presence,
     listed_boxes,
     wanted_sides,
@@ -25,6 +26,7 @@ from .errors import BackendError, InputError
 from .finding import Finder, default_finder
 from .geometry import place
 from .imaging import ImageLike
+from .looks import look_again
 from .pipeline import Photo
 from .search import Sighting, View
 from .types import Box, Camera, Hand, Handedness
@@ -130,6 +132,7 @@ class Predictor(Closing):
         mirrored: bool = False,
         max_hands: int = 1,
         min_presence: float = 0.5,
+        looks: int = 1,
     ) -> list[Hand]:
         """The hands in a photo, the surest first; with boxes, one for each box, in their order.
 
@@ -154,6 +157,8 @@ class Predictor(Closing):
                 `Hand.handedness` says; the geometry stays that of the photo as given.
             max_hands: how many hands to search for.
             min_presence: hands that the networks are less sure of are left out of a search.
+            looks: at each hand, from 1 to 5, in crops that differ a little. The mean of five is a
+                few percent more accurate, for four crops' time more; for photos, not for video.
 
         Returns:
             Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.
@@ -169,6 +174,7 @@ class Predictor(Closing):
         sides = wanted_sides(handedness, mirrored, boxes)
         max_hands = checked_count(max_hands)
         min_presence = checked_presence(min_presence)
+        looks = checked_looks(looks)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
         photo = self.open(image)
         known = camera is not None and (bone_length_m is not None or root_depth_m is not None)
@@ -178,6 +184,7 @@ class Predictor(Closing):
             found = self.find(photo, sides[0], max_hands, min_presence)
         else:
             found = _look_in(photo, checked_boxes(boxes, photo.width, photo.height), sides)
+        found = look_again(photo.look, found, looks)
 
         return photo.hands(
             [
@@ -246,6 +253,7 @@ def predict(
     mirrored: bool = False,
     max_hands: int = 1,
     min_presence: float = 0.5,
+    looks: int = 1,
 ) -> list[Hand]:
     """The hands in a photo, the surest first: `Predictor.predict`, where the arguments are told.
 
@@ -265,6 +273,7 @@ def predict(
         mirrored=mirrored,
         max_hands=max_hands,
         min_presence=min_presence,
+        looks=looks,
     )
 
 

@@ -259,6 +259,7 @@ def test_photos_that_cannot_be_read_have_a_line_too(run: Command, album: Path) -
     [
         ("--max-hands=0", "max_hands"),
         ("--min-presence=1.5", "min_presence"),
+        ("--looks=6", "looks must be from 1 to 5"),
         ("--bone-length=47", "bone_length_m must be at most 0.5 metres"),
         ("--fov=200", "fov_deg"),
         ("--box=50,50,10,10", "x0 < x1"),

@@ -68,6 +68,13 @@ def add_evaluate(commands: Any) -> None:
         help="what is given of each hand, instead of each set's own protocol; may be given more "
         "than once",
     )
+    parser.add_argument(
+        "--looks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="at each hand, 1 to 5 (default 1), as `handmesh predict` has it; of a bundle",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="photos or hands of a set at most")
     parser.add_argument(
         "--search", action="store_true", help="also find hands without a box: protocol unaided"
@@ -153,10 +160,12 @@ def _estimator(options: argparse.Namespace, stack: ExitStack) -> tuple[Estimator
 
     if options.checkpoint is None:
         predictor = stack.enter_context(Predictor(options.bundle, options.backend))
-        return PredictorEstimator(predictor), predictor
+        return PredictorEstimator(predictor, options.looks), predictor
     for flag in ("search", "negatives", "pairs"):
         if getattr(options, flag):
             raise InputError(f"--{flag} needs a bundle: a network by itself searches no picture")
+    if options.looks != 1:
+        raise InputError("--looks needs a bundle: a network by itself looks once")
     return checkpoint_estimator(options.checkpoint), None
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from handmesh import Predictor
+from handmesh.arguments import checked_looks
 from handmesh.errors import InputError
 from handmesh.geometry import lift, place, solve_root_depth
 from handmesh.imaging import crop
@@ -96,10 +97,15 @@ class Estimator(typing.Protocol):
 
 
 class PredictorEstimator:
-    """A bundle in a runtime, asked as an app asks it: it may look twice at a hand."""
+    """A bundle in a runtime, asked as an app asks it: it may look twice at a hand.
 
-    def __init__(self, predictor: Predictor) -> None:
+    Args:
+        predictor: the bundle in its runtime. looks: as `Predictor.predict` takes it.
+    """
+
+    def __init__(self, predictor: Predictor, looks: int = 1) -> None:
         self.predictor = predictor
+        self.looks = checked_looks(looks)
 
     @property
     def description(self) -> Mapping[str, str]:
@@ -109,6 +115,7 @@ class PredictorEstimator:
             "name": bundle.name,
             "sha256": str(bundle.manifest["sha256"]),
             "runtime": self.predictor.backend.description,
+            "looks": str(self.looks),
         }
 
     def require(self, protocol: Protocol) -> None:
@@ -125,6 +132,7 @@ class PredictorEstimator:
             handedness=query.handedness,
             bone_length_m=query.bone_length_m,
             root_depth_m=query.root_depth_m,
+            looks=self.looks,
         )
         if not hands:
             return None
