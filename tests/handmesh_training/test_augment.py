@@ -46,6 +46,7 @@ def crops(hand_model: HandModel) -> Crops:
         getattr(made, name)[:] = getattr(views, name)
     for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
         getattr(made, name)[:] = True
+    made.taught[::3, 2:5] = False
     rows, columns = np.mgrid[:STORED, :STORED]
     for i in range(len(made)):
         u, v = made.joints[i, painted_joint(made, i), :2]
@@ -209,6 +210,7 @@ def test_shapes_types_and_seeds(crops: Crops, side: int) -> None:
 
     assert one.images.shape == (12, side, side, 3)
     assert not np.array_equal(one.images, other.images)
+    np.testing.assert_array_equal(one.taught, some.taught)
     for field, old in zip(fields(Crops), before, strict=True):
         a, b = getattr(one, field.name), getattr(two, field.name)
         np.testing.assert_array_equal(a, b)

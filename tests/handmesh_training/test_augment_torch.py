@@ -48,6 +48,7 @@ def crops(hand_model: HandModel) -> Crops:
         getattr(made, name)[:] = getattr(views, name)
     for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
         getattr(made, name)[:] = True
+    made.taught[::3, 2:5] = False
     for i in range(COUNT):
         made.images[i] = smooth_picture(rng)
     return made

@@ -377,6 +377,43 @@ def test_both_reductions_are_in_the_paper_s_proportion(
     assert total[0].item() == pytest.approx(by_hand, rel=1e-12)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_joints_that_are_not_taught_do_not_count(
+    rng: np.random.Generator, reduction: losses.Reduction
+) -> None:
+    """Neither they nor their gradients; a mean is over as many as ever."""
+    maps, bells = tensors(rng.random((3, 21, 6, 6)), rng.random((3, 21, 6, 6)))
+    points, true = tensors(rng.random((3, 21, 3)), rng.random((3, 21, 3)))
+    scale, weight = tensors(rng.uniform(5, 8, 3), np.array([1.0, 0.0, 2.0]))
+    taught = torch.from_numpy(rng.random((3, 21)) < 0.7)
+    offsets = losses.to_metric_like(points, scale) - losses.to_metric_like(true, scale)
+    cases = [  # what is given, the loss, and each joint's summands added up
+        (
+            maps,
+            lambda x: losses.heatmap_loss(x, bells, weight, reduction, taught),
+            (maps - bells).square().sum(dim=(2, 3)) / (36 if reduction == "mean" else 1),
+        ),
+        (
+            points,
+            lambda x: losses.point_loss_2d(x, true, weight, reduction, taught=taught),
+            (points - true)[..., :2].square().sum(dim=-1),
+        ),
+        (
+            points,
+            lambda x: losses.pose_loss(x, true, scale, weight, reduction, taught=taught),
+            offsets.square().sum(dim=-1),
+        ),
+    ]
+    for given, loss, each in cases:
+        x = given.clone().requires_grad_()
+        found = loss(x)
+        rows = (each * taught).sum(dim=1) / (21 if reduction == "mean" else 1)
+        assert found.item() == pytest.approx(((rows * weight).sum() / 3).item(), rel=1e-10)
+        (gradient,) = torch.autograd.grad(found, x)
+        assert (gradient[~taught] == 0).all()
+        assert gradient[0][taught[0]].abs().amax() > 0
+
+
 class TestHeads:
     def test_confidence(self, rng: np.random.Generator) -> None:
         logits = rng.normal(size=(4, 21))
@@ -400,6 +437,22 @@ class TestHeads:
         loss.backward()
         assert p.grad is None
         assert x.grad is not None
+
+    def test_confidence_of_what_is_taught(self, rng: np.random.Generator) -> None:
+        """Of other joints nothing is known, but that none is right where there is no hand."""
+        logits, joints, true = tensors(
+            rng.normal(size=(2, 21)), rng.random((2, 21, 3)) * 0.1, rng.random((2, 21, 3)) * 0.1
+        )
+        has_hand = torch.tensor([True, False])
+        taught = torch.ones(2, 21, dtype=torch.bool)
+        whole = losses.confidence_loss(logits, joints, true, has_hand, has_hand, taught=taught)
+        assert whole == losses.confidence_loss(logits, joints, true, has_hand, has_hand)
+        taught[:, 3] = False
+        less = losses.confidence_loss(logits, joints, true, has_hand, has_hand, taught=taught)
+        right = math.hypot(*(joints[0, 3, :2] - true[0, 3, :2])) < 0.05
+        p = 1 / (1 + math.exp(-logits[0, 3]))
+        gone = -math.log(p if right else 1 - p) / (2 * 21)
+        assert less.item() == pytest.approx(whole.item() - gone, rel=1e-10)
 
     def test_gradients(self, rng: np.random.Generator) -> None:
         logits, joints, true = tensors(

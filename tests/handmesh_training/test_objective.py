@@ -53,6 +53,32 @@ def test_the_objective_uses_each_label_where_it_is_known(tiny_config: LightConfi
     assert loss(batch | {"has_hand": ~batch["has_hand"]}) != loss(batch)
 
 
+def test_joints_that_are_not_taught_move_nothing(tiny_config: LightConfig) -> None:
+    """Their labels may be anything, in all terms of a picture with or without depth."""
+    torch.manual_seed(0)
+    surface = losses.Surface.from_topology(Topology.default())
+    edges = HandEdges.drawn()
+    batch = a_batch(1)
+    batch |= {f"has_{x}": torch.full((4,), True) for x in ("hand", "joints", "depth")}
+    batch["has_mesh"] = torch.full((4,), False)
+    output = build(tiny_config, Topology.default())(to_input(batch["images"]))
+    batch["taught"][1, [2, 3, 4]] = False
+    batch["joints"][1, 3, :2] = 0.4
+    moved = batch["joints"].clone()
+    moved[1, 3] += 0.2
+
+    def terms(changed: Batch) -> dict[str, float]:
+        with torch.no_grad():
+            found = objective(output, changed, surface, LossWeights(), edges)[1]
+        return {name: float(term) for name, term in found.items()}
+
+    assert terms(batch | {"joints": moved}) == terms(batch)
+    everything = {"taught": torch.ones_like(batch["taught"])}
+    whole, other = terms(batch | everything), terms(batch | everything | {"joints": moved})
+    differing = {name for name in whole if whole[name] != other[name]}
+    assert differing >= {"heatmap", "pose", "image", "heatmap_uv"}
+
+
 def test_edges_count_where_joints_alone_are_labelled(tiny_config: LightConfig) -> None:
     surface = losses.Surface.from_topology(Topology.default())
     edges = HandEdges.drawn()

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from handmesh.errors import ImageError, InputError
-from handmesh_training.photos import LABELS, load_crops, read_labels
+from handmesh.types import FINGERS
+from handmesh_training.photos import LABELS, is_counting, load_crops, read_labels
 
 WIDTH, HEIGHT = 120, 90
 
@@ -125,6 +126,54 @@ def test_crops_are_of_right_hands_with_joints_where_the_pixels_are(photo_set: Pa
     low, high = crops.joints[..., :2].min(axis=1), crops.joints[..., :2].max(axis=1)
     np.testing.assert_allclose((high - low).max(axis=1), 1 / 1.9, atol=1e-5)
     np.testing.assert_allclose(0.5 * (low + high), 0.5, atol=1e-5)
+
+
+def bent_hand(bent: tuple[str, ...]) -> NDArray[np.float64]:
+    """(21, 3): straight fingers, side by side, but those that turn by 75 degrees at each joint."""
+    joints = np.zeros((21, 3))
+    for x, (name, chain) in enumerate(FINGERS.items()):
+        angle, place = 0.0, np.array([0.02 * x, 0.08, 0.0])
+        for joint in chain:
+            joints[joint] = place
+            place = place + 0.025 * np.array([0.0, np.cos(angle), np.sin(angle)])
+            angle += np.deg2rad(75) * (name in bent)
+    return joints
+
+
+@pytest.mark.parametrize(
+    ("bent", "counts"),
+    [
+        (("ring", "little"), True),
+        (("thumb", "middle", "ring", "little"), True),
+        ((), False),
+        (("little",), False),
+        (("middle", "ring"), False),
+        (("index", "middle", "ring", "little"), False),
+        (("index", "ring", "little"), False),
+    ],
+)
+def test_hands_that_count(bent: tuple[str, ...], counts: bool) -> None:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    assert is_counting(bent_hand(bent) @ turn.T + 0.3) == counts
+
+
+def test_blank_joints_do_not_count() -> None:
+    assert not is_counting(np.zeros((21, 3)))
+
+
+def test_thumbs_of_counting_hands_are_not_taught(photo_set: Path) -> None:
+    """Nothing else of them is left out, and they lie in the crop as before."""
+    before = load_crops([photo_set], 48, 1.9, 3)
+    assert before.taught.all()
+    labels = json.loads((photo_set / LABELS).read_text())
+    labels["left.png"]["hands"][0]["world_m"] = bent_hand(("ring", "little")).tolist()
+    (photo_set / LABELS).write_text(json.dumps(labels))
+    crops = load_crops([photo_set], 48, 1.9, 3)
+    row = [hand.path.name for hand in read_labels(photo_set)].index("left.png")
+    wanted = np.ones((3, 21), dtype=bool)
+    wanted[row, 2:5] = False
+    np.testing.assert_array_equal(crops.taught, wanted)
+    np.testing.assert_array_equal(crops.joints, before.joints)
 
 
 def test_a_left_hand_is_mirrored(photo_set: Path) -> None:

@@ -85,6 +85,7 @@ def test_batches_have_the_declared_shapes_and_types() -> None:
         "crop_in_bones": ((6,), torch.float32),
         **{f"has_{x}": ((6,), torch.bool) for x in ("hand", "joints", "depth", "mesh")},
         "is_right": ((6,), torch.bool),
+        "taught": ((6, 21), torch.bool),
     }
     assert {name: (tuple(t.shape), t.dtype) for name, t in batch.items()} == expected
     assert all(torch.isfinite(t).all() for t in batch.values())

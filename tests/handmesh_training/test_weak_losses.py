@@ -288,6 +288,24 @@ def test_what_is_flagged_as_missing_does_not_count(
             assert torch.isfinite(got).all()
 
 
+def test_joints_that_are_not_taught_move_nothing(
+    surface: Surface, renderer: DepthRenderer, rng: np.random.Generator
+) -> None:
+    output, target = case(rng)
+    weights = WeakWeights(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    taught = torch.ones(3, 21, dtype=torch.bool)
+    moved = target["joints"].clone()
+    moved[1, 4] += 0.2
+
+    def loss(joints: torch.Tensor) -> float:
+        found = {**target, "joints": joints, "taught": taught}
+        return weak_loss(output, found, surface, renderer, weights)[0].item()
+
+    assert loss(moved) != loss(target["joints"])
+    taught[1, 4] = False
+    assert loss(moved) == loss(target["joints"])
+
+
 def test_without_any_label_there_is_no_gradient(
     surface: Surface, renderer: DepthRenderer, rng: np.random.Generator
 ) -> None:

@@ -164,6 +164,7 @@ def _labels_only(crops: Crops, side: int) -> Crops:
     return Crops(
         blank, crops.joints, crops.vertices, crops.crop_in_bones,
         crops.has_hand, crops.has_joints, crops.has_depth, crops.has_mesh, crops.is_right,
+        crops.taught,
     )  # fmt: skip
 
 

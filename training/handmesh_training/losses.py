@@ -156,6 +156,7 @@ def heatmap_loss(
     target: Tensor,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    taught: Tensor | None = None,
 ) -> Tensor:
     """L_H = sum_j ||H_j - H^_j||^2, averaged over the stacks' maps.
 
@@ -163,9 +164,12 @@ def heatmap_loss(
         maps: (B, J, H, H), or one for each stack.
         target: (B, J, H, H), see `gaussian_heatmaps`.
         weight: (B,) or None.
+        taught: (B, J) bool, joints that count; None for all.
     """
     stacks = [maps] if isinstance(maps, Tensor) else list(maps)
-    losses = [reduce_rows((m - target).square().flatten(1), weight, reduction) for m in stacks]
+    count = target.shape[-2] * target.shape[-1]
+    each = [_of_taught((m - target).square().flatten(2).sum(-1), taught) for m in stacks]  # (B, J)
+    losses = [reduce_rows(e, weight, reduction, terms=count * e.shape[1]) for e in each]
     return torch.stack(losses).mean()
 
 
@@ -175,6 +179,7 @@ def point_loss_2d(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     huber: float | None = None,
+    taught: Tensor | None = None,
 ) -> Tensor:
     """sum_i ||p_i^2D - p^_i^2D||^2 in crop fractions; the second half of Eq. (2).
 
@@ -182,9 +187,10 @@ def point_loss_2d(
         points, target: (B, N, 2 or more); only (u, v) count. Vertices or joints.
         weight: (B,) or None.
         huber: distance (crop fractions) beyond which the square goes on as a straight line.
+        taught: (B, N) bool, points that count; None for all.
     """
     squares = (points[..., :2] - target[..., :2]).square().sum(-1)  # (B, N)
-    return reduce_rows(_huber(squares, huber), weight, reduction)
+    return reduce_rows(_of_taught(_huber(squares, huber), taught), weight, reduction)
 
 
 def point_loss_3d(
@@ -194,6 +200,7 @@ def point_loss_3d(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     huber: float | None = None,
+    taught: Tensor | None = None,
 ) -> Tensor:
     """sum_i ||p_i^3D - p^_i^3D||^2 in bones; the first half of Eq. (2), and L_J.
 
@@ -202,9 +209,11 @@ def point_loss_3d(
         crop_in_bones: (B,), see `to_metric_like`.
         weight: (B,) or None.
         huber: distance (bones) beyond which the square goes on as a straight line.
+        taught: (B, N) bool, points that count; None for all.
     """
     offsets = to_metric_like(points, crop_in_bones) - to_metric_like(target, crop_in_bones)
-    return reduce_rows(_huber(offsets.square().sum(-1), huber), weight, reduction)
+    values = _of_taught(_huber(offsets.square().sum(-1), huber), taught)  # (B, N)
+    return reduce_rows(values, weight, reduction)
 
 
 def vertex_loss(
@@ -297,9 +306,10 @@ def pose_loss(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     huber: float | None = None,
+    taught: Tensor | None = None,
 ) -> Tensor:
     """L_J = sum_j ||phi_j^3D - phi^_j^3D||^2. Shapes (B, 21, 3); see `point_loss_3d`."""
-    return point_loss_3d(joints, target, crop_in_bones, weight, reduction, huber)
+    return point_loss_3d(joints, target, crop_in_bones, weight, reduction, huber, taught)
 
 
 def full_loss(
@@ -315,7 +325,8 @@ def full_loss(
         output: of a network; one without a mesh has no L_M.
         target: `joints` (B, 21, 3), `vertices` (B, V, 3), `crop_in_bones` (B,), and the masks
             `has_joints`, `has_depth`, `has_mesh` (B,): heat-maps are compared where joints are
-            labelled, the 3D pose where their depth is, the mesh where it is.
+            labelled, the 3D pose where their depth is, the mesh where it is. With `taught` (B, 21)
+            bool, only such joints are compared.
         surface: of the mesh.
         weights: of the terms; only those of Eq. (6) and ``huber`` count here.
 
@@ -327,10 +338,11 @@ def full_loss(
     deep = target["has_depth"].to(scale.dtype)
     size, stacks = output.heatmaps[-1].shape[-1], len(output.heatmaps)
     huber = weights.huber
-    maps = gaussian_heatmaps(target["joints"][..., :2], size)
+    joints, taught = target["joints"], target.get("taught")
+    maps = gaussian_heatmaps(joints[..., :2], size)
     terms = {
-        "heatmap": heatmap_loss(output.heatmaps, maps, flat, reduction),
-        "pose": pose_loss(output.joints, target["joints"], scale, deep, reduction, huber),
+        "heatmap": heatmap_loss(output.heatmaps, maps, flat, reduction, taught),
+        "pose": pose_loss(output.joints, joints, scale, deep, reduction, huber, taught),
     }
     if output.vertices.shape[1]:
         solid = target["has_mesh"].to(scale.dtype)
@@ -354,6 +366,7 @@ def confidence_loss(
     has_joints: Tensor,
     has_hand: Tensor,
     within: float = 0.05,
+    taught: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of "this joint lies within `within` of the truth"; 0 where there is no hand.
 
@@ -364,10 +377,13 @@ def confidence_loss(
         has_joints: (B,) bool, joints are labelled.
         has_hand: (B,) bool; where False, no joint can be right.
         within: crop fraction; 0.05 is 7.5 % of the hand's box.
+        taught: (B, 21) bool, joints that count where there is a hand; None for all.
     """
     distance = (joints[..., :2] - target[..., :2]).detach().norm(dim=-1)  # (B, 21)
     right = (distance < within) & has_hand[:, None]
     values = F.binary_cross_entropy_with_logits(logits, right.to(logits.dtype), reduction="none")
+    if taught is not None:
+        values = _of_taught(values, taught | ~has_hand[:, None])
     return reduce_rows(values, (has_joints | ~has_hand).to(logits.dtype), "mean")
 
 
@@ -381,6 +397,11 @@ def handedness_loss(logit: Tensor, is_right: Tensor, weight: Tensor | None = Non
     """Cross-entropy of "the crop shows a right hand". Shapes (B,); weight 0 without a hand."""
     values = F.binary_cross_entropy_with_logits(logit, is_right.to(logit.dtype), reduction="none")
     return reduce_rows(values[:, None], weight, "mean")
+
+
+def _of_taught(values: Tensor, taught: Tensor | None) -> Tensor:
+    """Summands (B, N), those that do not count as 0, whatever they are."""
+    return values if taught is None else torch.where(taught, values, 0.0)
 
 
 def _huber(squares: Tensor, delta: float | Tensor | None) -> Tensor:

@@ -30,18 +30,22 @@ def objective(
         edges: how long the mesh's may be where joints alone are labelled.
     """
     total, terms = losses.full_loss(output, batch, surface, weights)
+    taught = batch.get("taught")
     joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]
     bend = None if weights.huber is None else weights.huber / USUAL_CROP_IN_BONES
-    others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend)}
+    others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend, taught=taught)}
     if output.vertices.shape[1]:
         alone = flat * (~batch["has_mesh"]).float()
         others["whole"] = edges.loss(output.vertices, output.joints, surface, alone)
     if output.heatmap_uv is not None:
-        others["heatmap_uv"] = losses.point_loss_2d(output.heatmap_uv, joints, flat, huber=bend)
+        others["heatmap_uv"] = losses.point_loss_2d(
+            output.heatmap_uv, joints, flat, huber=bend, taught=taught
+        )
     if output.confidence_logits.requires_grad:
         others["confidence"] = losses.confidence_loss(
-            output.confidence_logits, output.joints, joints, batch["has_joints"], present
-        )
+            output.confidence_logits, output.joints, joints, batch["has_joints"], present,
+            taught=taught,
+        )  # fmt: skip
     if output.presence_logit.requires_grad:
         others["presence"] = losses.presence_loss(output.presence_logit, present)
     if output.handedness_logit is not None:

@@ -40,6 +40,10 @@ HELD_OUT_SHARE = 5  # one in so many
 # before that; bent fingers are taken to be alike. Its tips in metres need nothing: the last bones
 # are about as long as ours there, or longer.
 TIP_REACH = 1.3
+# Sum of the cosines between neighbouring ones of a finger's three bones: above it is stretched,
+# below it is bent.
+STRETCHED, BENT = 1.6, 1.2
+_THUMB = list(FINGERS["thumb"][1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +163,33 @@ def labelled_hand(path: Path, hand: dict[str, Any]) -> LabelledHand:
     return LabelledHand(path, reach_tips(joints_px - 0.5), joints_m, is_right=reported == "Left")
 
 
+def is_counting(joints_m: NDArray[np.float64]) -> bool:
+    """Whether a hand points or counts: the index finger stretched, ring and little finger bent.
+
+    Args:
+        joints_m: (21, 3) metres, in any frame. Blank ones, of sets without, do not count.
+    """
+    return _straightness(joints_m, "index") > STRETCHED and all(
+        _straightness(joints_m, name) < BENT for name in ("ring", "little")
+    )
+
+
+def _straightness(joints_m: NDArray[np.float64], finger: str) -> float:
+    """From -2 to 2. Bones without a length are as straight as any."""
+    bones = np.diff(joints_m[list(FINGERS[finger])], axis=0)  # (3, 3)
+    lengths = np.linalg.norm(bones, axis=1, keepdims=True)
+    if not (lengths > 0).all():
+        return 2.0
+    bones /= lengths
+    return float((bones[:-1] * bones[1:]).sum())
+
+
 def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
-    Their (u, v) are labelled, depth and mesh are not.
+    Their (u, v) are labelled, depth and mesh are not. The thumbs of hands that point or count are
+    not taught: known sets show them before the palm, where people also hold them beside it, and a
+    network that is shown no other photos reads all such hands so.
 
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
@@ -172,4 +199,7 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
     hands = [hand for folder in folders for hand in read_labels(folder)]
-    return to_crops((hand.sample() for hand in hands), side, margin, vertex_count)
+    crops = to_crops((hand.sample() for hand in hands), side, margin, vertex_count)
+    counting = np.array([is_counting(hand.joints_m) for hand in hands], dtype=bool)
+    crops.taught[:, _THUMB] &= ~counting[:, None]
+    return crops

@@ -97,4 +97,5 @@ def to_crops(records: Sequence[HandRecord]) -> Crops:
         has_depth=seen.copy(),
         has_mesh=seen.copy(),
         is_right=np.ones(len(records), dtype=bool),
+        taught=np.ones((len(records), 21), dtype=bool),
     )

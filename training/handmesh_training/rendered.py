@@ -259,6 +259,7 @@ def labelled(views: HandViews, images: NDArray[np.uint8]) -> Crops:
         has_depth=views.in_view,
         has_mesh=views.in_view,
         is_right=np.ones(len(images), dtype=bool),
+        taught=np.ones((len(images), 21), dtype=bool),
     )
 
 

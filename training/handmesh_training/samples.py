@@ -27,6 +27,8 @@ class Crops:
         has_depth: (N,) bool, depth of the joints is labelled, and is that of a right hand.
         has_mesh: (N,) bool, the same of our mesh. Other people's sets have joints alone.
         is_right: (N,) bool, the crop shows a right hand (meaningful where has_hand).
+        taught: (N, 21) bool, of labelled joints those that a network is to learn; the others only
+            tell where the hand is.
     """
 
     images: NDArray[np.uint8]
@@ -38,6 +40,7 @@ class Crops:
     has_depth: NDArray[np.bool_]
     has_mesh: NDArray[np.bool_]
     is_right: NDArray[np.bool_]
+    taught: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,15 +58,17 @@ class Crops:
 
     @staticmethod
     def empty(count: int, side: int, vertex_count: int) -> Crops:
-        """Storage for ``count`` crops, to be filled in place: black, without any label."""
-        flags = [np.zeros(count, dtype=bool) for _ in range(5)]
+        """Storage for ``count`` crops, to be filled in place: black, without any label, but of what
+        will be labelled all is taught."""
+        has_hand, has_joints, has_depth, has_mesh, is_right = np.zeros((5, count), dtype=bool)
         return Crops(
             np.zeros((count, side, side, 3), dtype=np.uint8),
             np.zeros((count, 21, 3), dtype=np.float32),
             np.zeros((count, vertex_count, 3), dtype=np.float32),
             np.ones(count, dtype=np.float32),
-            *flags,
-        )
+            has_hand, has_joints, has_depth, has_mesh, is_right,
+            np.ones((count, 21), dtype=bool),
+        )  # fmt: skip
 
     def put(self, indices: NDArray[np.integer], other: Crops) -> None:
         """Overwrite the rows ``indices`` with ``other``."""

@@ -6,6 +6,7 @@ are lifted by weak perspective. `evaluate` measures a finished network as an app
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,8 @@ def held_out(data: CroppedSet, count: int, input_size: int) -> Crops:
     side, zoom = stored.images.shape[1], data.margin / CROP_MARGIN
     box = Box(0.5 * side - 0.5, 0.5 * side - 0.5, side / zoom)
     made = Crops.empty(len(rows), input_size, stored.vertices.shape[1])
-    for name in ("crop_in_bones", "has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
+    places = ("images", "joints", "vertices")
+    for name in (field.name for field in fields(Crops) if field.name not in places):
         getattr(made, name)[:] = getattr(stored, name)
     made.crop_in_bones[:] /= zoom
     for points, old in ((made.joints, stored.joints), (made.vertices, stored.vertices)):

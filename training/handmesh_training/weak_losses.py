@@ -114,8 +114,9 @@ def weak_loss(
     Args:
         output: of a network with a mesh.
         target: `joints` (B, 21, 3), `crop_in_bones` (B,), `has_joints`, `has_depth` (B,) as in
-            `losses.full_loss`; `depth_map` (B, S, S) bones from the wrist, `depth_known` (B, S, S)
-            bool, `has_depth_map` (B,); `pseudo` (B, V, 3) network coordinates, `has_pseudo` (B,).
+            `losses.full_loss`, and `taught`, if it is there; `depth_map` (B, S, S) bones from the
+            wrist, `depth_known` (B, S, S) bool, `has_depth_map` (B,); `pseudo` (B, V, 3) network
+            coordinates, `has_pseudo` (B,).
             Where a flag is False, what it is about may hold anything, NaN too.
         surface, renderer: of the mesh; S is the renderer's size.
 
@@ -133,7 +134,8 @@ def weak_loss(
 
     joints, joints_3d = given("joints", "has_joints"), given("joints", "has_depth")
     maps = gaussian_heatmaps(joints[..., :2], output.heatmaps[-1].shape[-1])
-    heatmap = heatmap_loss(output.heatmaps, maps, flag("has_joints"), reduction)
+    taught = target.get("taught")
+    heatmap = heatmap_loss(output.heatmaps, maps, flag("has_joints"), reduction, taught)
     depth = heatmap.new_zeros(())
     if weights.depth:  # rendering takes as long as the network
         depth = depth_map_loss(
@@ -151,7 +153,7 @@ def weak_loss(
         flag("has_pseudo"),
         reduction,
     )
-    pose = pose_loss(output.joints, joints_3d, scale, flag("has_depth"), reduction)
+    pose = pose_loss(output.joints, joints_3d, scale, flag("has_depth"), reduction, taught=taught)
     terms = {"heatmap": heatmap, "depth": depth, **pseudo, "pose": pose}
     factors = {
         "heatmap": weights.heatmap * len(output.heatmaps),
