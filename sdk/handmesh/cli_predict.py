@@ -87,7 +87,7 @@ def add_predict(commands: Any) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="at each hand, 1 to 5 (default 1): the mean of five is a few percent more accurate",
+        help="at each hand, 1 to 5 (default 1), of which the mean is taken: more accurate, slower",
     )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(

@@ -157,8 +157,10 @@ class Predictor(Closing):
                 `Hand.handedness` says; the geometry stays that of the photo as given.
             max_hands: how many hands to search for.
             min_presence: hands that the networks are less sure of are left out of a search.
-            looks: at each hand, from 1 to 5, in crops that differ a little. The mean of five is a
-                few percent more accurate, for four crops' time more; for photos, not for video.
+            looks: from 1 to 5 at each hand, where it was found, in crops that differ a little.
+                Joints, mesh and confidence are their mean, weighted by confidence; presence,
+                handedness and box are the first one's. More accurate (docs/models.md), for the time
+                of a crop more each; for photos, not for video.
 
         Returns:
             Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.
@@ -206,7 +208,8 @@ class Predictor(Closing):
 
         Args:
             crops: how many at once. GPUs may prepare for each number anew: `predict` with one box
-                takes 1, with N boxes N, a search up to 16.
+                takes 1, with N boxes N, a search up to 16; more looks at N hands N times as many
+                as there are beside the first, 16 at a time.
 
         Raises:
             InputError: the number is not from 1.

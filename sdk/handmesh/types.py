@@ -203,7 +203,8 @@ class Hand:
         joints_m: (21, 3) float32, camera space, metres, in the order of `JOINT_NAMES`.
         joints_px: (21, 2) float32, pixels of the photo.
         vertices_px: (V, 2) float32, pixels of the photo.
-        confidence: (21,) float32 in 0..1: how sure the network is of each joint.
+        confidence: (21,) float32 in 0..1: how sure the network is of each joint; of several looks
+            the mean.
         presence: 0..1, how sure the network is that this is a hand. Found by a search, it is lower
             than in a given box, because a search looks in so many places.
         handedness: the person's own left or right.

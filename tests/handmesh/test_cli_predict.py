@@ -238,6 +238,15 @@ def test_the_last_file_of_a_photo_is_the_one_that_resuming_asks_for(
     assert saved == ["b_hand.glb", "b_hand.json"]
 
 
+def test_more_looks_are_passed_on(run: Command, album: Path) -> None:
+    seen = []
+    for looks in (1, 4):
+        _, text, _ = run(album / "b.PNG", "--json", f"--looks={looks}")
+        (found,) = json.loads(text)["hands"]
+        seen.append(found["crops_seen"])
+    assert seen[1] == seen[0] + 3
+
+
 def test_resuming_needs_files(run: Command, album: Path) -> None:
     code, _, errors = run(album, "--json", "--skip-existing")
     assert code == 2

@@ -71,23 +71,29 @@ def test_confidence_of_nothing_is_no_trouble() -> None:
 
 @pytest.mark.parametrize("looks", range(1, MOST_LOOKS + 1))
 def test_all_hands_are_shown_together_and_none_for_one_look(looks: int) -> None:
+    """A right hand and a left one elsewhere, seen in further looks with errors of their own."""
     calls: list[Sequence[View]] = []
+    errors = {False: (15.0, 0.0), True: (0.0, -8.0)}
 
     def look(views: Sequence[View]) -> list[Sighting]:
         calls.append(views)
-        return [seen_in(view, off=(15.0, 0.0)) for view in views]
+        return [seen_in(view, off=errors[view.mirrored]) for view in views]
 
-    firsts = [seen_in(View(Box(200, 200, 300, 0.2), left)) for left in (False, True)]
+    boxes = {False: Box(200, 200, 300, 0.2), True: Box(180, 240, 350, -0.1)}
+    firsts = [seen_in(View(box, left)) for left, box in boxes.items()]
     found = look_again(look, firsts, looks)
     assert [len(views) for views in calls] == ([] if looks == 1 else [2 * (looks - 1)])
     for first, mean in zip(firsts, found, strict=True):
-        moved = mean.joints_px() - JOINTS_PX
-        np.testing.assert_allclose(moved, [[15 * (looks - 1) / looks, 0]] * 21, atol=1e-3)
+        wanted = np.tile(errors[first.view.mirrored], (21, 1)) * (looks - 1) / looks
+        np.testing.assert_allclose(mean.joints_px() - JOINTS_PX, wanted, atol=1e-3)
         assert mean.view == first.view
     for number, view in enumerate(calls[0] if calls else ()):
         assert view.mirrored == (number >= looks - 1)
-        assert (view.box.cx, view.box.cy) == (200, 200)
-        assert view.box != firsts[0].view.box
+        own = boxes[view.mirrored]
+        assert (view.box.cx, view.box.cy) == (own.cx, own.cy)
+        assert 0.8 < view.box.size / own.size < 1.2
+        assert abs(view.box.angle - own.angle) < 0.21
+        assert view.box != own
     assert look_again(look, [], looks) == []
 
 

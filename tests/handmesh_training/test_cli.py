@@ -94,6 +94,8 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["evaluate", "--dataset", "feet:test:."], "no layout 'feet'"),
         (["evaluate", "--labelled", "."], "holds no folder"),
         (["evaluate", "--limit", "0"], "--limit"),
+        (["evaluate", "--looks", "9"], "looks must be from 1 to 5"),
+        (["evaluate", "--looks", "2", "--checkpoint", "a.pt"], "--looks needs a bundle"),
         (["train", "--out", "run", "--dataset", "rhd:train:."], "anno_training.pickle"),
     ],
 )

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from handmesh.errors import ImageError, InputError
 from handmesh.types import FINGERS
-from handmesh_training.photos import LABELS, is_counting, load_crops, read_labels
+from handmesh_training.cropped_set import build
+from handmesh_training.datasets.crops import to_crops
+from handmesh_training.datasets.photos import Photos
+from handmesh_training.photos import LABELS, load_crops, read_labels, thumb_before_palm
 
 WIDTH, HEIGHT = 120, 90
 
@@ -128,52 +131,61 @@ def test_crops_are_of_right_hands_with_joints_where_the_pixels_are(photo_set: Pa
     np.testing.assert_allclose(0.5 * (low + high), 0.5, atol=1e-5)
 
 
-def bent_hand(bent: tuple[str, ...]) -> NDArray[np.float64]:
-    """(21, 3): straight fingers, side by side, but those that turn by 75 degrees at each joint."""
+def bent_hand(**degrees: float) -> NDArray[np.float64]:
+    """(21, 3): straight fingers, side by side, but those that turn so far at each joint."""
     joints = np.zeros((21, 3))
     for x, (name, chain) in enumerate(FINGERS.items()):
         angle, place = 0.0, np.array([0.02 * x, 0.08, 0.0])
         for joint in chain:
             joints[joint] = place
             place = place + 0.025 * np.array([0.0, np.cos(angle), np.sin(angle)])
-            angle += np.deg2rad(75) * (name in bent)
+            angle += np.deg2rad(degrees.get(name, 0.0))
     return joints
 
 
 @pytest.mark.parametrize(
-    ("bent", "counts"),
+    ("degrees", "before"),
     [
-        (("ring", "little"), True),
-        (("thumb", "middle", "ring", "little"), True),
-        ((), False),
-        (("little",), False),
-        (("middle", "ring"), False),
-        (("index", "middle", "ring", "little"), False),
-        (("index", "ring", "little"), False),
+        ({"ring": 75, "little": 75}, True),
+        ({"thumb": 75, "middle": 75, "ring": 75, "little": 75}, True),
+        ({"index": 35, "ring": 55, "little": 55}, True),  # cosines of 1.64 and 1.15
+        ({"index": 39, "ring": 55, "little": 55}, False),  # 1.55
+        ({"index": 35, "ring": 51, "little": 55}, False),  # 1.26
+        ({}, False),
+        ({"little": 75}, False),
+        ({"middle": 75, "ring": 75}, False),
+        ({"index": 75, "middle": 75, "ring": 75, "little": 75}, False),
     ],
 )
-def test_hands_that_count(bent: tuple[str, ...], counts: bool) -> None:
+def test_hands_that_point_or_count(degrees: dict[str, float], before: bool) -> None:
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
-    assert is_counting(bent_hand(bent) @ turn.T + 0.3) == counts
+    assert thumb_before_palm(bent_hand(**degrees) @ turn.T + 0.3) == before
 
 
-def test_blank_joints_do_not_count() -> None:
-    assert not is_counting(np.zeros((21, 3)))
+def test_blank_joints_are_no_such_hand() -> None:
+    assert not thumb_before_palm(np.zeros((21, 3)))
+    joints = bent_hand(ring=75, little=75)
+    joints[[17, 18, 19, 20]] = 0
+    assert not thumb_before_palm(joints)
 
 
-def test_thumbs_of_counting_hands_are_not_taught(photo_set: Path) -> None:
-    """Nothing else of them is left out, and they lie in the crop as before."""
+def test_thumbs_of_such_hands_are_not_taught(photo_set: Path, tmp_path_factory: Any) -> None:
+    """Whichever way they are read; nothing else of them is left out, and they lie as before."""
     before = load_crops([photo_set], 48, 1.9, 3)
     assert before.taught.all()
     labels = json.loads((photo_set / LABELS).read_text())
-    labels["left.png"]["hands"][0]["world_m"] = bent_hand(("ring", "little")).tolist()
+    labels["left.png"]["hands"][0]["world_m"] = bent_hand(ring=75, little=75).tolist()
     (photo_set / LABELS).write_text(json.dumps(labels))
-    crops = load_crops([photo_set], 48, 1.9, 3)
     row = [hand.path.name for hand in read_labels(photo_set)].index("left.png")
     wanted = np.ones((3, 21), dtype=bool)
     wanted[row, 2:5] = False
-    np.testing.assert_array_equal(crops.taught, wanted)
-    np.testing.assert_array_equal(crops.joints, before.joints)
+
+    data = Photos(photo_set, "all")
+    cut = build([data], tmp_path_factory.mktemp("cut") / "set", 48, 1.9, 8, 3)
+    ways = (load_crops([photo_set], 48, 1.9, 3), to_crops(data, 48, 1.9, 3), cut.crops)
+    for crops in ways:
+        np.testing.assert_array_equal(crops.taught, wanted)
+        np.testing.assert_array_equal(crops.joints, before.joints)
 
 
 def test_a_left_hand_is_mirrored(photo_set: Path) -> None:

@@ -76,6 +76,7 @@ def test_crops_know_which_of_them_are_empty() -> None:
     for name in ("has_joints", "has_depth", "has_mesh"):
         np.testing.assert_array_equal(getattr(crops, name), crops.has_hand)
     assert crops.is_right.all()
+    assert crops.taught.all()
     # The hand is what differs from the same chunk without any.
     bare = HandRenderer(replace(settings, empty=1.0), seed=0).chunk(0, 40)
     assert not bare.has_hand.any()

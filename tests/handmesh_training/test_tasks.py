@@ -147,6 +147,18 @@ class TestHeatmapTask:
         by_hand = 0.5 * torch.stack(squares).sum() / surface.vertex_count
         torch.testing.assert_close(loss, by_hand)
 
+    def test_joints_that_are_not_taught_do_not_count(
+        self, network: nn.Module, batch: Batch
+    ) -> None:
+        maps = network(to_input(batch["images"])).heatmaps
+        batch = {name: values.clone() for name, values in batch.items()}
+        moved = {**batch, "joints": batch["joints"].clone()}
+        moved["joints"][0, 7, :2] = 1 - moved["joints"][0, 7, :2]
+        loss = heatmap_task().loss(CPU)
+        assert loss(maps, moved)[0] != loss(maps, batch)[0]
+        batch["taught"][0, 7] = moved["taught"][0, 7] = False
+        assert loss(maps, moved)[0] == loss(maps, batch)[0]
+
     def test_names_and_rates(self) -> None:
         assert (heatmap_task().name, heatmap_task().fine_tuning) == ("heatmaps", False)
         assert (heatmap_task(True).name, heatmap_task(True).fine_tuning) == (

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from handmesh.arguments import checked_looks
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 
@@ -73,7 +74,8 @@ def add_evaluate(commands: Any) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="at each hand, 1 to 5 (default 1), as `handmesh predict` has it; of a bundle",
+        help="at each hand, 1 to 5 (default 1), as `handmesh predict` has it; of a bundle, and not "
+        "for --negatives and --pairs",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="photos or hands of a set at most")
     parser.add_argument(
@@ -114,6 +116,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .finding import evaluate_finding
     from .finding_pairs import evaluate_pairs
 
+    checked_looks(options.looks)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
     sets: dict[str, Dataset] = {}

@@ -78,7 +78,8 @@ class CroppedSet:
             self.made_from = str(index["made_from"])
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{folder} holds no set of cropped hands ({error}); delete it, it is made anew"
+                f"{folder} holds no set of cropped hands, or one of an earlier version ({error}); "
+                "delete it, it is made anew"
             ) from error
         self.depth_maps: Depths = arrays.pop(DEPTHS)
         self.crops = Crops(**arrays)

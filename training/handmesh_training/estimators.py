@@ -100,7 +100,11 @@ class PredictorEstimator:
     """A bundle in a runtime, asked as an app asks it: it may look twice at a hand.
 
     Args:
-        predictor: the bundle in its runtime. looks: as `Predictor.predict` takes it.
+        predictor: the bundle in its runtime.
+        looks: at each hand, as `Predictor.predict` takes it.
+
+    Raises:
+        InputError: another number of looks than that takes.
     """
 
     def __init__(self, predictor: Predictor, looks: int = 1) -> None:

@@ -172,7 +172,7 @@ class HandModel(nn.Module):
         self.register_buffer("web_share", share[rows])
         self.register_buffer("directions", directions.float())
         normals = torch.from_numpy(vertex_normals(vertices.numpy(), asset.faces))
-        # Not kept in checkpoints, whose weights it is no part of.
+        # Not persistent: checkpoints with a hand in them, of before, lack it.
         self.register_buffer("normals", normals.float(), persistent=False)
         self.register_buffer("joints", joints.float())
         moves = regressor @ directions  # (S, 21, 3)
@@ -234,7 +234,8 @@ class HandModel(nn.Module):
         Args:
             shape: (B, S) coefficients in the order of `shape_names`, about -1..1 each.
             rotations: (B, 17, 3, 3), each bone in its parent's frame; index 0 turns the hand.
-            relief: (B, V) metres by which the skin stands out beyond its shape; joints stay.
+            relief: (B, V) metres by which the skin stands out beyond its shape, along the
+                template's normals; joints stay.
         """
         joints, rotation, translation = self._pose(shape, rotations)
         rest = self.vertices + torch.einsum("bs,svc->bvc", shape, self.directions)  # (B, V, 3)

@@ -400,7 +400,7 @@ def handedness_loss(logit: Tensor, is_right: Tensor, weight: Tensor | None = Non
 
 
 def _of_taught(values: Tensor, taught: Tensor | None) -> Tensor:
-    """Summands (B, N), those that do not count as 0, whatever they are."""
+    """Summands (B, N), those that do not count as 0; they must be finite, too."""
     return values if taught is None else torch.where(taught, values, 0.0)
 
 

@@ -30,7 +30,7 @@ def objective(
         edges: how long the mesh's may be where joints alone are labelled.
     """
     total, terms = losses.full_loss(output, batch, surface, weights)
-    taught = batch.get("taught")
+    taught = batch["taught"]
     joints, flat, present = batch["joints"], batch["has_joints"].float(), batch["has_hand"]
     bend = None if weights.huber is None else weights.huber / USUAL_CROP_IN_BONES
     others = {"image": losses.point_loss_2d(output.joints, joints, flat, huber=bend, taught=taught)}

@@ -41,7 +41,7 @@ ShapeShift = tuple[tuple[str, float], ...]
 # Deeper overlaps of capsules are refused. Of girth beyond the template's this share gives way where
 # skin presses on skin: without it closed hands are drawn with thinner fingers than open ones. Drawn
 # skin is not pressed flat, so a third of all hands run into themselves deeper than that, one in 13
-# deeper than 5 mm.
+# deeper than 5 mm. Relief (`relief`) is not counted: it is added afterwards.
 OVERLAP_ALLOWED_M = 0.003
 FLESH_GIVES = 0.9
 ATTEMPTS = 8

@@ -1,10 +1,10 @@
-"""Relief of the skin that no shape direction has: muscles, tendons and folds lie elsewhere on every
-hand.
+"""Relief that no shape direction has: muscles and folds that lie elsewhere on each hand.
 
 All hands that shape directions draw swell and hollow in the same places. A network learns to read
 views and bends from these, and is misled by a palm of another build. So the skin of each drawn hand
 rises and falls by a smooth random field of its own, as in other randomised domains (Tobin et al.,
-IROS 2017). How much is by eye, beside photos: there is no measurement to take it from.
+IROS 2017). How much is by eye, beside photos: there is no measurement to take it from. In creases
+small triangles turn over now and then: one in 1,400 of the networks' mesh.
 """
 
 from __future__ import annotations

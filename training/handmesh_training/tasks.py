@@ -82,7 +82,7 @@ def heatmap_task(fine_tuning: bool = False) -> Task:
             joints, flat = batch["joints"], batch["has_joints"].float()
             size = maps[-1].shape[-1]
             target = losses.gaussian_heatmaps(joints[..., :2], size)
-            term = losses.heatmap_loss(maps, target, flat, taught=batch.get("taught"))
+            term = losses.heatmap_loss(maps, target, flat, taught=batch["taught"])
             # As large as it is in L_fully as published: one learning rate serves both.
             weight = losses.paper_weights(surface, size, stacks=len(maps))["heatmap"]
             return weight * term, {"heatmap": term}

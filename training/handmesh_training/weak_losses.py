@@ -117,7 +117,8 @@ def weak_loss(
             `losses.full_loss`, and `taught`, if it is there; `depth_map` (B, S, S) bones from the
             wrist, `depth_known` (B, S, S) bool, `has_depth_map` (B,); `pseudo` (B, V, 3) network
             coordinates, `has_pseudo` (B,).
-            Where a flag is False, what it is about may hold anything, NaN too.
+            Where a flag is False, what it is about may hold anything, NaN too; labels of
+            joints that are not taught must be finite.
         surface, renderer: of the mesh; S is the renderer's size.
 
     Returns:

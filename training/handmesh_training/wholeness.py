@@ -2,7 +2,8 @@
 
 A mesh may meet labelled joints by bending its surface: their regressor is linear, and most of a
 mesh's motions it does not see. The paper keeps meshes whole by pseudo-ground truth (Fig. 6). Here
-edges may be as long as those of drawn hands in any pose and shape, and no longer or shorter.
+edges may be as long as those of drawn hands, relief aside, in any pose and shape, and no longer or
+shorter.
 """
 
 from __future__ import annotations

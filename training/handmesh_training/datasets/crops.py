@@ -78,6 +78,8 @@ def _to_crop(sample: Sample, side: int, margin: float, vertex_count: int) -> Cro
     made.images[0] = picture
     made.has_hand[0] = made.is_right[0] = True
     made.has_joints[0] = known.all()
+    if sample.joint_taught is not None:
+        made.taught[0] = sample.joint_taught
     if known.all():
         made.joints[0, :, :2] = uv
     if known.all() and sample.joints_m is not None and sample.intrinsics is not None:

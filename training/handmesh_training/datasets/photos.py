@@ -13,13 +13,13 @@ class Photos(Dataset):
     """One sample for each hand that the set trusts, its finger tips moved to the fingers' ends.
 
     The teacher's 3D joints have no camera and are left out. ``train`` and ``held-out`` are four
-    fifths and the last fifth.
+    fifths and the last fifth. Of hands with `thumb_before_palm` the thumb is not taught.
     """
 
     splits = ("all", TRAIN, HELD_OUT)
     evaluation_split = "all"
     protocol = "in_the_wild"
-    revision = 2  # 1: with the teacher's own tips
+    revision = 3  # 1: with the teacher's own tips; 2: with all thumbs taught
 
     def __init__(self, folder: Path | str, split: str) -> None:
         super().__init__(folder, split)

@@ -25,6 +25,8 @@ class Sample:
             does not tell.
         joints_px: (21, 2) float64 pixels of ``image``, in the order of `handmesh.JOINT_NAMES`.
         joint_known: (21,) bool, False for joints without a label; theirs are NaN.
+        joint_taught: (21,) bool, False for known joints that only tell where the hand is, and that
+            no network is to learn; None for all of them. Evaluation compares them all the same.
         intrinsics: (3, 3) float64 camera matrix in pixels; None where the set does not tell.
         joints_m: (21, 3) float64 metres in the camera frame; None where there is no 3D label.
         vertices_m: (V, 3) float32 metres in the camera frame, of the set's own mesh; or None.
@@ -47,6 +49,7 @@ class Sample:
     depth_m: NDArray[np.float32] | None = None
     mask: NDArray[np.uint8] | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    joint_taught: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         image = self.image
@@ -58,6 +61,7 @@ class Sample:
         rules: dict[str, tuple[tuple[int | None, ...], type]] = {
             "joints_px": ((JOINT_COUNT, 2), np.float64),
             "joint_known": ((JOINT_COUNT,), np.bool_),
+            "joint_taught": ((JOINT_COUNT,), np.bool_),
             "intrinsics": ((3, 3), np.float64),
             "joints_m": ((JOINT_COUNT, 3), np.float64),
             "vertices_m": ((None, 3), np.float32),
