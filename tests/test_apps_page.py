@@ -76,7 +76,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 @pytest.fixture(scope="module")
 def two_hands(example_photos: dict[str, Path]) -> NDArray[np.uint8]:
     """A right hand and, mirrored, a left one side by side."""
-    right, left = (decode(example_photos[name]) for name in ("pointing", "open"))
+    right, left = (decode(example_photos[name]) for name in ("open_turned", "open"))
     left = left[:, ::-1]
     photo = np.zeros((max(len(right), len(left)), right.shape[1] + left.shape[1], 3), np.uint8)
     photo[: len(right), : right.shape[1]] = right
