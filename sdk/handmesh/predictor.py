@@ -159,8 +159,8 @@ class Predictor(Closing):
             min_presence: hands that the networks are less sure of are left out of a search.
             looks: from 1 to 5 at each hand, where it was found, in crops that differ a little.
                 Joints, mesh and confidence are their mean, weighted by confidence; presence,
-                handedness and box are the first one's. More accurate (docs/models.md), for the time
-                of a crop more each; for photos, not for video.
+                handedness and box are the first one's. Mostly more accurate (docs/models.md), for
+                the time of a crop more each; for photos, not for video.
 
         Returns:
             Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.
