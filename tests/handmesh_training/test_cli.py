@@ -86,6 +86,11 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert by_name["noise"]["protocol"]["name"] == "in_the_wild"
     assert "noise (1 hands)" in capsys.readouterr().out
 
+    assert main([*arguments, "--limit", "1", "--looks", "2", "--out", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert figures["estimator"]["looks"] == "2"
+    assert figures["reports"][0]["figures"] != by_name["noise"]["figures"]
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from handmesh.geometry import vertex_normals
+from handmesh.graph import Topology
 from handmesh_training import relief
 from handmesh_training.hand import PIVOT_COUNT, HandModel
 from handmesh_training.relief import LONGEST_M, SHORTEST_M, STEEPEST, sample_relief
@@ -27,6 +29,32 @@ def test_fields_are_as_steep_as_they_should_be() -> None:
     # From smooth skin to the steepest, evenly.
     np.testing.assert_allclose(slopes.mean(), STEEPEST / 2, rtol=0.15)
     np.testing.assert_allclose(np.quantile(slopes, 0.25), STEEPEST / 4, rtol=0.25)
+
+
+def test_fields_are_odd_about_no_point() -> None:
+    """Waves start anywhere: at the template's wrist skin is as high or low as elsewhere."""
+    rng = np.random.default_rng(4)
+    heights = sample_relief(rng, np.array([[0.0, 0.0, 0.0], [0.05, 0.08, 0.03]]), 1000).numpy()
+    wrist, elsewhere = heights.std(axis=0)
+    assert wrist == pytest.approx(elsewhere, rel=0.15)
+
+
+def test_few_triangles_turn_over(hand_model: HandModel) -> None:
+    """In creases alone, where normals meet."""
+    asset = hand_model.asset
+    relief_m = sample_relief(np.random.default_rng(5), asset.vertices_m, 64)
+    smooth = hand_model.vertices[None].expand(64, -1, -1)
+    raised = smooth + relief_m[..., None] * hand_model.normals
+    subset, faces = asset.template_subset, Topology.default().faces
+    before, after = (_face_normals(x[:, subset].numpy(), faces) for x in (smooth, raised))
+    turned = (before * after).sum(axis=-1) < 0
+    assert turned.mean() < 2e-3
+
+
+def _face_normals(points: NDArray[np.float32], faces: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(B, F, 3), as long as twice the triangles' areas."""
+    a, b, c = (points[:, faces[:, k]] for k in range(3))
+    return np.cross(b - a, c - a)
 
 
 def test_fields_are_smooth_and_differ_from_hand_to_hand() -> None:
