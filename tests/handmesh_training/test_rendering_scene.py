@@ -110,7 +110,7 @@ def test_rings_and_watches_sit_on_the_hand() -> None:
             along = ((row[1:4] - starts) * (ends - starts)).sum(1) / ((ends - starts) ** 2).sum(1)
             foot = starts + np.clip(along, 0, 1)[:, None] * (ends - starts)
             assert np.linalg.norm(row[1:4] - foot, axis=1).min() < 0.005
-            assert 0.004 < row[13] < 0.014
+            assert 0.004 < row[13] < 0.016
             rings += 1
         for row in sample_watch(rng, hand)[:1]:
             near = np.abs(HANDS.arm - 0.03) < 0.03

@@ -32,9 +32,11 @@ def sample_relief(rng: np.random.Generator, vertices: NDArray[np.floating], coun
     lengths = np.exp(rng.uniform(np.log(SHORTEST_M), np.log(LONGEST_M), (count, WAVES)))
     waves = rng.normal(0, 1, (count, WAVES, 3))
     waves *= (2 * np.pi / lengths / np.linalg.norm(waves, axis=-1))[..., None]  # radians a metre
-    start = rng.uniform(0, 2 * np.pi, (count, WAVES, 1))
+    start = rng.uniform(0, 2 * np.pi, (count, WAVES))
     # The mean square of a wave's slope is half of the largest.
     slope = rng.uniform(0, STEEPEST, (count, 1)) * np.sqrt(2 / WAVES)
     heights = slope * lengths / (2 * np.pi)  # (count, W)
-    fields = np.sin(waves @ vertices.T + start)  # (count, W, V)
-    return torch.from_numpy((heights[:, None] @ fields)[:, 0]).float()
+    relief = np.zeros((count, len(vertices)))
+    for k in range(WAVES):  # one after the other: all at once take megabytes
+        relief += heights[:, k, None] * np.sin(waves[:, k] @ vertices.T + start[:, k, None])
+    return torch.from_numpy(relief).float()

@@ -8,6 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from handmesh_training import relief
 from handmesh_training.hand import PIVOT_COUNT, HandModel
 from handmesh_training.heads import ParametricHead
 from handmesh_training.heads.parametric import mesh_hand, rotation_of_six
@@ -25,7 +26,9 @@ def head() -> ParametricHead:
 
 @pytest.fixture(scope="module")
 def views(hand_model: HandModel) -> HandViews:
-    return sample_views(np.random.default_rng(7), hand_model, COUNT, CROP_PX, MARGIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relief, "STEEPEST", 0.0)  # no parameter of this head describes it
+        return sample_views(np.random.default_rng(7), hand_model, COUNT, CROP_PX, MARGIN)
 
 
 def outputs_of(views: HandViews, model: HandModel, head: ParametricHead) -> Tensor:
