@@ -41,9 +41,10 @@ def body_part() -> BodyPart:
 
 @pytest.fixture(autouse=True)
 def photo_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where shrunken photos are kept; not in the user's cache folder."""
+    """Where shrunken photos and outlines are kept; not in the user's cache folder."""
     folder = tmp_path_factory.getbasetemp() / "photos"
-    monkeypatch.setattr("handmesh_training.rendering.photo_cache.cache_folder", lambda: folder)
+    for user in ("rendering.photo_cache", "outline_cache"):
+        monkeypatch.setattr(f"handmesh_training.{user}.cache_folder", lambda: folder)
     return folder
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 from handmesh_training import augment, develop_torch
-from handmesh_training.augment import Augmentation, compress, develop
+from handmesh_training.augment import Augmentation, before, compress, develop
 from handmesh_training.hand import HandModel
-from handmesh_training.samples import Crops
+from handmesh_training.samples import OUTLINE_POINTS, Crops
 from handmesh_training.sampling import sample_views
 
 STORED, INPUT = 160, 128
@@ -30,6 +30,7 @@ PLAIN = {
     "left": 0.0,
     "misses": 0.0,
     "occluders": 0.0,
+    "grounds": 0.0,
 }
 
 
@@ -47,6 +48,9 @@ def crops(hand_model: HandModel) -> Crops:
     for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
         getattr(made, name)[:] = True
     made.taught[::3, 2:5] = False
+    turn = np.arange(OUTLINE_POINTS) / OUTLINE_POINTS * 2 * np.pi
+    made.outline[:] = 0.5 + np.stack([0.25 * np.cos(turn), 0.18 * np.sin(turn)], axis=1)
+    made.outline_known[::2, ::3] = True
     rows, columns = np.mgrid[:STORED, :STORED]
     for i in range(len(made)):
         u, v = made.joints[i, painted_joint(made, i), :2]
@@ -164,7 +168,7 @@ def test_mirrored_hands_are_left_and_lose_their_depth(crops: Crops, geometry_alo
 def test_misses_show_no_hand_and_carry_no_labels(crops: Crops, geometry_alone: None) -> None:
     out = Augmentation(INPUT, **(PLAIN | {"misses": 1.0}))(np.random.default_rng(5), crops)
 
-    for name in ("has_hand", "has_joints", "has_depth", "has_mesh"):
+    for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "outline_known"):
         assert not getattr(out, name).any()
     low, high = out.joints[..., :2].min(axis=1), out.joints[..., :2].max(axis=1)
     beside = abs(0.5 * (low + high) - 0.5).max(axis=1) > 0.5
@@ -172,6 +176,50 @@ def test_misses_show_no_hand_and_carry_no_labels(crops: Crops, geometry_alone: N
     assert (beside | too_close).all()
     assert beside.any()
     assert too_close.any()
+
+
+@pytest.mark.parametrize("strength", [{}, {"anyhow": 1.0, "margin": 1.5}, {"left": 1.0}])
+def test_outlines_move_with_the_pixels(
+    crops: Crops, geometry_alone: None, strength: dict[str, float]
+) -> None:
+    painted = crops.take(np.arange(12))
+    black, white = (np.full((STORED, STORED, 3), level, dtype=np.uint8) for level in (0, 255))
+    painted.outline[:, :, 0] += 0.1  # not about the middle
+    for i in range(len(painted)):
+        painted.images[i] = before(white, painted.outline[i], black)
+    out = Augmentation(INPUT, **(PLAIN | strength))(np.random.default_rng(7), painted)
+
+    np.testing.assert_array_equal(out.outline_known, painted.outline_known)
+    for i in range(len(out)):
+        seen = out.images[i, ..., 0] > 127
+        expected = (
+            before(white[:INPUT, :INPUT], out.outline[i], black[:INPUT, :INPUT])[..., 0] > 127
+        )
+        assert (seen & expected).sum() > 0.95 * (seen | expected).sum()
+
+
+def test_known_hands_come_before_the_grounds_of_crops_without(
+    crops: Crops, geometry_alone: None
+) -> None:
+    some = crops.take(np.arange(20))
+    some.images[:] = 200
+    some.has_hand[15:] = some.outline_known[15:] = False
+    some.images[15:, :, : STORED // 2] = 40
+    some.images[15:, :, STORED // 2 :] = 90
+    change = Augmentation(STORED, **(PLAIN | {"grounds": 1.0}))
+    out = change(np.random.default_rng(8), some)
+
+    inside = before(some.images[0] * 0 + 255, some.outline[0], some.images[0] * 0)[..., 0] == 255
+    for i in range(15):
+        assert (out.images[i][inside] == 200).all()
+        corner = out.images[i, 2, 2, 0]
+        assert (corner in (40, 90)) == some.outline_known[i].any()
+    corners = {int(image[2, 2, 0]) for image in out.images[:15:2]}
+    assert corners == {40, 90}  # either way round
+    np.testing.assert_array_equal(out.images[15:], some.images[15:])
+
+    some.has_hand[15:] = True  # now there is nothing to take
+    np.testing.assert_array_equal(change(np.random.default_rng(8), some).images, some.images)
 
 
 def test_pictures_without_a_hand_stay_without(crops: Crops) -> None:

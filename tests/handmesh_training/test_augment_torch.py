@@ -17,20 +17,23 @@ from handmesh_training.augment_torch import (
     Batch,
     Geometry,
     augment,
+    before,
     draw_geometry,
     move_labels,
     occlude,
+    on_other_grounds,
     upright_angles,
     warp,
 )
 from handmesh_training.hand import HandModel
-from handmesh_training.samples import Crops
+from handmesh_training.samples import OUTLINE_POINTS, Crops
 from handmesh_training.sampling import sample_views
 
 STORED, INPUT, COUNT = 160, 128, 48
 STILL = Augmentation(
-    margin_spread=0, wide=0, upright=0, rotation=0, anyhow=0, shift=0, left=0, misses=0, occluders=0
-)
+    margin_spread=0, wide=0, upright=0, rotation=0, anyhow=0, shift=0, left=0, misses=0,
+    occluders=0, grounds=0,
+)  # fmt: skip
 
 
 def smooth_picture(rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -49,6 +52,10 @@ def crops(hand_model: HandModel) -> Crops:
     for name in ("has_hand", "has_joints", "has_depth", "has_mesh", "is_right"):
         getattr(made, name)[:] = True
     made.taught[::3, 2:5] = False
+    turn = np.arange(OUTLINE_POINTS) / OUTLINE_POINTS * 2 * np.pi
+    wave = 0.2 + 0.05 * np.sin(5 * turn)
+    made.outline[:] = 0.5 + np.stack([wave * np.cos(turn), 1.3 * wave * np.sin(turn)], axis=1)
+    made.outline_known[::2, ::3] = True
     for i in range(COUNT):
         made.images[i] = smooth_picture(rng)
     return made
@@ -98,6 +105,8 @@ def test_crops_that_miss_lose_their_labels(crops: Crops) -> None:
     moved = move_labels(batch_of(crops), geometry)
     for name in ("has_hand", "has_joints", "has_depth", "has_mesh"):
         assert torch.equal(moved[name], ~missed), name
+    known = torch.from_numpy(crops.outline_known)
+    assert torch.equal(moved["outline_known"], known & ~missed[:, None])
 
 
 def numpy_matrices(settings: Augmentation, crops: Crops, seed: int = 0) -> NDArray[np.float64]:
@@ -230,6 +239,44 @@ def test_occluders_cover_a_part_and_leave_the_rest() -> None:
     assert changed.median() > 0.02
     assert ((covered >= 0) & (covered <= 255)).all()
     assert (covered[0] != covered[1]).any()
+
+
+def test_other_grounds_are_those_of_the_numpy_version(crops: Crops) -> None:
+    images, grounds = crops.images[:6], crops.images[6:12]
+    pairs = zip(images, crops.outline[:6], grounds, strict=True)
+    expected = np.stack([reference.before(*each) for each in pairs]).astype(np.float64)
+    there = (
+        torch.from_numpy(part.copy()).permute(0, 3, 1, 2).float() for part in (images, grounds)
+    )
+    first, second = there
+    made = before(first, torch.from_numpy(crops.outline[:6]), second)
+    off = np.abs(made.permute(0, 2, 3, 1).numpy() - expected)
+    # Pixels on the outline are counted as a whole here, in sixteenths there.
+    assert off.mean() < 0.4
+    assert np.quantile(off, 0.98) < 4
+    apart = np.abs(images.astype(np.float64) - grounds)
+    assert apart.mean() > 40
+
+
+def test_known_hands_come_before_the_grounds_of_crops_without(crops: Crops) -> None:
+    batch = batch_of(crops)
+    batch["has_hand"][40:] = False
+    stored = torch.full((COUNT, 3, STORED, STORED), 200.0)
+    stored[40:, :, :, : STORED // 2] = 40
+    stored[40:, :, :, STORED // 2 :] = 90
+    settings = replace(STILL, grounds=1.0)
+    made = on_other_grounds(settings, seeded(), batch, stored)
+
+    assert (made[:40, :, STORED // 2, STORED // 2] == 200).all()
+    corner = made[:40, 0, 2, 2]
+    assert torch.equal(corner != 200, batch["outline_known"][:40].any(dim=1))
+    assert set(corner[::2].tolist()) == {40.0, 90.0}
+    kept = on_other_grounds(replace(STILL, grounds=0.0), seeded(), batch, stored)
+    assert torch.equal(kept, stored)
+    half = on_other_grounds(replace(STILL, grounds=0.5), seeded(), batch, stored)
+    assert 4 <= int((half[:40:2, 0, 2, 2] != 200).sum()) <= 16
+    batch["has_hand"][:] = True  # now there is nothing to take
+    assert torch.equal(on_other_grounds(settings, seeded(), batch, stored), stored)
 
 
 def test_the_same_seed_gives_the_same_batch(crops: Crops) -> None:

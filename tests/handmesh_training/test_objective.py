@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from handmesh_training.lanes import batches
 from handmesh_training.losses import LossWeights
 from handmesh_training.objective import objective
 from handmesh_training.rendered import RenderSettings
+from handmesh_training.samples import OUTLINE_POINTS
 from handmesh_training.sources import to_input
 from handmesh_training.stream import Batch, CropStream, StreamSettings
 from handmesh_training.wholeness import HandEdges
@@ -94,6 +97,30 @@ def test_edges_count_where_joints_alone_are_labelled(tiny_config: LightConfig) -
         torch.testing.assert_close(term, wanted if joints and not mesh else torch.zeros(()))
     bare = output._replace(vertices=output.vertices[:, :0])
     assert "whole" not in objective(bare, batch, surface, LossWeights(), edges)[1]
+
+
+def test_outlines_count_where_they_are_known(tiny_config: LightConfig) -> None:
+    surface = losses.Surface.from_topology(Topology.default())
+    edges = HandEdges.drawn()
+    batch = a_batch(1)
+    output = build(tiny_config, Topology.default())(to_input(batch["images"]))
+
+    def told(changed: Batch, weights: LossWeights) -> tuple[float, float]:
+        with torch.no_grad():
+            total, terms = objective(output, changed, surface, weights, edges)
+        return float(total), float(terms["outline"])
+
+    without, none = told(batch, LossWeights())
+    assert none == 0
+    batch["outline_known"][2] = True
+    batch["outline"][2] = torch.rand(OUTLINE_POINTS, 2)
+    total, term = told(batch, LossWeights())
+    assert term > 0
+    assert total == pytest.approx(without + LossWeights().outline * term, rel=1e-4)
+    assert told(batch, replace(LossWeights(), outline=0.0))[0] == pytest.approx(without, rel=1e-5)
+    assert losses.PAPER.outline == 0
+    bare = output._replace(vertices=output.vertices[:, :0])
+    assert "outline" not in objective(bare, batch, surface, LossWeights(), edges)[1]
 
 
 def test_without_a_mesh_there_is_no_mesh_loss(tiny_config: LightConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ import pytest
 from numpy.typing import NDArray
 
 from handmesh.errors import ImageError, InputError
-from handmesh.types import FINGERS
+from handmesh.types import FINGERS, Box
 from handmesh_training.cropped_set import build
 from handmesh_training.datasets.crops import to_crops
 from handmesh_training.datasets.photos import Photos
-from handmesh_training.photos import LABELS, load_crops, read_labels, thumb_before_palm
+from handmesh_training.outlines import Outline
+from handmesh_training.photos import (
+    LABELS,
+    LabelledHand,
+    load_crops,
+    read_labels,
+    thumb_before_palm,
+)
+from handmesh_training.samples import OUTLINE_POINTS
 
 WIDTH, HEIGHT = 120, 90
 
@@ -199,6 +208,30 @@ def test_a_left_hand_is_mirrored(photo_set: Path) -> None:
     np.testing.assert_array_equal(as_left.images, as_right.images[:, :, ::-1])
     np.testing.assert_allclose(as_left.joints[..., 0], 1 - as_right.joints[..., 0], atol=1e-6)
     np.testing.assert_array_equal(as_left.joints[..., 1], as_right.joints[..., 1])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_outlines_come_with_their_crops(photo_set: Path, which: int) -> None:
+    hands = list(read_labels(photo_set))
+    turn = np.arange(OUTLINE_POINTS) / OUTLINE_POINTS * 2 * np.pi
+    ring = np.array([60.0, 45.0]) + 20 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    known = np.arange(OUTLINE_POINTS) < 50
+
+    def outlines(asked: Sequence[LabelledHand]) -> list[Outline | None]:
+        assert [hand.path for hand in asked] == [hand.path for hand in hands]
+        return [Outline(ring, known) if i == which else None for i in range(len(asked))]
+
+    crops = load_crops([photo_set], 64, 1.5, 3, outlines)
+
+    assert crops.outline_known.any(axis=1).tolist() == [i == which for i in range(len(hands))]
+    np.testing.assert_array_equal(crops.outline_known[which], known)
+    hand = hands[which]
+    box = Box.from_points(hand.joints_px, margin=1.5)
+    expected = box.to_crop(ring)
+    if not hand.is_right:
+        expected[:, 0] = 1 - expected[:, 0]
+    np.testing.assert_allclose(crops.outline[which], expected, atol=1e-6)
+    assert not load_crops([photo_set], 64, 1.5, 3).outline_known.any()
 
 
 def test_several_sets_follow_each_other_and_none_is_empty(photo_set: Path) -> None:

@@ -17,9 +17,10 @@ from handmesh.errors import InputError
 from handmesh_training.augment import Augmentation
 from handmesh_training.datasets import Sample
 from handmesh_training.datasets.freihand import FreiHand
+from handmesh_training.outlines import Outline
 from handmesh_training.photos import LABELS
 from handmesh_training.rendered import HandRenderer, RenderSettings
-from handmesh_training.samples import Crops
+from handmesh_training.samples import OUTLINE_POINTS, Crops
 from handmesh_training.shards import SetSettings, ShardSet, render_shards
 from handmesh_training.sources import ShuffledShards
 from handmesh_training.stream import Batch, CropStream, LabelledCrops, StreamSettings
@@ -86,6 +87,8 @@ def test_batches_have_the_declared_shapes_and_types() -> None:
         **{f"has_{x}": ((6,), torch.bool) for x in ("hand", "joints", "depth", "mesh")},
         "is_right": ((6,), torch.bool),
         "taught": ((6, 21), torch.bool),
+        "outline": ((6, OUTLINE_POINTS, 2), torch.float32),
+        "outline_known": ((6, OUTLINE_POINTS), torch.bool),
     }
     assert {name: (tuple(t.shape), t.dtype) for name, t in batch.items()} == expected
     assert all(torch.isfinite(t).all() for t in batch.values())
@@ -211,6 +214,26 @@ def test_photos_take_their_share(photo_set: Path) -> None:
         assert green.tolist()[3:] == [True] * 3, "photos come last"
         assert not batch["has_depth"][3:].any()
         assert batch["has_joints"][3:].all()
+
+
+@pytest.mark.usefixtures("true_colours")
+def test_photos_bring_the_outlines_of_their_hands(
+    photo_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here every other hand has one, over all of the photo."""
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    ring = np.repeat(corners, OUTLINE_POINTS // 4, axis=0) * 1000 - 500
+    outline = Outline(ring, np.ones(OUTLINE_POINTS, dtype=bool))
+    monkeypatch.setattr(
+        "handmesh_training.stream.open_outlines",
+        lambda hands: [outline if i % 2 else None for i in range(len(hands))],
+    )
+    plain = Augmentation(input_size=32, misses=0, occluders=0)
+    settings = replace(SETTINGS, photos=(photo_set,), photo_share=0.5, augment=plain)
+    known = torch.cat([batch["outline_known"].any(dim=1) for batch in first(settings, 12)])
+    rows = known.reshape(12, 6)
+    assert not rows[:, :3].any()  # rendered
+    assert 0.1 < rows[:, 3:].float().mean() < 0.6  # one of three photos
 
 
 @pytest.fixture

@@ -53,6 +53,8 @@ class Augmentation:
         left: share of crops shown mirrored, as left hands.
         misses: share of crops that miss the hand: beside it, or far too close.
         occluders: share of crops partly covered.
+        grounds: share of the crops with a known outline whose hand is put before what a crop
+            without a hand shows, if there is one among them.
     """
 
     input_size: int = 128
@@ -69,6 +71,7 @@ class Augmentation:
     left: float = 0.25
     misses: float = 0.05
     occluders: float = 0.2
+    grounds: float = 0.5
 
     def __call__(self, rng: np.random.Generator, crops: Crops) -> Crops:
         """Draw one network input from each stored crop; a function of crops and generator alone.
@@ -87,9 +90,14 @@ class Augmentation:
         out.put(np.arange(len(crops)), _labels_only(crops, self.input_size))
         side = max(256, self.input_size + 64)  # some room to cut grain from
         noise = rng.normal(0, 1, (side, side, 3)).astype(np.float32)
+        grounds = crops.images[~crops.has_hand]
         for i in range(len(crops)):
             matrix = maps[i] = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
-            out.images[i] = self._warp(rng, crops.images[i], matrix)
+            image = crops.images[i]
+            if crops.outline_known[i].any() and len(grounds) and rng.random() < self.grounds:
+                ground = grounds[int(rng.integers(len(grounds)))]
+                image = before(image, crops.outline[i], ground[:, :: rng.choice((-1, 1))])
+            out.images[i] = self._warp(rng, image, matrix)
             _move_labels(out, i, matrix)
             if rng.random() < self.left:
                 _mirror(out, i)
@@ -123,7 +131,9 @@ class Augmentation:
             margin = rng.uniform(self.margin, self.wide_margin)
             shift = rng.uniform(-0.5, 0.5, 2) * (1 - 1 / margin)
         elif has_hand and kind < self.wide + self.misses:
-            for flags in (out.has_hand, out.has_joints, out.has_depth, out.has_mesh):
+            for flags in (
+                out.has_hand, out.has_joints, out.has_depth, out.has_mesh, out.outline_known
+            ):  # fmt: skip
                 flags[i] = False
             if rng.random() < 0.5:
                 away = rng.uniform(0, 2 * np.pi)
@@ -164,12 +174,12 @@ def _labels_only(crops: Crops, side: int) -> Crops:
     return Crops(
         blank, crops.joints, crops.vertices, crops.crop_in_bones,
         crops.has_hand, crops.has_joints, crops.has_depth, crops.has_mesh, crops.is_right,
-        crops.taught,
+        crops.taught, crops.outline, crops.outline_known,
     )  # fmt: skip
 
 
 def _move_labels(out: Crops, i: int, matrix: NDArray[np.float64]) -> None:
-    for points in (out.joints[i], out.vertices[i]):
+    for points in (out.joints[i], out.vertices[i], out.outline[i]):
         points[:, :2] = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     out.crop_in_bones[i] /= np.hypot(matrix[0, 0], matrix[1, 0])
 
@@ -177,9 +187,28 @@ def _move_labels(out: Crops, i: int, matrix: NDArray[np.float64]) -> None:
 def _mirror(out: Crops, i: int) -> None:
     """Show the crop's mirror image: the other hand. Its (u, v) stay known, its mesh is no label."""
     out.images[i] = out.images[i][:, ::-1]
-    out.joints[i, :, 0] = 1 - out.joints[i, :, 0]
+    for points in (out.joints[i], out.outline[i]):
+        points[:, 0] = 1 - points[:, 0]
     out.is_right[i] = not out.is_right[i]
     out.has_depth[i] = out.has_mesh[i] = False
+
+
+def before(image: Image, outline: NDArray[np.float32], ground: Image) -> Image:
+    """What an outline encloses, before another ground; the twin of `augment_torch.before`.
+
+    Args:
+        image, ground: (S, S, 3) uint8. outline: (P, 2) crop fractions, closed.
+    """
+    side = image.shape[0]
+    # Finer than the picture: OpenCV counts pixels that the outline touches as enclosed.
+    fine = np.zeros((4 * side, 4 * side), dtype=np.uint8)
+    corners = np.round((outline * 4 * side - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(fine, [corners], 255, cv2.LINE_8, shift=4)
+    inside = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
+    # Soft, and all of it inside: pixels on the outline have some of the old ground.
+    soft = cv2.GaussianBlur(inside, (0, 0), 1.0)
+    alpha = np.clip(2 * soft.astype(np.int32) - 255, 0, 255)[..., None]
+    return ((image * alpha + ground * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from handmesh.geometry import SHORTEST_HAND
 
 from .augment import Augmentation
-from .develop_torch import develop, normal, uniform
+from .develop_torch import blur_map, develop, normal, uniform
 
 Batch = dict[str, Tensor]
 
@@ -51,6 +51,7 @@ def augment(settings: Augmentation, generator: torch.Generator, crops: Batch) ->
     geometry = draw_geometry(settings, generator, crops)
     out = move_labels(crops, geometry)
     stored = crops["images"].permute(0, 3, 1, 2).float()  # (B, 3, S, S)
+    stored = on_other_grounds(settings, generator, crops, stored)
     scale = torch.linalg.det(geometry.matrix[:, :, :2]).abs().sqrt()
     # A reflection must not show the hand twice: only where the stored crop nearly covers.
     choices = torch.where(scale > 0.8, 3, 2)
@@ -125,11 +126,11 @@ def move_labels(crops: Batch, geometry: Geometry) -> Batch:
     """Every field of the crops but the images, as the input crops have them.
 
     Crops that miss the hand lose all labels. A mirrored crop shows the other hand: its (u, v) stay
-    known, its depth and mesh are no labels any more.
+    known, as is its outline, its depth and mesh are no labels any more.
     """
     matrix, missed, mirrored = geometry
     out = {name: values for name, values in crops.items() if name != "images"}
-    for name in ("joints", "vertices"):
+    for name in ("joints", "vertices", "outline"):
         points = crops[name].double()
         uv = points[..., :2] @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
         out[name] = torch.cat([uv, points[..., 2:]], dim=-1).float()
@@ -137,13 +138,58 @@ def move_labels(crops: Batch, geometry: Geometry) -> Batch:
     out["crop_in_bones"] = (crops["crop_in_bones"] / zoom).float()
     for name in ("has_hand", "has_joints"):
         out[name] = crops[name] & ~missed
+    out["outline_known"] = crops["outline_known"] & ~missed[:, None]
     for name in ("has_depth", "has_mesh"):
         out[name] = crops[name] & ~missed & ~mirrored
     out["is_right"] = crops["is_right"] ^ mirrored
-    u = out["joints"][..., :1]
-    u = torch.where(mirrored[:, None, None], 1 - u, u)
-    out["joints"] = torch.cat([u, out["joints"][..., 1:]], dim=-1)
+    for name in ("joints", "outline"):
+        u = out[name][..., :1]
+        u = torch.where(mirrored[:, None, None], 1 - u, u)
+        out[name] = torch.cat([u, out[name][..., 1:]], dim=-1)
     return out
+
+
+def on_other_grounds(
+    settings: Augmentation, generator: torch.Generator, crops: Batch, stored: Tensor
+) -> Tensor:
+    """Of the stored pictures (B, 3, S, S) with a known outline some before the ground of a crop
+    without a hand, if there is one."""
+    empty = ~crops["has_hand"]
+    count, device = len(stored), stored.device
+    # Nothing is read back: where no crop is empty any is drawn, and none is used.
+    likely = torch.where(empty.any(), empty.float(), 1.0)
+    chosen = torch.multinomial(likely, count, replacement=True, generator=generator)
+    flipped = uniform(generator, count, 0, 1) < 0.5
+    changed = crops["outline_known"].any(dim=1) & empty.any()
+    changed &= uniform(generator, count, 0, 1) < settings.grounds
+    grounds = stored[chosen]
+    grounds = torch.where(flipped[:, None, None, None], grounds.flip(3), grounds)
+    exchanged = before(stored, crops["outline"].to(device), grounds)
+    return torch.where(changed[:, None, None, None], exchanged, stored)
+
+
+def before(images: Tensor, outline: Tensor, grounds: Tensor) -> Tensor:
+    """What outlines (B, P, 2) enclose in pictures (B, 3, S, S), before other grounds."""
+    side = images.shape[-1]
+    inside = enclosed(outline, side).float()  # (B, S, S)
+    blur = blur_map(torch.ones(len(images), device=images.device), side)
+    soft = blur @ inside @ blur.transpose(1, 2)
+    return torch.lerp(grounds, images, (2 * soft - 1).clamp(0, 1)[:, None])
+
+
+def enclosed(outline: Tensor, side: int) -> Tensor:
+    """(B, S, S) whether the centre of each pixel lies inside a closed outline (B, P, 2) of crop
+    fractions: left of it, the outline crosses its row an odd number of times."""
+    start, end = outline, outline.roll(-1, dims=1)
+    row = (torch.arange(side, device=outline.device, dtype=outline.dtype) + 0.5) / side
+    x, y = (start[..., k, None] for k in (0, 1))  # (B, P, 1)
+    dx, dy = (end[..., k, None] - start[..., k, None] for k in (0, 1))
+    crosses = (y <= row) != (y + dy <= row)  # (B, P, S)
+    place = x + dx * (row - y) / torch.where(crosses, dy, 1.0)
+    first = (place * side - 0.5).ceil().clamp(0, side).long()  # first pixel right of it
+    count = torch.zeros(len(outline), side, side + 1, device=outline.device)
+    count.scatter_add_(2, first.transpose(1, 2), crosses.transpose(1, 2).float())
+    return count.cumsum(dim=2)[..., :side] % 2 == 1
 
 
 def warp(images: Tensor, matrix: Tensor, side: int, border: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class LossWeights:
         heatmap_uv: (u, v) read off the heat-maps, where the network reads them.
         image: (u, v) of the joints, for every labelled picture, real photos included.
         whole: edges no longer or shorter than hands have, where joints alone are labelled.
+        outline: the mesh's silhouette, where the hand's outline in a photo is known.
         confidence, presence, handedness: of the heads that the paper does not have.
     """
 
@@ -60,6 +61,7 @@ class LossWeights:
     heatmap_uv: float = 20.0
     image: float = 40.0
     whole: float = 2.0
+    outline: float = 40.0
     confidence: float = 0.05
     presence: float = 0.1
     handedness: float = 0.3
@@ -73,6 +75,7 @@ PAPER = LossWeights(
     heatmap_uv=0.0,
     image=0.0,
     whole=0.0,
+    outline=0.0,
     confidence=0.0,
     presence=0.0,
     handedness=0.0,
@@ -190,7 +193,7 @@ def point_loss_2d(
         taught: (B, N) bool, points that count; None for all.
     """
     squares = (points[..., :2] - target[..., :2]).square().sum(-1)  # (B, N)
-    return reduce_rows(_of_taught(_huber(squares, huber), taught), weight, reduction)
+    return reduce_rows(_of_taught(huber_of(squares, huber), taught), weight, reduction)
 
 
 def point_loss_3d(
@@ -212,7 +215,7 @@ def point_loss_3d(
         taught: (B, N) bool, points that count; None for all.
     """
     offsets = to_metric_like(points, crop_in_bones) - to_metric_like(target, crop_in_bones)
-    values = _of_taught(_huber(offsets.square().sum(-1), huber), taught)  # (B, N)
+    values = _of_taught(huber_of(offsets.square().sum(-1), huber), taught)  # (B, N)
     return reduce_rows(values, weight, reduction)
 
 
@@ -232,7 +235,7 @@ def vertex_loss(
     in_bones = point_loss_3d(vertices, target, crop_in_bones, weight, reduction, huber)
     squares = (vertices[..., :2] - target[..., :2]).square().sum(-1)  # (B, V)
     bend = None if huber is None else huber / crop_in_bones[:, None]
-    return in_bones + reduce_rows(_huber(squares, bend), weight, reduction)
+    return in_bones + reduce_rows(huber_of(squares, bend), weight, reduction)
 
 
 def normal_loss(
@@ -404,7 +407,7 @@ def _of_taught(values: Tensor, taught: Tensor | None) -> Tensor:
     return values if taught is None else torch.where(taught, values, 0.0)
 
 
-def _huber(squares: Tensor, delta: float | Tensor | None) -> Tensor:
+def huber_of(squares: Tensor, delta: float | Tensor | None) -> Tensor:
     """r^2 up to r = delta, then its tangent 2 delta r - delta^2. `delta` may be (B, 1)."""
     if delta is None:
         return squares

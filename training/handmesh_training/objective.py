@@ -7,6 +7,7 @@ from torch import Tensor
 from handmesh.nn import NetworkOutput
 
 from . import losses
+from .silhouette import outline_loss
 from .sources import Batch
 from .wholeness import HandEdges
 
@@ -37,6 +38,9 @@ def objective(
     if output.vertices.shape[1]:
         alone = flat * (~batch["has_mesh"]).float()
         others["whole"] = edges.loss(output.vertices, output.joints, surface, alone)
+        others["outline"] = outline_loss(
+            output.vertices, batch["outline"], batch["outline_known"], bend
+        )
     if output.heatmap_uv is not None:
         others["heatmap_uv"] = losses.point_loss_2d(
             output.heatmap_uv, joints, flat, huber=bend, taught=taught

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from handmesh.types import FINGERS
 
 from .datasets.crops import to_crops
 from .datasets.sample import Sample
+from .outlines import Outline
 from .samples import Crops
 
 LABELS = "pseudo_labels.json"
@@ -62,8 +63,11 @@ class LabelledHand:
     joints_m: NDArray[np.float64]
     is_right: bool
 
-    def sample(self) -> Sample:
+    def sample(self, outline: Outline | None = None) -> Sample:
         """The photo with its 2D joints; the teacher's 3D ones lie in no camera's frame.
+
+        Args:
+            outline: of the hand, if it is known.
 
         Raises:
             ImageError: the photo cannot be decoded.
@@ -77,6 +81,8 @@ class LabelledHand:
             joints_px=self.joints_px,
             joint_known=np.ones(21, dtype=bool),
             joint_taught=taught,
+            outline_px=None if outline is None else outline.points,
+            outline_known=None if outline is None else outline.known,
         )
 
 
@@ -193,7 +199,13 @@ def _straightness(joints_m: NDArray[np.float64], finger: str) -> float:
     return float((bones[:-1] * bones[1:]).sum())
 
 
-def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_count: int) -> Crops:
+def load_crops(
+    folders: Sequence[Path | str],
+    side: int,
+    margin: float,
+    vertex_count: int,
+    outlines: Callable[[Sequence[LabelledHand]], Sequence[Outline | None]] | None = None,
+) -> Crops:
     """All hands of photo sets as right-hand crops: left hands are mirrored.
 
     Their (u, v) are labelled, depth and mesh are not. Not all thumbs are taught: see
@@ -202,9 +214,13 @@ def load_crops(folders: Sequence[Path | str], side: int, margin: float, vertex_c
     Args:
         folders: photo sets, or parts of them. side: crop side in pixels.
         margin: crop over the joints' tight box. vertex_count: V of the unlabelled vertices.
+        outlines: what finds the hands' outlines, as `outline_cache.open_outlines`; None for crops
+            without.
 
     Raises:
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
     hands = [hand for folder in folders for hand in read_labels(folder)]
-    return to_crops((hand.sample() for hand in hands), side, margin, vertex_count)
+    found = [None] * len(hands) if outlines is None else outlines(hands)
+    samples = (hand.sample(outline) for hand, outline in zip(hands, found, strict=True))
+    return to_crops(samples, side, margin, vertex_count)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from handmesh.types import UNIT_BONE
 
 from .datasets.sample import JOINT_COUNT, Sample
-from .samples import Crops
+from .samples import Crops, no_outlines
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,7 @@ def to_crops(records: Sequence[HandRecord]) -> Crops:
         return np.concatenate([(pixels + 0.5) / side, depth[..., None]], -1).astype(np.float32)
 
     seen = np.array([record.has_hand for record in records])
+    outline, outline_known = no_outlines(len(records))
     return Crops(
         images=np.stack([record.image for record in records]),
         joints=normalised(joints),
@@ -98,4 +99,6 @@ def to_crops(records: Sequence[HandRecord]) -> Crops:
         has_mesh=seen.copy(),
         is_right=np.ones(len(records), dtype=bool),
         taught=np.ones((len(records), 21), dtype=bool),
+        outline=outline,
+        outline_known=outline_known,
     )

@@ -31,7 +31,7 @@ from .rendering.mesh import RenderMesh
 from .rendering.renderer import Rendered, Renderer
 from .rendering.scene import SHARES
 from .rendering.skins import SkinSet
-from .samples import Crops
+from .samples import Crops, no_outlines
 from .sampling import HandViews, sample_views
 from .seeds import Purpose, generator
 from .tones import nearest_monk, skin_albedo
@@ -249,6 +249,7 @@ class HandRenderer:
 
 def labelled(views: HandViews, images: NDArray[np.uint8]) -> Crops:
     """Pictures (B, S, S, 3) of right hands with what is known about them."""
+    outline, outline_known = no_outlines(len(images))
     return Crops(
         images=images,
         joints=views.joints,
@@ -260,6 +261,8 @@ def labelled(views: HandViews, images: NDArray[np.uint8]) -> Crops:
         has_mesh=views.in_view,
         is_right=np.ones(len(images), dtype=bool),
         taught=np.ones((len(images), 21), dtype=bool),
+        outline=outline,
+        outline_known=outline_known,
     )
 
 

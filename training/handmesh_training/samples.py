@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+# Of the outline of each hand. Of an open hand that fills its crop they lie some 4 px of 128 apart.
+OUTLINE_POINTS = 128
+
 
 @dataclass(frozen=True, eq=False)
 class Crops:
@@ -29,6 +32,10 @@ class Crops:
         is_right: (N,) bool, the crop shows a right hand (meaningful where has_hand).
         taught: (N, 21) bool, of labelled joints those that a network is to learn; the others only
             tell where the hand is.
+        outline: (N, OUTLINE_POINTS, 2) float32 (u, v) of a closed outline, in order; of the hand
+            where outline_known.
+        outline_known: (N, OUTLINE_POINTS) bool, points that are on the hand's own outline. Hands
+            with a labelled mesh need none.
     """
 
     images: NDArray[np.uint8]
@@ -41,6 +48,8 @@ class Crops:
     has_mesh: NDArray[np.bool_]
     is_right: NDArray[np.bool_]
     taught: NDArray[np.bool_]
+    outline: NDArray[np.float32]
+    outline_known: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,9 +77,18 @@ class Crops:
             np.ones(count, dtype=np.float32),
             has_hand, has_joints, has_depth, has_mesh, is_right,
             np.ones((count, 21), dtype=bool),
+            *no_outlines(count),
         )  # fmt: skip
 
     def put(self, indices: NDArray[np.integer], other: Crops) -> None:
         """Overwrite the rows ``indices`` with ``other``."""
         for field in fields(self):
             getattr(self, field.name)[indices] = getattr(other, field.name)
+
+
+def no_outlines(count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """``outline`` and ``outline_known`` of crops without."""
+    return (
+        np.zeros((count, OUTLINE_POINTS, 2), dtype=np.float32),
+        np.zeros((count, OUTLINE_POINTS), dtype=bool),
+    )

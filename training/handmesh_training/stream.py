@@ -10,6 +10,7 @@ from handmesh.errors import InputError
 
 from .datasets import parse_dataset
 from .datasets.crops import can_crop, to_crops
+from .outline_cache import open_outlines
 from .photos import load_crops
 from .samples import Crops
 from .seeds import Purpose, generator
@@ -29,7 +30,7 @@ class LabelledCrops:
 
     def __init__(self, settings: StreamSettings, vertex_count: int) -> None:
         self._layout = (settings.render.crop_px, settings.render.margin, vertex_count)
-        self._photos = load_crops(settings.photos, *self._layout)
+        self._photos = load_crops(settings.photos, *self._layout, open_outlines)
         self._datasets = [parse_dataset(name) for name in settings.datasets]
         sizes = [len(self._photos), *(len(data) for data in self._datasets)]
         self._ends = np.cumsum(sizes)

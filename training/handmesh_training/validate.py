@@ -84,11 +84,12 @@ def held_out(data: CroppedSet, count: int, input_size: int) -> Crops:
     side, zoom = stored.images.shape[1], data.margin / CROP_MARGIN
     box = Box(0.5 * side - 0.5, 0.5 * side - 0.5, side / zoom)
     made = Crops.empty(len(rows), input_size, stored.vertices.shape[1])
-    places = ("images", "joints", "vertices")
+    places = ("images", "joints", "vertices", "outline")
     for name in (field.name for field in fields(Crops) if field.name not in places):
         getattr(made, name)[:] = getattr(stored, name)
     made.crop_in_bones[:] /= zoom
-    for points, old in ((made.joints, stored.joints), (made.vertices, stored.vertices)):
+    for name in places[1:]:
+        points, old = getattr(made, name), getattr(stored, name)
         points[:] = old
         points[..., :2] = (old[..., :2] - 0.5) * zoom + 0.5
     for image, old_image in zip(made.images, stored.images, strict=True):

@@ -80,6 +80,12 @@ def _to_crop(sample: Sample, side: int, margin: float, vertex_count: int) -> Cro
     made.has_joints[0] = known.all()
     if sample.joint_taught is not None:
         made.taught[0] = sample.joint_taught
+    if sample.outline_px is not None and sample.outline_known is not None:
+        outline = box.to_crop(sample.outline_px)  # (OUTLINE_POINTS, 2)
+        if not sample.is_right:
+            outline[:, 0] = 1 - outline[:, 0]
+        made.outline[0] = outline
+        made.outline_known[0] = sample.outline_known
     if known.all():
         made.joints[0, :, :2] = uv
     if known.all() and sample.joints_m is not None and sample.intrinsics is not None:

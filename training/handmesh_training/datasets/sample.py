@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from handmesh.errors import InputError
 from handmesh.types import JOINT_NAMES
 
+from ..samples import OUTLINE_POINTS
+
 JOINT_COUNT = len(JOINT_NAMES)
 
 
@@ -27,6 +29,8 @@ class Sample:
         joint_known: (21,) bool, False for joints without a label; theirs are NaN.
         joint_taught: (21,) bool, False for known joints that only tell where the hand is, and that
             no network is to learn; None for all of them. Evaluation compares them all the same.
+        outline_px: (P, 2) float64 pixels of a closed outline, P = `samples.OUTLINE_POINTS`, in
+            order, evenly spaced; or None. outline_known: (P,) bool, points on the hand's own.
         intrinsics: (3, 3) float64 camera matrix in pixels; None where the set does not tell.
         joints_m: (21, 3) float64 metres in the camera frame; None where there is no 3D label.
         vertices_m: (V, 3) float32 metres in the camera frame, of the set's own mesh; or None.
@@ -50,6 +54,8 @@ class Sample:
     mask: NDArray[np.uint8] | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     joint_taught: NDArray[np.bool_] | None = None
+    outline_px: NDArray[np.float64] | None = None
+    outline_known: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         image = self.image
@@ -62,6 +68,8 @@ class Sample:
             "joints_px": ((JOINT_COUNT, 2), np.float64),
             "joint_known": ((JOINT_COUNT,), np.bool_),
             "joint_taught": ((JOINT_COUNT,), np.bool_),
+            "outline_px": ((OUTLINE_POINTS, 2), np.float64),
+            "outline_known": ((OUTLINE_POINTS,), np.bool_),
             "intrinsics": ((3, 3), np.float64),
             "joints_m": ((JOINT_COUNT, 3), np.float64),
             "vertices_m": ((None, 3), np.float32),
