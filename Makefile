@@ -35,7 +35,7 @@ demo: $(VENV)/.base  ## Run the shipped model on the example photos
 	@echo "the .glb files open in any 3D viewer, the .json files hold the joints."
 
 test: $(VENV)/.dev  ## Run the tests
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## Lint, formatting and types
 	$(BIN)/ruff check .

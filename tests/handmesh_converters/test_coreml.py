@@ -50,6 +50,23 @@ def package(written: Written) -> Path:
 
 
 @pytest.fixture(scope="module")
+def converted(light: LightNetwork, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A package of the dense form, and coremltools' model of it, which takes seconds to make."""
+    path = tmp_path_factory.mktemp("coreml") / "dense"
+    convert, models = coreml._convert, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coreml, "_convert", lambda *job: models.append(convert(*job)) or models[0])
+        coreml.export(fold(light, form_named("dense")), path, _job())
+    return path, models[0]
+
+
+@pytest.fixture
+def remembered(converted: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what comes after the conversion: it gives the dense form, in float32."""
+    monkeypatch.setattr(coreml, "_convert", lambda *_: converted[1])
+
+
+@pytest.fixture(scope="module")
 def spec(package: Path) -> Any:
     return read_package(package).spec
 
@@ -120,15 +137,18 @@ def test_nothing_is_rewritten_as_a_batch_norm(package: Path) -> None:
 
 
 def test_same_weights_give_the_same_bytes(
-    light: LightNetwork, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    converted: tuple[Path, Any],
+    light: LightNetwork,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    for name in ("a", "b"):
-        coreml.export(fold(light, form_named("dense")), tmp_path / name, _job())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    one, other = converted[0], tmp_path / "other"
+    coreml.export(fold(light, form_named("dense")), other, _job())
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]
+    files = sorted(p.relative_to(one) for p in one.rglob("*.*"))
     for file in files:
-        if (tmp_path / "a" / file).is_file():
-            assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+        if (one / file).is_file():
+            assert (one / file).read_bytes() == (other / file).read_bytes()
     assert capfd.readouterr() == ("", "")
 
 
@@ -175,6 +195,7 @@ def test_half_rounds_and_stays_near(
     assert 1e-6 < off(tmp_path / "m") < 2e-2
 
 
+@pytest.mark.usefixtures("remembered")
 def test_constants_without_zeros_are_the_same(
     light: LightNetwork, tmp_path: Path, package: Path, off: Callable[[Path], float]
 ) -> None:
@@ -252,6 +273,7 @@ def test_an_interface_that_is_not_the_bundles_is_refused(
         coreml.open(Bundle.load(folder))
 
 
+@pytest.mark.usefixtures("remembered")
 def test_a_full_disk_is_called_one(
     light_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +308,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handmesh_converters.formats.coreml.tidy", fail)
 
 
-def test_a_failure_leaves_nothing(light: LightNetwork, tmp_path: Path, failing: None) -> None:
+@pytest.mark.usefixtures("failing", "remembered")
+def test_a_failure_leaves_nothing(light: LightNetwork, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"Core ML \(RuntimeError: no such operation\)"):
         coreml.export(fold(light), tmp_path / "m", _job())
     assert list(tmp_path.iterdir()) == []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conversions import Remembering
 from numpy.typing import NDArray
 
 from handmesh import Bundle, Hand, Predictor, backends
 from handmesh_converters.export import add_formats
+from handmesh_converters.formats import tflite
 from handmesh_converters.mil.backend import MilBackend
 from handmesh_converters.request import Precision, Request
 
@@ -35,6 +37,14 @@ ALLOWED_MM = 0.5
 # Half outside the picture, and hands that the network is not sure of: rounding moves them more.
 UNSURE_MM = {"open_turned": 1.0, "hooked": 1.0, "fist": 4.0}
 THREADS = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _remembering() -> Iterator[None]:
+    """A TFLite file's weights are rounded after the conversion, which is the same for both."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite, "_convert", Remembering[bytes](tflite._convert))
+        yield
 
 
 @pytest.fixture(scope="module")

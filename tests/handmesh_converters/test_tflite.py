@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conversions import Remembering
 from numpy.typing import NDArray
 from torch import nn
 
@@ -44,30 +45,28 @@ def _run(data: bytes, images: NDArray[np.uint8]) -> RawOutput:
     return RawOutput(*(np.concatenate([o[name] for o in outputs]) for name in RawOutput._fields))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def remembering() -> Iterator[Remembering[bytes]]:
+    """Instead of the converter."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in = Remembering[bytes](tflite._convert)
+        patch.setattr(tflite, "_convert", stand_in)
+        yield stand_in
+
+
 @pytest.fixture(scope="module")
 def exported(
     light: LightNetwork, crops: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """(precision, graph) -> the file, made once; what takes long is done once for a graph."""
+    """(precision, graph) -> the file, made once."""
     made: dict[tuple[str, str], Path] = {}
-    converted: dict[str, bytes] = {}
-    convert = tflite._convert
 
     def file(precision: Precision, graph: str = "sparse") -> Path:
-        def keep(graph: str, data: bytes) -> bytes:
-            if precision != "int8":
-                converted[graph] = data
-            return data
-
         if (precision, graph) not in made:
             path = tmp_path_factory.mktemp("tflite") / "model.tflite"
             job = Job(METADATA, precision, frozenset(), crops, BONE_RATIOS)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(tflite, "ROUNDED", 256)  # nothing of a small network is large
-                if graph in converted and precision != "int8":  # its weights are others
-                    patch.setattr(tflite, "_convert", lambda *_: converted[graph])
-                else:
-                    patch.setattr(tflite, "_convert", lambda *a: keep(graph, convert(*a)))
                 tflite.export(fold(light, form_named(graph)), path, job)
             made[precision, graph] = path
         return made[precision, graph]
@@ -137,8 +136,14 @@ def test_constants_are_aligned(exported: Callable[..., Path]) -> None:
 
 @pytest.mark.slow
 def test_same_weights_give_the_same_bytes(
-    exported: Callable[..., Path], light: LightNetwork, tmp_path: Path, crops: NDArray[np.uint8]
+    exported: Callable[..., Path],
+    remembering: Remembering[bytes],
+    light: LightNetwork,
+    tmp_path: Path,
+    crops: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tflite, "_convert", remembering.plain)  # converted anew
     tflite.export(
         fold(light),
         tmp_path / "again.tflite",

@@ -48,12 +48,15 @@ def photo_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     return folder
 
 
-@pytest.fixture
-def quick_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few and small made-up skins and places, so that a renderer is there at once."""
-    environments = EnvironmentSet.procedural(0, count=2, height=32)
+@pytest.fixture(scope="session")
+def _few_places() -> EnvironmentSet:
+    return EnvironmentSet.procedural(0, count=2, height=32)
 
-    monkeypatch.setattr(EnvironmentSet, "procedural", lambda *_: environments)
+
+@pytest.fixture
+def quick_surroundings(_few_places: EnvironmentSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few and small made-up skins and places, so that a renderer is there at once."""
+    monkeypatch.setattr(EnvironmentSet, "procedural", lambda *_: _few_places)
     plain = SkinSet.procedural
     monkeypatch.setattr(
         SkinSet, "procedural", lambda seed, count, mesh, *_: plain(seed, 2, mesh, size=32)

@@ -30,12 +30,18 @@ pytestmark = pytest.mark.usefixtures("quick_surroundings")
 SETTINGS = SetSettings(count=26, shards=4, seed=5, render=RenderSettings(crop_px=32, empty=0.2))
 
 
+@pytest.fixture(scope="module")
+def _rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the set of `folder` is rendered, by the first test that asks for it."""
+    return tmp_path_factory.mktemp("shards") / "whole"
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A whole set, rendered without disturbance."""
-    target = tmp_path / "whole"
-    render_shards(SETTINGS, target)
-    return target
+def folder(_rendered: Path, tmp_path: Path) -> Path:
+    """A whole set, rendered without disturbance; the test's own, which it may damage."""
+    if not _rendered.exists():
+        render_shards(SETTINGS, _rendered)
+    return Path(shutil.copytree(_rendered, tmp_path / "whole"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

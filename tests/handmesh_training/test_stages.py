@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from handmesh_training.train import Trainer, TrainSettings
 
 torch.set_num_threads(1)
 STEPS = 2
+Stages = Callable[[Callable[[Run], Any]], None]
 LOOK = RenderSettings(crop_px=72)
 
 
@@ -74,11 +77,34 @@ def run(tiny_config: LightConfig, tmp_path: Path) -> Run:
     )
 
 
+@pytest.fixture(scope="module")
+def _kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs that `after` copies, by stage."""
+    return tmp_path_factory.mktemp("stages")
+
+
 @pytest.fixture
-def real(run: Run) -> CroppedSet:
+def after(run: Run, _kept: Path) -> Stages:
+    """Puts the run where a stage leaves it; many tests begin there, and it is run for the first."""
+
+    def put(stage: Callable[[Run], Any]) -> None:
+        folder = _kept / stage.__name__
+        if not folder.exists():
+            stage(replace(run, folder=folder))
+        shutil.copytree(folder, run.folder)
+
+    return put
+
+
+@pytest.fixture
+def real(run: Run, _kept: Path) -> CroppedSet:
+    """The test's own copy of crops that the first test has cut."""
     assert run.real is not None
-    samples, count = RenderedSamples(LOOK, 9, 8), Topology.default().vertex_count
-    return build([samples], run.real.folder, 72, 1.9, 32, count)
+    folder = _kept / "real"
+    if not folder.exists():
+        samples, count = RenderedSamples(LOOK, 9, 8), Topology.default().vertex_count
+        build([samples], folder, 72, 1.9, 32, count)
+    return CroppedSet(shutil.copytree(folder, run.real.folder))
 
 
 @pytest.fixture
@@ -188,16 +214,18 @@ def test_full_alone_trains_its_regressor_first_whatever_time_there_is(
 
 
 def test_without_fine_tuned_heat_maps_or_pseudo_meshes(
-    run: Run, real: CroppedSet, starts: dict[str, dict[str, torch.Tensor]]
+    run: Run, after: Stages, real: CroppedSet, starts: dict[str, dict[str, torch.Tensor]]
 ) -> None:
-    stages.train_fully(run)
+    after(stages.train_fully)
     stages.train_weakly(replace(run, weak=replace(run.weak, pseudo_mesh=0.0)))
     assert equal(starts["weak"], weights(run, "full"))
     assert not run.pseudo_path.exists()
 
 
-def test_what_is_wrong_with_the_data_is_told_before_any_work(run: Run, real: CroppedSet) -> None:
-    stages.train_fully(run)
+def test_what_is_wrong_with_the_data_is_told_before_any_work(
+    run: Run, after: Stages, real: CroppedSet
+) -> None:
+    after(stages.train_fully)
     recipe = replace(run.settings.recipe, batch=10)
     large = replace(run, settings=replace(run.settings, recipe=recipe), workers=1)
     for stage in (stages.fine_tune_heatmaps, stages.train_weakly):
@@ -211,8 +239,10 @@ def test_what_is_wrong_with_the_data_is_told_before_any_work(run: Run, real: Cro
     assert stages.train_weakly(replace(run, weak=replace(run.weak, depth=0.0))).step == STEPS
 
 
-def test_a_weak_run_goes_on_with_its_own_loss_alone(run: Run, real: CroppedSet) -> None:
-    stages.train_fully(run)
+def test_a_weak_run_goes_on_with_its_own_loss_alone(
+    run: Run, after: Stages, real: CroppedSet
+) -> None:
+    after(stages.train_fully)
     stages.train_weakly(run)
     assert run.real is not None
     others = [
@@ -272,9 +302,9 @@ def test_weights_from_elsewhere(
 
 @pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
 def test_a_run_of_small_crops_is_gone_on_with_on_large_ones(
-    run: Run, starts: dict[str, dict[str, torch.Tensor]], tmp_path: Path, kind: str
+    run: Run, after: Stages, starts: dict[str, dict[str, torch.Tensor]], tmp_path: Path, kind: str
 ) -> None:
-    stages.train_fully(run)
+    after(stages.train_fully)
     path = run.checkpoint("full")
     small = weights(run, "full")
     if kind == "bundle":
@@ -301,9 +331,14 @@ def test_a_run_of_small_crops_is_gone_on_with_on_large_ones(
 
 @pytest.mark.parametrize("kind", ["bundle", "checkpoint"])
 def test_pseudo_meshes_are_made_at_the_size_trained_for(
-    run: Run, real: CroppedSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+    run: Run,
+    after: Stages,
+    real: CroppedSet,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
-    stages.train_fully(run)
+    after(stages.train_fully)
     path = run.checkpoint("full")
     if kind == "bundle":
         path = tmp_path / "weights.safetensors"
@@ -332,9 +367,9 @@ def test_pseudo_meshes_are_made_at_the_size_trained_for(
     ],
 )
 def test_checkpoints_that_say_something_else_are_refused(
-    run: Run, tmp_path: Path, damage: dict[str, Any]
+    run: Run, after: Stages, tmp_path: Path, damage: dict[str, Any]
 ) -> None:
-    stages.train_heatmaps(run)
+    after(stages.train_heatmaps)
     state = torch.load(run.checkpoint("heatmaps"), weights_only=True)
     path = tmp_path / "other.pt"
     torch.save({**state, **damage}, path)
@@ -360,8 +395,8 @@ def test_what_is_missing_is_named(run: Run, real: CroppedSet, tmp_path: Path) ->
     assert not any(run.folder.rglob("*.pt"))
 
 
-def test_weights_of_another_network_are_refused(run: Run, tmp_path: Path) -> None:
-    stages.train_heatmaps(run)
+def test_weights_of_another_network_are_refused(run: Run, after: Stages, tmp_path: Path) -> None:
+    after(stages.train_heatmaps)
     path = run.checkpoint("heatmaps")
     for change in ({"latent": 40}, {"joint_channels": 4}):
         other = replace(
@@ -389,8 +424,10 @@ class TestHeads:
         assert not equal(loaded.network.state_dict(), starts["full"], "head.")
         assert not run.checkpoint("pose").exists()
 
-    def test_transfer_keeps_the_trunk_of_a_full_model(self, run: Run, tmp_path: Path) -> None:
-        stages.train_fully(run)
+    def test_transfer_keeps_the_trunk_of_a_full_model(
+        self, run: Run, after: Stages, tmp_path: Path
+    ) -> None:
+        after(stages.train_fully)
         full = weights(run, "full")
         transfer = replace(run, head="transfer", folder=tmp_path / "transfer")
         with pytest.raises(InputError, match="give --start-from"):
@@ -409,9 +446,9 @@ class TestHeads:
 
     @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
     def test_the_trunk_of_a_full_model_goes_under_another_head(
-        self, run: Run, tmp_path: Path, suffix: str
+        self, run: Run, after: Stages, tmp_path: Path, suffix: str
     ) -> None:
-        stages.train_heatmaps(run)
+        after(stages.train_heatmaps)
         given = weights(run, "heatmaps")
         path = run.checkpoint("heatmaps")
         if suffix == "safetensors":

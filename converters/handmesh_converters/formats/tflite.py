@@ -68,12 +68,12 @@ def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     "dynamic" or "static", convolutions that bear it compute in 8 bits, see `sensitivity`.
 
     Raises:
-        InputError: both of these.
+        InputError: both of these, or either for a network without a mesh.
     """
     from .. import flatbuffer
 
     facts: dict[str, Any] = {"precision": "fp32"}
-    products = _products(job)
+    products = _products(twin, job)
     try:
         data, scales, quantizer = _prepared(twin, job)
         if quantizer is not None:
@@ -142,11 +142,16 @@ class _Named(nn.Module):
         return dict(zip(self.twin.outputs, self.twin(image), strict=True))
 
 
-def _products(job: Job) -> str | None:
+def _products(twin: Twin, job: Job) -> str | None:
     """Which 8-bit products are wanted."""
     wanted = sorted(job.optimize & {DYNAMIC, STATIC})
     if len(wanted) > 1:
         raise InputError(f"8-bit products are either {DYNAMIC} or {STATIC}; optimize for one")
+    if wanted and (job.bone_ratios is None or not isinstance(twin, ExportTwin)):
+        raise InputError(
+            "8-bit products are chosen by what they cost in millimetres, which a network without a "
+            "mesh does not have: leave out --optimize"
+        )
     return wanted[0] if wanted else None
 
 
@@ -157,7 +162,7 @@ def _prepared(
     puts its convolutions into 8 bits, if that is wanted."""
     from ..quantizer import Quantizer
 
-    products = _products(job)
+    products = _products(twin, job)
     scales = {}
     if job.precision == "int8":
         twin = copy.deepcopy(twin)
@@ -180,11 +185,8 @@ def _prepared(
 def _find(twin: Twin, job: Job, quantizer: Quantizer) -> Sensitivity:
     from ..sensitivity import find
 
-    if job.bone_ratios is None or not isinstance(twin, ExportTwin):
-        raise InputError(
-            "8-bit products are chosen by what they cost in millimetres, which a network without a "
-            "mesh does not have: leave out --optimize"
-        )
+    assert isinstance(twin, ExportTwin), "of no other is a quantizer prepared"
+    assert job.bone_ratios is not None
     expected = network_outputs(twin.network, job.crops)
     return find(quantizer, _runner, job.crops, expected, job.bone_ratios)
 
