@@ -138,7 +138,7 @@ def _compare(found: list[Any], photo: NDArray[np.uint8], count: int) -> None:
 
 
 # Of the other examples the package has a third look, which the page leaves out.
-@pytest.mark.parametrize("name", ["open", "open_turned", "pointing"])
+@pytest.mark.parametrize("name", ["open", "open_turned", "hooked"])
 def test_hands_of_a_photo(page: Page, example_photos: dict[str, Path], name: str) -> None:
     photo = decode(example_photos[name])
     _compare(page.ask("hands", photo), photo, 1)
