@@ -114,7 +114,8 @@ def test_both_runtimes_give_the_same_hand(
         with sdk.load(shipped, backend, threads=1) as predictor:
             hands += predictor.predict(example_photos["pointing"])
     # Both searches end within the tolerance of one crop; the crops may differ in their last bits.
-    assert np.abs(hands[0].joints_px - hands[1].joints_px).max() < 0.5
+    # The network is not sure of this hand, 450 px long: one file's weights have ten bits.
+    assert np.abs(hands[0].joints_px - hands[1].joints_px).max() < 1.0
 
 
 def test_an_open_hand_is_straighter_than_a_fist(

@@ -35,7 +35,7 @@ BOXES = {
 NAMES = ("onnx", "tflite", "torch", "coreml")
 ALLOWED_MM = 0.5
 # Half outside the picture, and hands that the network is not sure of: rounding moves them more.
-UNSURE_MM = {"open_turned": 1.0, "hooked": 1.0, "fist": 4.0}
+UNSURE_MM = {"open_turned": 1.0, "pointing": 2.0, "hooked": 1.0, "fist": 4.0}
 THREADS = 8
 
 
