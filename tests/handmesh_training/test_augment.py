@@ -218,6 +218,13 @@ def test_known_hands_come_before_the_grounds_of_crops_without(
     assert corners == {40, 90}  # either way round
     np.testing.assert_array_equal(out.images[15:], some.images[15:])
 
+    half = Augmentation(STORED, **(PLAIN | {"grounds": 0.5}))
+    changed = [
+        half(np.random.default_rng(seed), some).images[i, 2, 2, 0] != 200
+        for seed in range(10)
+        for i in range(0, 15, 2)
+    ]
+    assert 0.3 < np.mean(changed) < 0.7
     some.has_hand[15:] = True  # now there is nothing to take
     np.testing.assert_array_equal(change(np.random.default_rng(8), some).images, some.images)
 

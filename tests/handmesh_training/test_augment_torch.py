@@ -279,6 +279,18 @@ def test_known_hands_come_before_the_grounds_of_crops_without(crops: Crops) -> N
     assert torch.equal(on_other_grounds(settings, seeded(), batch, stored), stored)
 
 
+def test_the_batch_has_those_grounds(crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment_torch, "develop", lambda _, images: images)
+    batch = batch_of(crops)
+    batch["images"][:] = 200
+    batch["has_hand"][40:] = False
+    batch["images"][40:] = 40
+    made = augment(replace(STILL, margin=1.9, grounds=1.0), seeded(), batch)["images"]
+    corners = made[:40, 8, 8, 0]
+    assert torch.equal(corners < 100, batch["outline_known"][:40].any(dim=1))
+    assert Augmentation().grounds > 0
+
+
 def test_the_same_seed_gives_the_same_batch(crops: Crops) -> None:
     batch = batch_of(crops)
     one, two, other = (augment(Augmentation(), seeded(s), batch) for s in (3, 3, 4))

@@ -13,9 +13,10 @@ from handmesh_training import losses
 from handmesh_training.augment import Augmentation
 from handmesh_training.lanes import batches
 from handmesh_training.losses import LossWeights
-from handmesh_training.objective import objective
+from handmesh_training.objective import USUAL_CROP_IN_BONES, objective
 from handmesh_training.rendered import RenderSettings
 from handmesh_training.samples import OUTLINE_POINTS
+from handmesh_training.silhouette import outline_loss
 from handmesh_training.sources import to_input
 from handmesh_training.stream import Batch, CropStream, StreamSettings
 from handmesh_training.wholeness import HandEdges
@@ -115,7 +116,11 @@ def test_outlines_count_where_they_are_known(tiny_config: LightConfig) -> None:
     batch["outline_known"][2] = True
     batch["outline"][2] = torch.rand(OUTLINE_POINTS, 2)
     total, term = told(batch, LossWeights())
-    assert term > 0
+    bend = (LossWeights().huber or 0) / USUAL_CROP_IN_BONES
+    known = batch["outline"], batch["outline_known"]
+    assert term == pytest.approx(float(outline_loss(output.vertices, *known, bend)), rel=1e-5)
+    assert term != pytest.approx(float(outline_loss(output.vertices, *known, None)), rel=1e-2)
+    assert LossWeights().outline > 0
     assert total == pytest.approx(without + LossWeights().outline * term, rel=1e-4)
     assert told(batch, replace(LossWeights(), outline=0.0))[0] == pytest.approx(without, rel=1e-5)
     assert losses.PAPER.outline == 0

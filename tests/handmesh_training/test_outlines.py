@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from handmesh.errors import InputError
+from handmesh.errors import ImageError, InputError
 from handmesh_training import outline_cache, outlines
 from handmesh_training.outline_cache import open_outlines
 from handmesh_training.outlines import Outline, find_outline, outward_normals
@@ -109,6 +109,31 @@ def test_what_has_no_outline_has_none(drawn: list[tuple[HandRecord, Joints]]) ->
     assert find_outline(record.image, joints + 10 * SIDE) is None  # beside the picture
 
 
+@pytest.mark.parametrize("cut", [(70, 0), (0, 70), (60, 60)])
+def test_where_the_photo_ends_nothing_is_known(
+    drawn: list[tuple[HandRecord, Joints]], cut: tuple[int, int]
+) -> None:
+    """Hands near the photo's left and upper border: their box reaches beyond it."""
+    offsets = []
+    for record, joints in drawn:
+        x, y = (min(c, int(low) - 6) for c, low in zip(cut, joints.min(axis=0), strict=True))
+        x, y = max(x, 0), max(y, 0)
+        outline = find_outline(np.ascontiguousarray(record.image[y:, x:]), joints - [x, y])
+        if outline is None:
+            continue
+        points = outline.points[outline.known]
+        assert (points > 2).all()
+        offsets.append(np.median(depth_inside(record.mask[y:, x:], points)))
+    assert len(offsets) > 0.5 * len(drawn)
+    assert abs(np.median(offsets)) < 0.7
+
+
+def test_hands_partly_outside_the_photo_have_none(drawn: list[tuple[HandRecord, Joints]]) -> None:
+    record, joints = drawn[0]
+    for x, y in ((120, 0), (0, 120), (-120, 0), (0, -120), (150, 150), (-180, 180)):
+        assert find_outline(record.image, joints + [x, y]) is None
+
+
 def test_normals_point_outwards_either_way_round() -> None:
     turn = np.arange(64) / 64 * 2 * np.pi
     ring = np.stack([3 * np.cos(turn), 3 * np.sin(turn)], axis=1)
@@ -184,7 +209,11 @@ def test_a_damaged_file_is_made_anew_and_a_place_without_room_is_told(
     open_outlines(hands)
     assert asked == [0, 50, 100] * 2
 
+    hands[1].path.unlink()
+    with pytest.raises(ImageError, match=r"1\.png"):
+        open_outlines(hands)
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(outline_cache, "cache_folder", lambda: tmp_path / "file")
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
-        open_outlines(hands)
+        open_outlines(hands[:1])
+    assert asked == [0, 50, 100] * 2  # told before the work

@@ -155,7 +155,7 @@ def on_other_grounds(
     """Of the stored pictures (B, 3, S, S) with a known outline some before the ground of a crop
     without a hand, if there is one."""
     empty = ~crops["has_hand"]
-    count, device = len(stored), stored.device
+    count = len(stored)
     # Nothing is read back: where no crop is empty any is drawn, and none is used.
     likely = torch.where(empty.any(), empty.float(), 1.0)
     chosen = torch.multinomial(likely, count, replacement=True, generator=generator)
@@ -164,7 +164,7 @@ def on_other_grounds(
     changed &= uniform(generator, count, 0, 1) < settings.grounds
     grounds = stored[chosen]
     grounds = torch.where(flipped[:, None, None, None], grounds.flip(3), grounds)
-    exchanged = before(stored, crops["outline"].to(device), grounds)
+    exchanged = before(stored, crops["outline"], grounds)
     return torch.where(changed[:, None, None, None], exchanged, stored)
 
 

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from handmesh.atomic import write_atomic
-from handmesh.errors import InputError
+from handmesh.errors import ImageError, InputError
 from handmesh.imaging import decode
 
 from .outlines import REVISION, Outline, find_outline
@@ -33,6 +34,7 @@ def open_outlines(hands: Sequence[LabelledHand]) -> list[Outline | None]:
     """
     place = cache_folder() / f"outlines-{_digest(hands)[:20]}.npz"
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after
         if place.is_file():
             try:
                 with np.load(place) as kept:
@@ -41,7 +43,6 @@ def open_outlines(hands: Sequence[LabelledHand]) -> list[Outline | None]:
                 pass  # damaged: found anew and written over
         bar = tqdm(hands, desc="outlines", unit="hand", leave=False)
         outlines = [find_outline(decode(hand.path), hand.joints_px) for hand in bar]
-        place.parent.mkdir(parents=True, exist_ok=True)
         there = [outline for outline in outlines if outline is not None]
         packed = io.BytesIO()
         np.savez(
@@ -59,7 +60,9 @@ def open_outlines(hands: Sequence[LabelledHand]) -> list[Outline | None]:
     return outlines
 
 
-def _unpacked(found: np.ndarray, points: np.ndarray, known: np.ndarray) -> list[Outline | None]:
+def _unpacked(
+    found: NDArray[np.bool_], points: NDArray[np.float64], known: NDArray[np.bool_]
+) -> list[Outline | None]:
     rows = np.cumsum(found) - 1
     return [
         Outline(points[row], known[row]) if there else None
@@ -72,7 +75,10 @@ def _digest(hands: Sequence[LabelledHand]) -> str:
     size and when it was written."""
     digest = hashlib.sha256(f"{REVISION}\0{cv2.__version__}\0".encode())
     for hand in hands:
-        state = hand.path.stat()
+        try:
+            state = hand.path.stat()
+        except OSError as cause:
+            raise ImageError(f"cannot read the photo {hand.path}: {cause.strerror}") from cause
         digest.update(f"{hand.path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
         digest.update(hand.joints_px.tobytes())
     return digest.hexdigest()

@@ -23,6 +23,7 @@ REVISION = 1  # one more whenever other outlines are found
 # that a forearm ends where they end.
 SIDE, MARGIN = 192, 1.9
 ROUNDS = 3
+FEWEST = 64  # pixels that a colour model is made of
 # Distances from bones and palm, in lengths of the palm: skin for sure, likely skin, and where none
 # can be any more. Half a finger is 0.1 to 0.13 of them, the ball of the thumb 0.25.
 SURE, LIKELY, FARTHEST = 0.03, 0.14, 0.32
@@ -82,6 +83,9 @@ def find_outline(image: NDArray[np.uint8], joints_px: NDArray[np.float64]) -> Ou
 
 def _outline(image: NDArray[np.uint8], joints: NDArray[np.float64]) -> Outline | None:
     """`find_outline` in a picture of the hand alone."""
+    inner = np.delete(joints, _TIPS, axis=0)
+    if not ((inner >= 0) & (inner <= np.array(image.shape[1::-1]) - 1)).all():
+        return None
     palm = _palm_length(joints)
     away = _distance_from_bones(image.shape[:2], joints) / palm
     beyond = _beyond_wrist(_pixels(image.shape[:2]), joints)  # (H, W), in palms
@@ -90,7 +94,8 @@ def _outline(image: NDArray[np.uint8], joints: NDArray[np.float64]) -> Outline |
     labels[(away > FARTHEST) & (beyond > 0)] = cv2.GC_BGD
     labels[(away > LIKELY) & (away < 2 * FARTHEST) & (beyond < 0)] = cv2.GC_PR_FGD
     labels[away < SURE] = cv2.GC_FGD
-    if not (labels == cv2.GC_BGD).any():
+    skin = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if not (labels == cv2.GC_BGD).any() or min(skin.sum(), (~skin).sum()) < FEWEST:
         return None
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # its colour models begin at random
@@ -101,7 +106,6 @@ def _outline(image: NDArray[np.uint8], joints: NDArray[np.float64]) -> Outline |
     contour = max(contours, key=cv2.contourArea)[:, 0].astype(np.float64)  # (N, 2)
     if len(contour) < POINTS:
         return None
-    inner = np.delete(joints, _TIPS, axis=0)
     if any(cv2.pointPolygonTest(contour.astype(np.float32), p.tolist(), False) < 0 for p in inner):
         return None
     points = _resampled(contour)
