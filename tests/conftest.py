@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # at the end. `make test` tells pytest-xdist to keep this order.
 LONG = (
     "test_tflite.py",
+    "test_experiments.py",
     "test_coreml.py",
     "test_same_hand.py",
     "test_shards.py",

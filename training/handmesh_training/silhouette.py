@@ -31,7 +31,7 @@ def outline_loss(vertices: Tensor, outline: Tensor, known: Tensor, bend: float |
     squares = torch.cdist(ring.detach(), points.detach()).square()  # (R, P, V)
     nearest = squares.argmin(dim=2)  # (R, P) vertices
     reached = points.gather(1, nearest[..., None].expand(-1, -1, 2))  # (R, P, 2)
-    bare = beyond((ring - reached).square().sum(-1), REACH_SLACK)
+    bare = _beyond((ring - reached).square().sum(-1), REACH_SLACK)
 
     owner = squares.argmin(dim=1)  # (R, V) outline points
     index = owner[..., None].expand(-1, -1, 2)  # (R, V, 2)
@@ -43,7 +43,7 @@ def outline_loss(vertices: Tensor, outline: Tensor, known: Tensor, bend: float |
     return reduce_rows(misses * share, None, "sum")
 
 
-def beyond(squares: Tensor, slack: float) -> Tensor:
+def _beyond(squares: Tensor, slack: float) -> Tensor:
     """Distances, of which so much counts for nothing; their gradient is finite at 0."""
     return squares.clamp(min=slack**2).sqrt() - slack
 
