@@ -44,7 +44,8 @@ class Outline:
     """The closed outline of a hand, and of what hangs together with it, as a forearm.
 
     Attributes:
-        points: (POINTS, 2) float64, in order, evenly spaced.
+        points: (POINTS, 2) float64 pixels of the picture, pixel centres at integers; in order,
+            evenly spaced.
         known: (POINTS,) bool, what is the hand's own outline beyond doubt.
     """
 
@@ -124,7 +125,10 @@ def _outline(image: NDArray[np.uint8], joints: NDArray[np.float64]) -> Outline |
 
 
 def outward_normals(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2) unit normals of a closed outline (N, 2) at its points, whichever way it runs."""
+    """(N, 2) unit normals of a closed outline (N, 2) at its points, whichever way it runs.
+
+    The twin of `silhouette.outward_normals`.
+    """
     along = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
     x, y = points.T

@@ -20,7 +20,8 @@ def outline_loss(vertices: Tensor, outline: Tensor, known: Tensor, bend: float |
     vertices that the point is nearest to. A mesh that covers a point and ends there has neither.
 
     Args:
-        vertices: (B, V, 2 or more) of (u, v). outline: (B, P, 2) (u, v), closed, in order.
+        vertices: (B, V, 2 or more) of (u, v), crop fractions; what follows them does not count.
+        outline: (B, P, 2) (u, v), closed, in order.
         known: (B, P) bool. bend: distance beyond which squares go on as a straight line, or None.
     """
     rows = known.any(dim=1)
