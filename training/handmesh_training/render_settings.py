@@ -23,8 +23,8 @@ class RenderSettings:
         empty: share of crops without a hand.
         shape_shift: coefficients of `HandModel.shape_names` that all hands have on top of their
             own: other people than usual.
-        things: what may be placed around hands, names of `rendering.scene.SHARES`; None for all of
-            them. It is not in the representation, as below.
+        things: what may be placed around hands, names of `rendering.scene.SHARES` and
+            `partners.PARTNER`; None for all of them. It is not in the representation, as below.
         other_hand: folder with another model's hand, see `other_hand.OtherHand`: all hands have its
             surface, shaped as ours otherwise are, and its skins. It is not in the representation,
             by which sets on disk made without one go.

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from handmesh.errors import InputError
 from .gestures.library import default_library
 from .hand import HandAsset, HandModel
 from .other_hand import OtherHand
+from .partners import PARTNER, sample_partners
 from .record import HandRecord
 from .render_settings import RenderSettings
 from .rendering.appearance import Appearance, sample_appearance
@@ -52,8 +53,8 @@ class Scene:
     Attributes:
         indices: (B,) int64 of the samples.
         views: the hands with their labels; ``in_view`` is False where the hand is left out.
-        vertices_m: (B, V, 3) float32 where the mesh is drawn: out of sight where the hand is left
-            out.
+        vertices_m: (B, 2 V, 3) float32 where the meshes are drawn, the labelled hand's and its
+            partner's: out of sight where they are left out.
         look: everything else.
     """
 
@@ -64,6 +65,14 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+class _Block(NamedTuple):
+    """All samples of a block. partners_m: (B, V, 3) float32, see `sample_partners`."""
+
+    views: HandViews
+    look: Appearance
+    partners_m: NDArray[np.float32]
 
 
 class HandRenderer:
@@ -121,7 +130,7 @@ class HandRenderer:
             if settings.backgrounds is not None
             else None
         )
-        self._blocks: OrderedDict[int, tuple[HandViews, Appearance]] = OrderedDict()
+        self._blocks: OrderedDict[int, _Block] = OrderedDict()
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -131,7 +140,7 @@ class HandRenderer:
             BackendUnavailable: no compiler for the device, or no such device.
         """
         return Renderer(
-            self.mesh,
+            self.mesh.with_partner(),
             self.skins,
             self.environments,
             self.backgrounds,
@@ -154,12 +163,13 @@ class HandRenderer:
         wanted = _checked(indices)
         blocks = wanted // BLOCK
         order = np.argsort(blocks, kind="stable")
-        views, looks = [], []
+        views, looks, partners = [], [], []
         for block in np.unique(blocks):
             rows = wanted[order][blocks[order] == block] % BLOCK
-            drawn_views, drawn_look = self._block(int(block))
-            views.append(_take(drawn_views, rows))
-            looks.append(_take(drawn_look, rows))
+            drawn = self._block(int(block))
+            views.append(_take(drawn.views, rows))
+            looks.append(_take(drawn.look, rows))
+            partners.append(drawn.partners_m[rows])
         back = np.argsort(order, kind="stable")
         joined = _take(_join(views), back)
         vertices = joined.vertices_m.copy()
@@ -169,13 +179,14 @@ class HandRenderer:
         corners = vertices[gone][:, self._corners]  # (G, C, 3)
         vertices[gone] = joined.joints_m[gone].mean(axis=1, keepdims=True)
         vertices[np.ix_(gone, self._corners)] = corners
+        vertices = np.concatenate([vertices, np.concatenate(partners)[back]], axis=1)
         return Scene(wanted, joined, vertices, _take(_join(looks), back))
 
     def scene(self, number: int, count: int) -> Scene:
         """Samples ``number * count`` to ``(number + 1) * count``. Raises as `draw`."""
         return self.draw(range(number * count, (number + 1) * count))
 
-    def _block(self, number: int) -> tuple[HandViews, Appearance]:
+    def _block(self, number: int) -> _Block:
         """All rows of one block. Always drawn whole: a row depends on how many are drawn."""
         if number in self._blocks:
             self._blocks.move_to_end(number)
@@ -195,7 +206,12 @@ class HandRenderer:
             rng, BLOCK, self.skins, self.environments, self.backgrounds, hands=hands,
             things=SHARES if things is None else things,
         )  # fmt: skip
-        self._blocks[number] = replace(views, in_view=~empty), look
+        partners = sample_partners(
+            generator(self.seed, Purpose.PARTNERS, number), self.model, views,
+            ~empty & (things is None or PARTNER in things), self.settings.crop_px,
+            self.settings.shape_shift, self.library,
+        )  # fmt: skip
+        self._blocks[number] = _Block(replace(views, in_view=~empty), look, partners)
         if len(self._blocks) > BLOCKS_KEPT:
             self._blocks.popitem(last=False)
         return self._blocks[number]

@@ -89,7 +89,7 @@ def sample_views(
     principal = -corner * focal[:, None] - 0.5
     intrinsics = np.concatenate([focal[:, None], focal[:, None], principal], axis=1)
 
-    _lead_arms_away(model, vertices, (view.turn @ arm[..., None])[..., 0], intrinsics, crop_px)
+    lead_arms_away(model, vertices, (view.turn @ arm[..., None])[..., 0], intrinsics, crop_px)
 
     bone = np.linalg.norm(joints[:, 10] - joints[:, 9], axis=-1)
     root = joints[:, :1, 2:]
@@ -110,7 +110,7 @@ def sample_views(
     )
 
 
-def _lead_arms_away(
+def lead_arms_away(
     model: HandModel,
     vertices: NDArray[np.float32],
     arm: Array,

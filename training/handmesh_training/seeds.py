@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     GRAIN = 18  # that scenes are given parts of
     PAIRS = 19  # which two photos stand side by side
     EDGES = 20  # hands that the lengths of edges are bounded by
+    PARTNERS = 21  # second hands beside rendered ones: block
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:

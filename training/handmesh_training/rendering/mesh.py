@@ -23,6 +23,8 @@ class RenderMesh:
             hand: where sleeves can be. None = no sleeves.
         hand: (F,) bool, True on the faces that masks and depth are of: the hand's, not the arm's.
             None = all.
+        own_vertices: the first so many vertices are the labelled hand's, those that follow its
+            partner's (`with_partner`); None = all.
 
     Raises:
         InputError: a wrong shape, dtype, or index.
@@ -33,6 +35,7 @@ class RenderMesh:
     parts: npt.NDArray[np.uint8]
     arm: npt.NDArray[np.float32] | None = None
     hand: npt.NDArray[np.bool_] | None = None
+    own_vertices: int | None = None
 
     def __post_init__(self) -> None:
         parts = checked("parts", self.parts, np.uint8, (None,), high=254)
@@ -53,6 +56,21 @@ class RenderMesh:
             raise InputError(
                 f"hand: expected ({len(faces)},) bool, got {self.hand.shape} {self.hand.dtype}"
             )
+
+    def with_partner(self) -> RenderMesh:
+        """This mesh and, after it, its mirror image: a second hand, without labels."""
+        count = self.vertex_count
+        every = np.ones(len(self.faces), dtype=bool)
+        own = every if self.hand is None else self.hand
+        return RenderMesh(
+            # Seen in a mirror, corners go round the other way.
+            faces=np.concatenate([self.faces, self.faces[:, ::-1] + np.int32(count)]),
+            uv=np.concatenate([self.uv, self.uv[:, ::-1]]),
+            parts=np.concatenate([self.parts, self.parts]),
+            arm=None if self.arm is None else np.concatenate([self.arm, self.arm]),
+            hand=np.concatenate([own, ~every]),
+            own_vertices=count,
+        )
 
     @property
     def vertex_count(self) -> int:

@@ -57,7 +57,7 @@ class Mesh(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("faces", "uv", "parts", "arm", "fan_start", "fan", "hand")
         ),
-        *((name, ctypes.c_int32) for name in ("vertex_count", "face_count")),
+        *((name, ctypes.c_int32) for name in ("vertex_count", "face_count", "own_vertices")),
     ]
 
 

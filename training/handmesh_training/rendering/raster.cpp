@@ -75,6 +75,7 @@ struct HmMesh {
   const int32_t* fan;          // (3 F,)
   const uint8_t* hand;         // (F,) 1 = of the hand, which has labels; 0 = of the arm
   int32_t vertex_count, face_count;
+  int32_t own_vertices;        // the first so many are of the hand with labels, others of a partner's
 };
 
 struct HmTextures {

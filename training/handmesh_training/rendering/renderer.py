@@ -123,6 +123,7 @@ class Renderer:
             native.Mesh(
                 vertex_count=mesh.vertex_count,
                 face_count=len(mesh.faces),
+                own_vertices=mesh.own_vertices or mesh.vertex_count,
                 **{name: self._device.address(array) for name, array in arrays.items()},
             ),
             self._uploaded([skins.textures]),

@@ -60,7 +60,7 @@ HM_DEVICE void fit_light(Scene* s) {
 HM_DEVICE void find_arm(Scene* s) {
   Vec3 sum[2] = {vec(0, 0, 0), vec(0, 0, 0)};
   int count[2] = {0, 0};
-  for (int v = 0; v < s->mesh->vertex_count; ++v) {
+  for (int v = 0; v < s->mesh->own_vertices; ++v) {
     const int beyond = s->mesh->arm[v] > 0.0f;
     sum[beyond] = add(sum[beyond], vertex_of(*s, v));
     ++count[beyond];
