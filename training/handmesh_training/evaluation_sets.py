@@ -63,7 +63,7 @@ def _rendered(renderer: HandRenderer, count: int) -> Iterator[Sample]:
         scene = renderer.draw(range(first, min(first + CHUNK, count)))
         images, views = renderer.render(scene).image, scene.views
         tones = nearest_monk(skin_albedo(scene.look, renderer.skins))
-        kinds = renderer.library.kinds
+        kinds, company = renderer.library.kinds, scene.has_partner
         for i, image in enumerate(images):
             fx, fy, cx, cy = (float(x) for x in views.intrinsics[i])
             yield Sample(
@@ -80,5 +80,6 @@ def _rendered(renderer: HandRenderer, count: int) -> Iterator[Sample]:
                     if (g := views.gesture[i]) >= 0
                     else FREE_POSE,
                     "skin": tone_of(int(tones[i])),
+                    "hands": "with another" if company[i] else "alone",
                 },
             )

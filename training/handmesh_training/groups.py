@@ -1,4 +1,4 @@
-"""Kinds of hands that figures are told apart by: view, gesture, skin."""
+"""Kinds of hands that figures are told apart by: view, gesture, skin, company."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GroupFigures(NamedTuple):
     """Means over the hands of one group.
 
     Attributes:
-        kind: what is told apart: view, gesture, skin. name: of the group.
+        kind: what is told apart: view, gesture, skin, hands. name: of the group.
         asked: how many hands. hands: of these, those that were compared; the others were not found.
         figures: means by the names of docs/evaluation.md, of those hands that have them.
     """

@@ -1,8 +1,8 @@
-"""The other hand beside a rendered one, near it or touching it: clapping, praying, holding, signing.
+"""The other hand beside a rendered one, near it or touching it, as of people who clap or sign.
 
-The labelled hand is a right one, so its partner is a left one of its size and skin: the mirror image
-of the labelled hand itself, or a hand in another pose. It is slid along a straight line until the
-two touch, or nearly so. Nothing of it is labelled.
+The labelled hand is a right one, so its partner is a left one of its size and skin: the mirror
+image of the labelled hand itself, or a hand in another pose. It is slid along a straight line until
+the two touch, or nearly so. Nothing of it is labelled.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from handmesh.types import UNIT_BONE
 
 from .gestures.library import GestureLibrary
 from .hand import HandModel
@@ -62,25 +64,21 @@ def sample_partners(
     if not len(rows):
         return placed.astype(np.float32)
     others = _other_hands(rng, model, len(rows), shape_shift, library)
-    done = []
-    for hand, row in zip(others, rows, strict=True):
-        size = np.linalg.norm(views.joints_m[row, 10] - views.joints_m[row, 9])
-        found = _place(rng, own[row], np.float64(views.joints_m[row]), hand, float(size))
-        if found is not None:
-            placed[row] = found
-            done.append(row)
-    vertices = placed.astype(np.float32)
-    arms, hand = _arm(model), ~_arm(model)
-    axis = vertices[done][:, arms].mean(axis=1) - vertices[done][:, hand].mean(axis=1)
-    axis = axis / np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-6)
-    led = vertices[done]
-    lead_arms_away(model, led, np.float64(axis), views.intrinsics[done], crop_px)
-    vertices[done] = led
-    return vertices
-
-
-def _arm(model: HandModel) -> NDArray[np.bool_]:
-    return np.asarray(model.asset.vertices_m[:, 1] > ARM_FROM_M)
+    joints = views.joints_m.astype(np.float64)
+    found = [
+        _place(rng, own[row], joints[row], other) for row, other in zip(rows, others, strict=True)
+    ]
+    done = rows[[each is not None for each in found]]
+    partners = [each for each in found if each is not None]
+    if partners:
+        exact = np.stack(partners)  # (P, V, 3)
+        arm = model.asset.vertices_m[:, 1] > ARM_FROM_M
+        axis = exact[:, arm].mean(axis=1) - exact[:, ~arm].mean(axis=1)
+        axis /= np.linalg.norm(axis, axis=1, keepdims=True)
+        led = exact.astype(np.float32)
+        lead_arms_away(model, led, axis, views.intrinsics[done], crop_px)
+        placed[done] = led
+    return placed.astype(np.float32)
 
 
 def _other_hands(
@@ -97,23 +95,20 @@ def _other_hands(
         posed = model(poses.shape, model.rotations(poses.angles), relief)
     left = np.array([-1.0, 1.0, 1.0])
     vertices, joints = posed.vertices.numpy() * left, posed.joints.numpy() * left
-    bones = np.linalg.norm(joints[:, 10] - joints[:, 9], axis=-1)
+    bones = np.linalg.norm(joints[:, UNIT_BONE[1]] - joints[:, UNIT_BONE[0]], axis=-1)
     return [(v / b, j / b) for v, j, b in zip(vertices, joints, bones, strict=True)]
 
 
 def _place(
-    rng: np.random.Generator,
-    own: Array,
-    joints: Array,
-    other: tuple[Array, Array],
-    bone_m: float,
+    rng: np.random.Generator, own: Array, joints: Array, other: tuple[Array, Array]
 ) -> Array | None:
     """(V, 3) the partner's vertices before the camera; None where there is no good place.
 
     Args:
         own: (V, 3), joints: (21, 3) of the labelled hand. other: vertices and joints of a left one,
-            in bones. bone_m: its size.
+            in bones; it is made as large as the labelled one.
     """
+    bone_m = float(np.linalg.norm(joints[UNIT_BONE[1]] - joints[UNIT_BONE[0]]))
     for _ in range(TRIES):
         if rng.random() < MIRRORED:
             vertices, way = _mirrored(rng, own, joints)

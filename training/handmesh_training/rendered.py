@@ -66,6 +66,12 @@ class Scene:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def has_partner(self) -> NDArray[np.bool_]:
+        """(B,) where another hand is near the labelled one."""
+        partners = self.vertices_m[:, self.vertices_m.shape[1] // 2 :]
+        return np.asarray((partners != partners[:, :1]).any(axis=(1, 2)))
+
 
 class _Block(NamedTuple):
     """All samples of a block. partners_m: (B, V, 3) float32, see `sample_partners`."""
