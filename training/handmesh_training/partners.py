@@ -76,7 +76,7 @@ def sample_partners(
         axis = exact[:, arm].mean(axis=1) - exact[:, ~arm].mean(axis=1)
         axis /= np.linalg.norm(axis, axis=1, keepdims=True)
         led = exact.astype(np.float32)
-        lead_arms_away(model, led, axis, views.intrinsics[done], crop_px)
+        lead_arms_away(model, led, axis, np.float64(views.intrinsics[done]), crop_px)
         placed[done] = led
     return placed.astype(np.float32)
 
