@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from handmesh.geometry import upright_angle
 from handmesh_training import augment, develop_torch
-from handmesh_training.augment import Augmentation, before, compress, develop
+from handmesh_training.augment import Augmentation, before, compress, develop, part_of
 from handmesh_training.hand import HandModel
 from handmesh_training.samples import OUTLINE_POINTS, Crops
 from handmesh_training.sampling import sample_views
@@ -206,7 +206,7 @@ def test_known_hands_come_before_the_grounds_of_crops_without(
     some.has_hand[15:] = some.outline_known[15:] = False
     some.images[15:, :, : STORED // 2] = 40
     some.images[15:, :, STORED // 2 :] = 90
-    change = Augmentation(STORED, **(PLAIN | {"grounds": 1.0}))
+    change = Augmentation(STORED, **(PLAIN | {"grounds": 1.0, "busy": 0.0}))
     out = change(np.random.default_rng(8), some)
 
     inside = before(some.images[0] * 0 + 255, some.outline[0], some.images[0] * 0)[..., 0] == 255
@@ -218,7 +218,7 @@ def test_known_hands_come_before_the_grounds_of_crops_without(
     assert corners == {40, 90}  # either way round
     np.testing.assert_array_equal(out.images[15:], some.images[15:])
 
-    half = Augmentation(STORED, **(PLAIN | {"grounds": 0.5}))
+    half = Augmentation(STORED, **(PLAIN | {"grounds": 0.5, "busy": 0.0}))
     changed = [
         half(np.random.default_rng(seed), some).images[i, 2, 2, 0] != 200
         for seed in range(10)
@@ -227,6 +227,44 @@ def test_known_hands_come_before_the_grounds_of_crops_without(
     assert 0.3 < np.mean(changed) < 0.7
     some.has_hand[15:] = True  # now there is nothing to take
     np.testing.assert_array_equal(change(np.random.default_rng(8), some).images, some.images)
+
+
+def test_known_hands_come_before_parts_of_other_crops(crops: Crops, geometry_alone: None) -> None:
+    """With hands in them or not, but never of their own."""
+    some = crops.take(np.arange(20))
+    some.outline_known[:] = True
+    some.images[:] = 10 * np.arange(20, dtype=np.uint8)[:, None, None, None]
+    busy = Augmentation(STORED, **(PLAIN | {"grounds": 1.0, "busy": 1.0}))
+    out = busy(np.random.default_rng(8), some)
+
+    corners = out.images[:, 2, 2, 0]
+    assert set(corners) <= set(10 * np.arange(20))
+    assert (corners != 10 * np.arange(20)).all()
+    assert len(set(corners)) > 8
+    often = Augmentation(STORED, **(PLAIN | {"grounds": 1.0, "busy": 0.3}))
+    some.has_hand[:] = False
+    some.has_hand[:19] = True  # the last is the only one without
+    from_empty = [
+        often(np.random.default_rng(seed), some).images[:19, 2, 2, 0] == 190 for seed in range(6)
+    ]
+    assert np.mean(from_empty) == pytest.approx(0.7 + 0.3 / 19, abs=0.12)
+    alone = some.take(slice(0, 1))  # there is no other
+    np.testing.assert_array_equal(busy(np.random.default_rng(0), alone).images, alone.images)
+
+
+def test_a_part_of_a_picture_is_that_part() -> None:
+    """Of a ramp, by its equation."""
+    side, share, corner = 40, 0.5, np.array([0.25, 1.0])
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
+    ramp = np.stack([4 * x, 4 * y, 0 * x], axis=-1).astype(np.uint8)
+    part = part_of(ramp, share, corner).astype(np.float64)
+    # Fractions of the part, times its side, from its corner on.
+    place = (np.arange(side) + 0.5) / side * share * side
+    expected_x = 4 * (place + 0.25 * 0.5 * side - 0.5)
+    expected_y = 4 * np.minimum(place + 0.5 * side - 0.5, side - 1)
+    np.testing.assert_allclose(part[..., 0], np.broadcast_to(expected_x, (side, side)), atol=0.6)
+    np.testing.assert_allclose(part[..., 1], np.broadcast_to(expected_y, (side, side)).T, atol=0.6)
+    np.testing.assert_array_equal(part_of(ramp, 1.0, corner), ramp)
 
 
 def test_pictures_without_a_hand_stay_without(crops: Crops) -> None:

@@ -22,6 +22,7 @@ from handmesh_training.augment_torch import (
     move_labels,
     occlude,
     on_other_grounds,
+    parts_of,
     upright_angles,
     warp,
 )
@@ -213,7 +214,7 @@ def test_a_dot_stays_on_its_joint(crops: Crops, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(  # black borders
         augment_torch, "warp", lambda image, m, side, _: warp(image, m, side, torch.zeros(len(m)))
     )
-    out = augment(Augmentation(occluders=0, misses=0), seeded(), batch_of(dots))
+    out = augment(Augmentation(occluders=0, misses=0, grounds=0), seeded(), batch_of(dots))
     checked = 0
     for i in range(COUNT):
         u, v = out["joints"][i, i % 21, :2].tolist()
@@ -264,7 +265,7 @@ def test_known_hands_come_before_the_grounds_of_crops_without(crops: Crops) -> N
     stored = torch.full((COUNT, 3, STORED, STORED), 200.0)
     stored[40:, :, :, : STORED // 2] = 40
     stored[40:, :, :, STORED // 2 :] = 90
-    settings = replace(STILL, grounds=1.0)
+    settings = replace(STILL, grounds=1.0, busy=0.0)
     made = on_other_grounds(settings, seeded(), batch, stored)
 
     assert (made[:40, :, STORED // 2, STORED // 2] == 200).all()
@@ -273,10 +274,44 @@ def test_known_hands_come_before_the_grounds_of_crops_without(crops: Crops) -> N
     assert set(corner[::2].tolist()) == {40.0, 90.0}
     kept = on_other_grounds(replace(STILL, grounds=0.0), seeded(), batch, stored)
     assert torch.equal(kept, stored)
-    half = on_other_grounds(replace(STILL, grounds=0.5), seeded(), batch, stored)
+    half = on_other_grounds(replace(settings, grounds=0.5), seeded(), batch, stored)
     assert 4 <= int((half[:40:2, 0, 2, 2] != 200).sum()) <= 16
     batch["has_hand"][:] = True  # now there is nothing to take
     assert torch.equal(on_other_grounds(settings, seeded(), batch, stored), stored)
+
+
+def test_known_hands_come_before_parts_of_other_crops(crops: Crops) -> None:
+    """With hands in them or not, but never of their own."""
+    batch = batch_of(crops)
+    batch["outline_known"][:] = True
+    stored = torch.arange(COUNT).float()[:, None, None, None].expand(-1, 3, STORED, STORED) * 4
+    busy = replace(STILL, grounds=1.0, busy=1.0)
+    corners = on_other_grounds(busy, seeded(), batch, stored)[:, 0, 2, 2]
+    nearest = (corners / 4).round()
+    assert (corners - 4 * nearest).abs().max() < 1e-3
+    assert (nearest != torch.arange(COUNT)).all()
+    assert len(set(nearest.tolist())) > COUNT // 3
+    batch["has_hand"][1:] = True
+    batch["has_hand"][0] = False  # the only one without
+    some = [
+        on_other_grounds(replace(busy, busy=0.3), seeded(k), batch, stored)[1:, 0, 2, 2] == 0
+        for k in range(6)
+    ]
+    share = torch.stack(some).float().mean()
+    assert float(share) == pytest.approx(0.7 + 0.3 / (COUNT - 1), abs=0.1)
+
+
+def test_parts_are_those_of_the_numpy_version(crops: Crops) -> None:
+    share = torch.tensor([0.4, 0.55, 0.7, 0.9, 1.0])
+    corner = torch.tensor([[0.0, 1.0], [0.3, 0.6], [0.5, 0.5], [1.0, 0.0], [0.2, 0.9]])
+    smooth = [reference.cv2.GaussianBlur(image, (0, 0), 2.0) for image in crops.images[:5]]
+    images = torch.from_numpy(np.stack(smooth)).permute(0, 3, 1, 2).float()
+    made = parts_of(images, share, corner).permute(0, 2, 3, 1).numpy()
+    rows = zip(smooth, share.tolist(), corner.double().numpy(), strict=True)
+    expected = np.stack([reference.part_of(*row) for row in rows]).astype(np.float64)
+    # OpenCV's places are in 32nds of a pixel.
+    assert np.abs(made - expected).mean() < 0.6
+    assert np.quantile(np.abs(made - expected), 0.99) < 3
 
 
 def test_the_batch_has_those_grounds(crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +320,7 @@ def test_the_batch_has_those_grounds(crops: Crops, monkeypatch: pytest.MonkeyPat
     batch["images"][:] = 200
     batch["has_hand"][40:] = False
     batch["images"][40:] = 40
-    made = augment(replace(STILL, margin=1.9, grounds=1.0), seeded(), batch)["images"]
+    made = augment(replace(STILL, margin=1.9, grounds=1.0, busy=0.0), seeded(), batch)["images"]
     corners = made[:40, 8, 8, 0]
     assert torch.equal(corners < 100, batch["outline_known"][:40].any(dim=1))
     assert Augmentation().grounds > 0

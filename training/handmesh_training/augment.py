@@ -33,6 +33,8 @@ from .samples import Crops
 
 Image = NDArray[Any]  # always uint8, but OpenCV's type stubs do not know
 
+PARTS = (0.4, 0.9)  # sides of what is cut out of other crops, as shares
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -53,8 +55,9 @@ class Augmentation:
         left: share of crops shown mirrored, as left hands.
         misses: share of crops that miss the hand: beside it, or far too close.
         occluders: share of crops partly covered.
-        grounds: share of the crops with a known outline whose hand is put before what a crop
-            without a hand shows, if there is one among them.
+        grounds: share of the crops with a known outline whose hand is put before another ground:
+            what a crop without a hand shows, if there is one among them.
+        busy: of those, the share whose ground is a part of any other crop, hands and all.
     """
 
     input_size: int = 128
@@ -71,7 +74,8 @@ class Augmentation:
     left: float = 0.25
     misses: float = 0.05
     occluders: float = 0.2
-    grounds: float = 0.5
+    grounds: float = 0.6
+    busy: float = 0.5
 
     def __call__(self, rng: np.random.Generator, crops: Crops) -> Crops:
         """Draw one network input from each stored crop; a function of crops and generator alone.
@@ -90,13 +94,12 @@ class Augmentation:
         out.put(np.arange(len(crops)), _labels_only(crops, self.input_size))
         side = max(256, self.input_size + 64)  # some room to cut grain from
         noise = rng.normal(0, 1, (side, side, 3)).astype(np.float32)
-        grounds = crops.images[~crops.has_hand]
+        empty = np.flatnonzero(~crops.has_hand)
         for i in range(len(crops)):
             matrix = maps[i] = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
             image = crops.images[i]
-            if crops.outline_known[i].any() and len(grounds) and rng.random() < self.grounds:
-                ground = grounds[int(rng.integers(len(grounds)))]
-                image = before(image, crops.outline[i], ground[:, :: rng.choice((-1, 1))])
+            if crops.outline_known[i].any() and rng.random() < self.grounds:
+                image = before(image, crops.outline[i], self._ground(rng, crops, i, empty))
             out.images[i] = self._warp(rng, image, matrix)
             _move_labels(out, i, matrix)
             if rng.random() < self.left:
@@ -105,6 +108,18 @@ class Augmentation:
                 _occlude(rng, out.images[i], crops.images[int(rng.integers(len(crops)))])
             out.images[i] = develop(rng, out.images[i], noise)
         return out, maps
+
+    def _ground(
+        self, rng: np.random.Generator, crops: Crops, own: int, empty: NDArray[np.int64]
+    ) -> Image:
+        """Another ground (S, S, 3) for the crop ``own``; its own picture where there is none."""
+        if rng.random() < self.busy:
+            other = (own + int(rng.integers(1, max(2, len(crops))))) % len(crops)
+            share, corner = rng.uniform(*PARTS), rng.uniform(0, 1, 2)
+            ground = part_of(crops.images[other], share, corner)
+        else:
+            ground = crops.images[int(rng.choice(empty)) if len(empty) else own]
+        return ground[:, :: rng.choice((-1, 1))]
 
     def _draw_geometry(
         self, rng: np.random.Generator, out: Crops, i: int, has_hand: bool
@@ -209,6 +224,21 @@ def before(image: Image, outline: NDArray[np.float32], ground: Image) -> Image:
     soft = cv2.GaussianBlur(inside, (0, 0), 1.0)
     alpha = np.clip(2 * soft.astype(np.int32) - 255, 0, 255)[..., None]
     return ((image * alpha + ground * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def part_of(image: Image, share: float, corner: NDArray[np.float64]) -> Image:
+    """A part of a picture, as large as the whole; the twin of `augment_torch.parts_of`.
+
+    Args:
+        image: (S, S, 3) uint8. share: its side, of the whole's. corner: (2,) from 0 to 1, where
+            among all places it lies.
+    """
+    side = image.shape[0]
+    # Pixel centres at integers: x of the whole is share * (x + 1 / 2) + left - 1 / 2 of the part.
+    offset = (1 - share) * side * corner + 0.5 * share - 0.5
+    matrix = np.array([[share, 0, offset[0]], [0, share, offset[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:

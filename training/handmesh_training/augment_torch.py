@@ -15,7 +15,7 @@ from torch import Tensor
 
 from handmesh.geometry import SHORTEST_HAND
 
-from .augment import Augmentation
+from .augment import PARTS, Augmentation
 from .develop_torch import blur_map, develop, normal, uniform
 
 Batch = dict[str, Tensor]
@@ -152,20 +152,40 @@ def move_labels(crops: Batch, geometry: Geometry) -> Batch:
 def on_other_grounds(
     settings: Augmentation, generator: torch.Generator, crops: Batch, stored: Tensor
 ) -> Tensor:
-    """Of the stored pictures (B, 3, S, S) with a known outline some before the ground of a crop
-    without a hand, if there is one."""
-    empty = ~crops["has_hand"]
-    count = len(stored)
+    """Of the stored pictures (B, 3, S, S) with a known outline some before another ground: that of
+    a crop without a hand, if there is one, or a part of any other."""
+    empty, count = ~crops["has_hand"], len(stored)
+    changed = crops["outline_known"].any(dim=1)
+    changed &= uniform(generator, count, 0, 1) < settings.grounds
+    busy = uniform(generator, count, 0, 1) < settings.busy
     # Nothing is read back: where no crop is empty any is drawn, and none is used.
     likely = torch.where(empty.any(), empty.float(), 1.0)
-    chosen = torch.multinomial(likely, count, replacement=True, generator=generator)
+    free = torch.multinomial(likely, count, replacement=True, generator=generator)
+    step = 1 + (uniform(generator, count, 0, 1) * (count - 1)).long()
+    others = (torch.arange(count, device=stored.device) + step) % count
+    share = torch.where(busy, uniform(generator, count, *PARTS), 1.0)
+    corner = uniform(generator, count, 0, 1, 2)
+    grounds = parts_of(stored[torch.where(busy, others, free)], share, corner)
     flipped = uniform(generator, count, 0, 1) < 0.5
-    changed = crops["outline_known"].any(dim=1) & empty.any()
-    changed &= uniform(generator, count, 0, 1) < settings.grounds
-    grounds = stored[chosen]
     grounds = torch.where(flipped[:, None, None, None], grounds.flip(3), grounds)
     exchanged = before(stored, crops["outline"], grounds)
+    changed &= busy | empty.any()
     return torch.where(changed[:, None, None, None], exchanged, stored)
+
+
+def parts_of(images: Tensor, share: Tensor, corner: Tensor) -> Tensor:
+    """A part of each picture (B, 3, S, S), as large as the whole; the twin of `augment.part_of`.
+
+    Args:
+        share: (B,) its side, of the whole's. corner: (B, 2) from 0 to 1, where among all places.
+    """
+    share = share.double()[:, None]
+    # Fractions of the part are those of the whole, from its corner on, over its side.
+    scale = torch.eye(2, dtype=share.dtype, device=share.device) / share[..., None]
+    offset = -(1 - share) / share * corner
+    cut = torch.cat([scale, offset[..., None]], dim=-1)  # (B, 2, 3)
+    replicate = torch.full((len(images),), _REPLICATE, device=images.device)
+    return warp(images, cut, images.shape[-1], replicate)
 
 
 def before(images: Tensor, outline: Tensor, grounds: Tensor) -> Tensor:
