@@ -95,7 +95,7 @@ def test_most_touch_and_none_is_far(hand_model: HandModel, views: HandViews, eve
     gaps = torch.cdist(own, torch.from_numpy(every[:, rest])).amin(dim=(1, 2)).numpy()
     gaps = gaps[there(every)]
     touching = gaps < 0.012  # arms are looked at as well, so a few hands touch nothing
-    assert touching.mean() == pytest.approx(partners.TOUCHING, abs=0.2)
+    assert touching.mean() == pytest.approx(1 - partners.SHARES["apart"], abs=0.2)
     assert (gaps < 0.2).all()
 
 

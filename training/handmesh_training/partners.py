@@ -2,7 +2,7 @@
 
 The labelled hand is a right one, so its partner is a left one of its size and skin: the mirror
 image of the labelled hand itself, or a hand in another pose. It is slid along a straight line until
-the two touch, or nearly so. Nothing of it is labelled.
+the two touch, or nearly so, or are folded into each other. Nothing of it is labelled.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ SHARE = 0.2
 MIRRORED = 0.35
 FACING = {"palm": 0.55, "edge": 0.25, "back": 0.2}
 TURN_ABOUT_FACING, TURN_ANYHOW = 0.6, 0.2  # radians, standard deviations
-TOUCHING = 0.7
-FARTHEST_M = 0.08  # of those that do not touch
-PRESSED_M = 0.003
+# Skin is pressed a little. Folded hands reach between each other's fingers: no pose here does, but
+# pictures of hands that run into each other look much the same.
+SHARES = {"touching": 0.5, "folded": 0.2, "apart": 0.3}
+GAPS_M = {"touching": (-0.003, 0.0), "folded": (-0.025, -0.003), "apart": (0.0, 0.08)}
 # Two hands touch where vertices come so close: every fourth is looked at, some 9 mm apart.
 EVERY, TOUCH_M = 4, 0.004
 HIDES_M = 0.006  # vertices hide what lies behind them within this
@@ -121,9 +122,8 @@ def _place(
         until = first_touch(own[::EVERY], vertices[::EVERY], way)
         if until is None:
             continue
-        touching = rng.random() < TOUCHING
-        gap = -rng.uniform(0, PRESSED_M) if touching else rng.uniform(0, FARTHEST_M)
-        vertices = vertices + (until + gap) * way
+        kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+        vertices = vertices + (until + rng.uniform(*GAPS_M[kind])) * way
         near = vertices[:, 2].min() < NEAREST_M
         if not near and hidden_share(joints, vertices[::EVERY]) <= MOST_HIDDEN:
             return vertices
