@@ -82,6 +82,17 @@ def test_skipping_leaves_the_state_of_having_drawn() -> None:
         assert [f.numbers.tolist() for f in fills] == [f.numbers.tolist() for f in others]
 
 
+def test_what_is_held_is_told_by_number() -> None:
+    """Or filling a pool again draws each block of samples many times over."""
+    pool = Pool(6144, 64, 96, 3, seed=1)
+    pool.skip(400)
+    held = pool.held().numbers
+    assert len(held) > 5500
+    assert (np.diff(held) > 0).all()
+    chunks = [np.unique(held[first : first + 64] // 64) for first in range(0, len(held), 64)]
+    assert sum(map(len, chunks)) < 1.5 * len(np.unique(held // 64))
+
+
 def test_workers_and_seeds_draw_differently() -> None:
     batches = [
         Pool(64, 8, 6, 1.0, seed, worker, 2).next()[1] for seed in (0, 1) for worker in (0, 1)
