@@ -22,14 +22,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # at the end. `make test` tells pytest-xdist to keep this order.
 LONG = (
     "test_tflite.py",
+    "test_interruption.py",
     "test_experiments.py",
-    "test_coreml.py",
+    "test_smoke.py",
     "test_same_hand.py",
-    "test_shards.py",
     "test_train.py",
+    "test_coreml.py",
+    "test_shards.py",
     "test_stages.py",
+    "test_onnx.py",
     "test_stream.py",
+    "test_registered.py",
+    "test_device_stream.py",
     "test_decoder.py",
+    "test_sanitizers.py",
 )
 
 

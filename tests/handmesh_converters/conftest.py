@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conversions import Remembering
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,6 +26,7 @@ from handmesh.nn import (
     build,
 )
 from handmesh_converters.export import write_bundle
+from handmesh_converters.formats import onnx as onnx_format
 from handmesh_converters.request import Request
 
 _DECODER = DecoderConfig(
@@ -127,22 +130,31 @@ def crops() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
+def onnx_exports() -> Remembering[Any]:
+    """In place of torch's exporter, for what comes after it."""
+    return Remembering(onnx_format._exported)
+
+
+@pytest.fixture(scope="session")
 def light_bundle(
     tmp_path_factory: pytest.TempPathFactory,
     light: LightNetwork,
     topology: Topology,
     crops: NDArray[np.uint8],
+    onnx_exports: Remembering[Any],
 ) -> Bundle:
     """A bundle of the light network with its ONNX artifact, exact. Not to be written to."""
     folder: Path = tmp_path_factory.mktemp("bundles") / "small"
     provenance = {"made": "in a test"}
-    written = write_bundle(
-        light,
-        topology,
-        folder,
-        crops,
-        provenance=provenance,
-        weights="fp32",
-        request=Request(precision="fp32"),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_format, "_exported", onnx_exports)
+        written = write_bundle(
+            light,
+            topology,
+            folder,
+            crops,
+            provenance=provenance,
+            weights="fp32",
+            request=Request(precision="fp32"),
+        )
     return written.bundle

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conversions import Remembering
 from numpy.typing import NDArray
 
 from handmesh.backends import Backend
@@ -124,7 +125,10 @@ def test_a_bundle_is_whole_and_verifies(
 
 
 def test_a_full_disk_is_called_one(
-    light_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    light_bundle: Bundle,
+    onnx_exports: Remembering[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the format itself, not as a network that does not convert, nor as a missing folder."""
     write = Path.write_bytes
@@ -135,6 +139,7 @@ def test_a_full_disk_is_called_one(
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(onnx_format, "_exported", onnx_exports)
     with pytest.raises(ExportError, match=r"cannot write .*/new: No space left on device; what"):
         add_formats(light_bundle, ["onnx"], tmp_path / "new", FP32)
     assert not list(tmp_path.iterdir())

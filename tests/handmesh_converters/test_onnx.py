@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conversions import Remembering
 from numpy.typing import NDArray
 
 from handmesh.backends import RawOutput
@@ -138,9 +140,17 @@ def test_same_weights_give_the_same_bytes(
 
 
 @pytest.fixture(scope="module")
-def halved(light: LightNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def halved(
+    light: LightNetwork,
+    tmp_path_factory: pytest.TempPathFactory,
+    onnx_exports: Remembering[Any],
+    light_bundle: Bundle,
+) -> Path:
+    """Of the network as it was exported for the bundle."""
     path: Path = tmp_path_factory.mktemp("halved") / "model.onnx"
-    onnx_format.export(fold(light), path, _job("fp16"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_format, "_exported", onnx_exports)
+        onnx_format.export(fold(light), path, _job("fp16"))
     return path
 
 

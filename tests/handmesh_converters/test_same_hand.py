@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from handmesh import Bundle, Hand, Predictor, backends
 from handmesh_converters.export import add_formats
-from handmesh_converters.formats import tflite
+from handmesh_converters.formats import onnx, tflite
 from handmesh_converters.mil.backend import MilBackend
 from handmesh_converters.request import Precision, Request
 
@@ -41,9 +42,10 @@ THREADS = 8
 
 @pytest.fixture(scope="module", autouse=True)
 def _remembering() -> Iterator[None]:
-    """A TFLite file's weights are rounded after the conversion, which is the same for both."""
+    """Weights of ONNX and TFLite are rounded after the conversion, which is the same for both."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tflite, "_convert", Remembering[bytes](tflite._convert))
+        patch.setattr(onnx, "_exported", Remembering[Any](onnx._exported))
         yield
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from short_training import TINY
 
 from handmesh.nn import LightConfig
-from handmesh.nn.config import DecoderConfig, StageConfig
 from handmesh_training.hand import HandModel
 from handmesh_training.rendering import EnvironmentSet, SkinSet
 
@@ -66,14 +66,4 @@ def quick_surroundings(_few_places: EnvironmentSet, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="session")
 def tiny_config() -> LightConfig:
     """A `light` network of 64 px and few channels: the same parts, a hundredth of the cost."""
-    return LightConfig(
-        input_size=64,
-        stem_channels=8,
-        stages=tuple(StageConfig("fused", width, 1, 2.0) for width in (8, 16, 16, 24)),
-        pyramid_channels=(16, 16, 16),
-        pyramid_depth=(1, 1, 1),
-        joint_channels=8,
-        global_channels=8,
-        latent=32,
-        decoder=DecoderConfig(8, (8, 8), 8, 3, (4, 4), (4, 4), 16, True),
-    )
+    return TINY

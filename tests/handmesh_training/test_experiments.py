@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import made_hand
@@ -15,8 +16,10 @@ import torch
 from handmesh.cli import main
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import build, load_weights
+from handmesh.nn import LightConfig, build, load_weights
+from handmesh_training import stages
 from handmesh_training.checkpoint import load_network
+from handmesh_training.experiments import lab as laboratory
 from handmesh_training.experiments.curves import (
     THRESHOLDS_MM,
     draw_curves,
@@ -25,12 +28,24 @@ from handmesh_training.experiments.curves import (
 )
 from handmesh_training.experiments.hands import Hands, roughness
 from handmesh_training.experiments.lab import SHIFT, Lab, LabSettings
-from handmesh_training.experiments.networks import trained_network
+from handmesh_training.experiments.networks import CONFIGS, trained_network
 from handmesh_training.experiments.study import Figures, Result, Study, Variant, place
 from handmesh_training.hand import HandModel
+from handmesh_training.heads import HeadName, build_network
+from handmesh_training.meshes import unseen_meshes
 from handmesh_training.stages import Run
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
+
+
+@pytest.fixture
+def small_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches, and few of the pose regressor's: else most of the time is its training."""
+    monkeypatch.setattr(laboratory, "POSE_STEPS", 4)
+    for name in ("RECIPE", "STARTED"):
+        recipe = replace(getattr(laboratory, name), batch=8)
+        monkeypatch.setattr(laboratory, name, recipe)
+    monkeypatch.setattr(stages, "unseen_meshes", lambda seed: unseen_meshes(seed, 8))
 
 
 def study_of(values: dict[str, list[float]], ran: list[tuple[str, int]]) -> Study:
@@ -147,9 +162,24 @@ def test_hands_that_cannot_be_had_are_told_before_work_begins(
     assert not (tmp_path / "studies").exists()
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_small_networks_take_every_head(name: str) -> None:
+    config, topology = CONFIGS[name], Topology.default()
+    for head in get_args(HeadName):
+        network = build_network(config, topology, head).eval()
+        with torch.no_grad():
+            output = network(torch.zeros(1, 3, config.input_size, config.input_size))
+        assert output.joints.shape == (1, 21, 3), head
+        assert output.heatmaps[-1].shape[-1] == config.heatmap_size, head
+
+
 @pytest.mark.slow
-def test_every_study_runs_from_its_command(tmp_path: Path) -> None:
-    few = ["--hands", "96", "--shifted", "64", "--validation", "8", "--seeds", "2"]
+@pytest.mark.usefixtures("small_trainings")
+def test_every_study_runs_from_its_command(
+    tmp_path: Path, tiny_config: LightConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGS, "light", tiny_config)
+    few = ["--hands", "48", "--shifted", "40", "--validation", "8", "--seeds", "2"]
     few += ["--heatmap-steps", "1", "--steps", "2", "--tuning-steps", "1"]
 
     assert main(["experiment", "all", "--out", str(tmp_path), *few]) == 0
@@ -162,14 +192,16 @@ def test_every_study_runs_from_its_command(tmp_path: Path) -> None:
     run = tmp_path / "fig8" / "baseline-1" / "seed0"
     share = read_curve(run, "without")
     told = json.loads((run / "figures.json").read_text())["AUC, without"]
+    assert told > 0
     assert np.trapezoid(share[40:], THRESHOLDS_MM[40:]) / 30 == pytest.approx(told, abs=0.01)
     figures = json.loads((tmp_path / "table1" / "full" / "seed1" / "figures.json").read_text())
     assert {"mesh", "pose", "AUC", "roughness"} == set(figures)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_trainings")
 def test_fine_tuning_begins_with_all_of_a_trained_network(tmp_path: Path) -> None:
-    settings = LabSettings(start_from="light", shifted=64, validation=4, tuning_steps=1)
+    settings = LabSettings(start_from="light", shifted=16, validation=4, tuning_steps=1)
     lab = Lab(tmp_path, settings)
     config, weights = trained_network("light")
     shipped = build(config, Topology.default())
@@ -228,8 +260,9 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_trainings")
 def test_variants_begin_with_a_trained_trunk(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, LabSettings(start_from="light", hands=64, validation=4, steps=1))
+    lab = Lab(tmp_path, LabSettings(start_from="light", hands=16, validation=4, steps=1))
 
     begun = load_network(lab.pretrained(0)).network.state_dict()
     shipped, _ = trained_network("light")

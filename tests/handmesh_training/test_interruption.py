@@ -14,66 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import short_training
 import torch
 from torch import Tensor, multiprocessing
 
+from handmesh.cli import main
 from handmesh.graph import Topology
-from handmesh.nn import LightConfig
-from handmesh_training import parallel
+from handmesh_training import parallel, stages
 from handmesh_training.heads import build_network
+from handmesh_training.meshes import unseen_meshes
 from handmesh_training.parallel import synchronize_norms, total
 
-SCRIPT = """
-import sys
-import torch
-from dataclasses import replace
-from pathlib import Path
-from handmesh.nn import LightConfig, StageConfig
-from handmesh.nn.config import DecoderConfig
-from handmesh_training import parallel
-from handmesh_training.augment import Augmentation
-from handmesh_training.lanes import batches
-from handmesh_training.losses import LossWeights
-from handmesh_training.opencv import use_one_thread
-from handmesh_training.recipe import Recipe
-from handmesh_training.rendered import RenderSettings
-from handmesh_training.rendering import EnvironmentSet, SkinSet
-from handmesh_training.stream import CropStream
-from handmesh_training.stream_settings import StreamSettings
-from handmesh_training.tasks import full_task
-from handmesh_training.train import Trainer, TrainSettings
-
-folder, steps, lanes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-if "sgd" in sys.argv:
-    # Adam divides by the gradient's size: where that is near 0, rounding decides a step's sign.
-    Recipe.optimizer_of = lambda self, parameters: torch.optim.SGD(
-        [p for p in parameters if p.requires_grad], self.learning_rate
-    )
-use_one_thread()
-environments, plain = EnvironmentSet.procedural(0, count=2, height=32), SkinSet.procedural
-EnvironmentSet.procedural = lambda *_: environments
-SkinSet.procedural = lambda seed, count, mesh, *_: plain(seed, 2, mesh, size=32)
-config = LightConfig(
-    input_size=64, stem_channels=8,
-    stages=tuple(StageConfig("fused", width, 1, 2.0) for width in (8, 16, 16, 24)),
-    pyramid_channels=(16, 16, 16), pyramid_depth=(1, 1, 1), joint_channels=8, global_channels=8,
-    latent=32, decoder=DecoderConfig(8, (8, 8), 8, 3, (4, 4), (4, 4), 16, True),
-)
-stream = StreamSettings(
-    batch=8 // lanes, pool=32, chunk=16, render=RenderSettings(crop_px=80),
-    augment=Augmentation(input_size=64),
-)
-recipe = Recipe(batch=8, warmup=2, precision="fp32", learning_rate=1e-3)
-settings = TrainSettings(
-    steps=steps, recipe=recipe, lanes=lanes, report=1, evaluate=1000, checkpoint_seconds=0.0,
-    tensorboard=False,
-)
-with parallel.process_group("cpu") as device:
-    trainer = Trainer(config, settings, folder, full_task(LossWeights()), device=device)
-    trainer.run(lambda own, of, start: batches(CropStream(stream, 3), own, of, start))
-"""
-
-
+# A short training in a process of its own.
+SCRIPT = [sys.executable, short_training.__file__]
 # Loaders are spawned: they import this file, too.
 COMMAND = """
 import sys
@@ -84,6 +37,10 @@ environments, plain = EnvironmentSet.procedural(0, count=2, height=32), SkinSet.
 EnvironmentSet.procedural = lambda *_: environments
 SkinSet.procedural = lambda seed, count, mesh, *_: plain(seed, 2, mesh, size=32)
 if __name__ == "__main__":
+    from handmesh_training import stages
+    from handmesh_training.meshes import unseen_meshes
+
+    stages.unseen_meshes = lambda seed: unseen_meshes(seed, 8)
     sys.exit(main(sys.argv[1:]))
 """
 
@@ -99,29 +56,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    path = tmp_path / "train_a_little.py"
-    path.write_text(SCRIPT)
-    return path
-
-
 def finish(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(
-    script: Path, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("quick_surroundings")
+def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     """SIGKILL in the middle of an epoch, checkpoints being written all the time."""
     steps = 24
-    run = [sys.executable, str(script)]
-    finish([*run, str(tmp_path / "whole"), str(steps), "1"])
+    short_training.train(tmp_path / "whole", steps, lanes=1)
     killed = tmp_path / "killed"
     for _ in range(2):
         process = subprocess.Popen(
-            [*run, str(killed), str(steps), "1"],
+            [*SCRIPT, str(killed), str(steps), "1", "adamw"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -135,7 +83,7 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(
         process.wait()
         assert process.returncode == -signal.SIGKILL, "it was still running"
         assert 0 < state_of(killed)["step"] < steps
-    finish([*run, str(killed), str(steps), "1"])
+    short_training.train(killed, steps, lanes=1)
 
     one, two = state_of(tmp_path / "whole"), state_of(killed)
     assert one["step"] == two["step"] == steps
@@ -146,14 +94,13 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     assert len(leftovers) <= 2, "one for each kill at most"
 
 
-def test_two_processes_train_as_one_does_on_the_same_batches(
-    script: Path, tmp_path: Path, tiny_config: LightConfig
-) -> None:
+@pytest.mark.usefixtures("quick_surroundings")
+def test_two_processes_train_as_one_does_on_the_same_batches(tmp_path: Path) -> None:
     """Under torchrun, with two lanes: gradients and norms are those of the whole batch."""
-    finish([sys.executable, str(script), str(tmp_path / "one"), "4", "2", "sgd"])
+    short_training.train(tmp_path / "one", 4, lanes=2, recipe="sgd")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--master-port", str(free_port())]
-    finish([*torchrun, str(script), str(tmp_path / "two"), "4", "2", "sgd"])
+    finish([*torchrun, *SCRIPT[1:], str(tmp_path / "two"), "4", "2", "sgd"])
 
     one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     assert one["images_seen"] == two["images_seen"] == 32
@@ -166,7 +113,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
         assert b["gradient"] == pytest.approx(a["gradient"], rel=1e-3)
     # Beside the way that training went, what rounding does in float32 is small.
     torch.manual_seed(0)
-    start = build_network(tiny_config, Topology.default(), "mesh").state_dict()
+    start = build_network(short_training.TINY, Topology.default(), "mesh").state_dict()
     moved = 0
     for part in ("network", "average"):
         for name, value in one[part].items():
@@ -181,12 +128,16 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_after_a_kill(tmp_path: Path) -> None:
-    """With loader processes: killed in the middle of a stage, and called again."""
+@pytest.mark.usefixtures("quick_surroundings")
+def test_the_command_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With loader processes: killed in the middle of a stage, and called again. The run that nobody
+    disturbs is of this process alone."""
     script = tmp_path / "handmesh_with_few_skins.py"
     script.write_text(COMMAND)
-    command = [sys.executable, str(script), "train", "full", "--smoke", "--workers", "1"]
-    finish([*command, "--out", str(tmp_path / "whole")])
+    train = ["train", "full", "--smoke"]
+    command = [sys.executable, str(script), *train, "--workers", "1"]
+    monkeypatch.setattr(stages, "unseen_meshes", lambda seed: unseen_meshes(seed, 8))
+    assert main([*train, "--workers", "0", "--out", str(tmp_path / "whole")]) == 0
     killed = tmp_path / "killed"
     process = subprocess.Popen(
         [*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -31,12 +31,20 @@ def test_a_batch_is_one_part_of_each_lane_in_order() -> None:
     assert second == [[0, 3, 1]] * 2 + [[1, 3, 1]] * 2 + [[2, 3, 1]] * 2
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 4])
-def test_loaders_change_nothing(workers: int) -> None:
-    here = rows(batches(Counting(), [0, 1, 2, 3], 4, start=5), 3)
-    there = rows(batches(Counting(), [0, 1, 2, 3], 4, start=5, workers=workers), 3)
+@pytest.mark.parametrize(
+    ("lanes", "workers"),
+    [
+        (2, 1),
+        (4, 3),  # as many as divide the lanes: two
+        (2, 4),  # one for each lane
+    ],
+)
+def test_loaders_change_nothing(lanes: int, workers: int) -> None:
+    own = list(range(lanes))
+    here = rows(batches(Counting(), own, lanes, start=5), 3)
+    there = rows(batches(Counting(), own, lanes, start=5, workers=workers), 3)
     assert there == here
-    assert here[0][0] == [0, 4, 5]
+    assert here[0][0] == [0, lanes, 5]
 
 
 def test_processes_share_the_lanes_of_one() -> None:

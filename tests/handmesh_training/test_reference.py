@@ -13,6 +13,7 @@ from handmesh_training.reference import reference_crops
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
+@pytest.mark.usefixtures("quick_surroundings")  # the command's test has the usual ones
 def test_crops_are_reproducible_and_hold_both_kinds() -> None:
     crops, labels = reference_crops(PHOTOS, 64, rendered=3, views=2, seed=5)
     assert crops.shape == (3 + 5 * 2, 64, 64, 3)

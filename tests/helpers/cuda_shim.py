@@ -21,7 +21,8 @@ from handmesh_kernels.params import Shape
 from handmesh_kernels.plan import Launch
 
 SHIM = Path(__file__).parents[1] / "handmesh_kernels" / "shim"
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
+# As much of optimisation and of names as their reports need.
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1")
 FORWARDS, BACKWARDS = 0, 1
 _LIBC = ctypes.CDLL(None)
 
@@ -32,7 +33,8 @@ def compiled(folder: Path, storage: str, shape: Shape | None = None, *flags: str
     native = ("-mf16c",) if platform.machine() == "x86_64" else ()
     command = [
         *("g++", "-std=c++14", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"),
-        *("-Wno-unknown-pragmas", *native, *flags),
+        # Fortified, a jump from one fiber's stack to another's would be taken for an attack.
+        *("-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE", *native, *flags),
         *(Shape() if shape is None else shape).defines("fp16" if storage == "fp16" else "fp32"),
         *(f"-I{sources.FOLDER}", f"-I{SHIM}", str(SHIM / "kernels.cpp"), "-o", str(target)),
     ]

@@ -64,26 +64,9 @@ def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job
         ExportError: it does not convert.
     """
     import onnx
-    import onnxsim
 
-    # Two crops, or the exporter would take the batch size for a constant.
-    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                module,
-                (example,),
-                input_names=[INPUT],
-                output_names=list(outputs),
-                opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        if program is None:
-            raise ExportError("torch's exporter returned nothing; install the pinned torch")
-        model, _ = onnxsim.simplify(program.model_proto)
+        model = _exported(module, image_size, outputs)
         if job.precision == "fp16":
             _halve(model, {name for name, _ in module.named_parameters()})
         _describe(model, job.metadata)
@@ -95,6 +78,30 @@ def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job
             f"the network does not convert to ONNX opset {OPSET} "
             f"({type(cause).__name__}: {cause}); install the versions of constraints.txt"
         ) from cause
+    return model
+
+
+def _exported(module: nn.Module, image_size: int, outputs: Sequence[str]) -> Any:
+    """The module as torch's exporter gives it, simplified."""
+    import onnxsim
+
+    # Two crops, or the exporter would take the batch size for a constant.
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=[INPUT],
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch's exporter returned nothing; install the pinned torch")
+    model, _ = onnxsim.simplify(program.model_proto)
     return model
 
 

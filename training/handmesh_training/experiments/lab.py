@@ -58,6 +58,8 @@ from .networks import CONFIGS, RECIPE, STARTED, trained_network
 MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
 # What a training took, beside its checkpoint; not there if it was stopped in between.
 COST = "cost.json"
+# Batches of the pose regressor's training.
+POSE_STEPS = 400
 # Seeds of the four sets.
 TRAINING, SHIFTED_TRAINING, VALIDATION, SHIFTED_VALIDATION = 101, 202, 303, 404
 # The second domain's people, where no other hand is given: shorter, thicker fingers and broader
@@ -134,6 +136,7 @@ class Lab:
         )
         if settings.other_hand is not None:
             read_hand(settings.other_hand)  # fails now, not after hours of training
+        self._complete: set[Path] = set()
         self._claim()
 
     def _claim(self) -> None:
@@ -203,7 +206,7 @@ class Lab:
         """One training; returns its checkpoint. One that is complete is not made again."""
         recipe = self.recipe if recipe is None else recipe
         path = folder / FILE
-        if path.exists() and int(read_checkpoint(path)["step"]) >= steps:
+        if self._is_complete(path, steps):
             return path
         settings = TrainSettings(
             steps, recipe, seed, 1, report=50, evaluate=steps + 1, tensorboard=False
@@ -228,18 +231,27 @@ class Lab:
             write_atomic(folder / COST, (json.dumps(cost) + "\n").encode())
         return path
 
+    def _is_complete(self, path: Path, steps: int) -> bool:
+        """Whether a training has left so many batches' checkpoint. Studies ask again and again, and
+        a checkpoint takes long to read: of one that is complete, that is known from then on."""
+        if path not in self._complete:
+            if not path.exists() or int(read_checkpoint(path)["step"]) < steps:
+                return False
+            self._complete.add(path)
+        return True
+
     def regressor(self) -> Path:
         """The pose regressor of all networks with a mesh; linear, and the same for every seed."""
         run = Run(
             self.folder / "shared",
             self.config,
             settings=TrainSettings(recipe=self.recipe, tensorboard=False),
-            pose_steps=400,
+            pose_steps=POSE_STEPS,
             workers=0,
         )
         path = run.checkpoint(POSE)
         # One that was stopped goes on: it is fixed from here on, and half trained it would stay so.
-        if not path.exists() or int(read_checkpoint(path)["step"]) < run.pose_steps:
+        if not self._is_complete(path, run.pose_steps):
             train_pose_regressor(run)
         return path
 

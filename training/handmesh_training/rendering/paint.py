@@ -170,10 +170,10 @@ def _gap(p: Array, start: Array, bend: Array, end: Array) -> Array:
     curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end  # (80, 3)
     low, high = curve[:, :2].min(0) - 0.006, curve[:, :2].max(0) + 0.006
     near = np.flatnonzero(np.all((p[:, :2] > low) & (p[:, :2] < high), axis=1))
-    flat = p[near, :2].astype(np.float32)
+    x, y = p[near, :2].T.astype(np.float32)
     square = np.full(len(near), np.inf, dtype=np.float32)
-    for point in curve[:, :2].astype(np.float32):
-        square = np.minimum(square, ((flat - point) ** 2).sum(axis=1))
+    for curve_x, curve_y in curve[:, :2].astype(np.float32):
+        square = np.minimum(square, (x - curve_x) ** 2 + (y - curve_y) ** 2)
     gap = np.full(len(p), np.inf)
     gap[near] = np.sqrt(square)
     return gap

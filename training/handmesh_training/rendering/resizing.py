@@ -9,6 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+Whole = npt.NDArray[np.int64]
+
+# Triangles that are filled at once.
+FILLED = 512
 
 
 def shrink(image: Array, width: int, height: int) -> Array:
@@ -44,19 +48,32 @@ def fill(triangles: npt.NDArray[np.integer], width: int, height: int) -> npt.NDA
         triangles: (N, 3, 2) corners x, y in pixels.
     """
     mask = np.zeros((height, width), dtype=np.bool_)
-    for corners in triangles.astype(np.float64):
-        low = np.maximum(corners.min(axis=0).astype(int), 0)
-        high = np.minimum(corners.max(axis=0).astype(int), [width - 1, height - 1])
-        x, y = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1))
-        inside = np.ones(x.shape, dtype=np.bool_)
-        (ax, ay), (bx, by), (cx, cy) = corners
-        side = 1.0 if (bx - ax) * (cy - ay) >= (by - ay) * (cx - ax) else -1.0
-        for (px, py), (qx, qy) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            dx, dy = qx - px, qy - py
-            reach = 0.5 * max(abs(dx), abs(dy))  # half a pixel across, as a drawn line
-            inside &= side * (dx * (y - py) - dy * (x - px)) >= -reach
-        mask[low[1] : high[1] + 1, low[0] : high[0] + 1] |= inside
+    # A few at a time: all pixels around the triangles of a large texture are many.
+    for first in range(0, len(triangles), FILLED):
+        x, y = _covered(triangles[first : first + FILLED].astype(np.float64), width, height)
+        mask[y, x] = True
     return mask
+
+
+def _covered(corners: npt.NDArray[np.float64], width: int, height: int) -> tuple[Whole, Whole]:
+    """x and y of the pixels that `fill` fills, (P,) each; some more than once."""
+    low = np.maximum(corners.min(axis=1).astype(int), 0)  # (N, 2)
+    high = np.minimum(corners.max(axis=1).astype(int), [width - 1, height - 1])
+    columns, rows = np.maximum(high - low + 1, 0).T
+    # The pixels of the box around each triangle, row after row, one triangle after the other.
+    area = columns * rows
+    owner = np.repeat(np.arange(len(corners)), area)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(area) - area, area)
+    x, y = low[owner, 0] + place % columns[owner], low[owner, 1] + place // columns[owner]
+    (ax, ay), (bx, by), (cx, cy) = corners.transpose(1, 2, 0)
+    side = np.where((bx - ax) * (cy - ay) >= (by - ay) * (cx - ax), 1.0, -1.0)
+    inside = np.ones(len(owner), dtype=np.bool_)
+    for px, py, qx, qy in ((ax, ay, bx, by), (bx, by, cx, cy), (cx, cy, ax, ay)):
+        dx, dy = qx - px, qy - py
+        reach = 0.5 * np.maximum(abs(dx), abs(dy))  # half a pixel across, as a drawn line
+        across = dx[owner] * (y - py[owner]) - dy[owner] * (x - px[owner])
+        inside &= side[owner] * across >= -reach[owner]
+    return x[inside], y[inside]
 
 
 def _apply(rows: Array, columns: Array, image: Array) -> Array:
