@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from handmesh import Camera
 from handmesh_training.hand import FOREARM
+from handmesh_training.partners import nobody
 from handmesh_training.poses import sample_shapes
 from handmesh_training.render_settings import RenderSettings
 from handmesh_training.rendered import HandRenderer
@@ -166,9 +167,9 @@ class ClipMaker:
         top = (WIDTH - HEIGHT) // 2
         camera = self.camera
         lens = np.array([[camera.fx, camera.fy, camera.cx, camera.cy + top]], dtype=np.float32)
-        made = self._renderer.renderer.render(
-            vertices[None].astype(np.float32), lens, look, parts=True
-        )
+        hand = vertices[None].astype(np.float32)
+        both = np.concatenate([hand, nobody(hand)], axis=1)
+        made = self._renderer.renderer.render(both, lens, look, parts=True)
         rows = slice(top, top + HEIGHT)
         image = made.image[0, rows].astype(np.float32)
         inside = (made.parts[0, rows] != 255).astype(np.float32)

@@ -113,7 +113,7 @@ def compare(hands: HandRenderer, scene: Scene, device: str) -> Agreement:
 def renderer_like(hands: HandRenderer, device: str, threads: int = 1) -> Renderer:
     """A renderer of the same things on another device."""
     return Renderer(
-        hands.mesh,
+        hands.mesh.with_partner(),
         hands.skins,
         hands.environments,
         hands.backgrounds,

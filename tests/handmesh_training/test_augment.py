@@ -225,7 +225,8 @@ def test_known_hands_come_before_the_grounds_of_crops_without(
         for i in range(0, 15, 2)
     ]
     assert 0.3 < np.mean(changed) < 0.7
-    some.has_hand[15:] = True  # now there is nothing to take
+    some.has_hand[15:] = True  # now there is nothing to take: not the own picture either
+    some.images[:] = np.arange(STORED, dtype=np.uint8)[:, None]
     np.testing.assert_array_equal(change(np.random.default_rng(8), some).images, some.images)
 
 
@@ -248,8 +249,37 @@ def test_known_hands_come_before_parts_of_other_crops(crops: Crops, geometry_alo
         often(np.random.default_rng(seed), some).images[:19, 2, 2, 0] == 190 for seed in range(6)
     ]
     assert np.mean(from_empty) == pytest.approx(0.7 + 0.3 / 19, abs=0.12)
-    alone = some.take(slice(0, 1))  # there is no other
-    np.testing.assert_array_equal(busy(np.random.default_rng(0), alone).images, alone.images)
+    alone = Crops.concatenate([some.take(slice(0, 1))])  # there is no other
+    alone.images[:] = np.arange(STORED, dtype=np.uint8)[:, None]
+    for seed in range(4):
+        np.testing.assert_array_equal(busy(np.random.default_rng(seed), alone).images, alone.images)
+
+
+def test_grounds_are_parts_of_pictures_not_the_whole(crops: Crops, geometry_alone: None) -> None:
+    """Of a ramp, the ground rises as slowly as the part is small."""
+    some = crops.take(np.arange(16))
+    some.outline_known[:] = True
+    some.images[:] = np.arange(STORED, dtype=np.uint8)[:, None, None]  # down the picture
+    busy = Augmentation(STORED, **(PLAIN | {"grounds": 1.0, "busy": 1.0}))
+    edge = busy(np.random.default_rng(8), some).images[:, :, 1, 0].astype(float)  # (16, S)
+    slopes = (edge[:, -8] - edge[:, 8]) / (STORED - 16)
+    assert (slopes > augment.PARTS[0] - 0.03).all()
+    assert (slopes < augment.PARTS[1] + 0.03).all()
+    assert np.ptp(slopes) > 0.2
+
+
+def test_crops_that_miss_their_hand_show_no_other(crops: Crops, geometry_alone: None) -> None:
+    some = crops.take(np.arange(20))
+    some.images[:] = (0, 0, 200)
+    some.outline_known[:] = np.arange(20)[:, None] < 10
+    some.images[10:] = (200, 0, 0)
+    change = PLAIN | {"grounds": 1.0, "busy": 1.0}
+    there = Augmentation(STORED, **change)(np.random.default_rng(8), some)
+    assert there.images[:10, ..., 0].any()
+    out = Augmentation(STORED, **(change | {"misses": 1.0}))(np.random.default_rng(8), some)
+    assert not out.has_hand.any()
+    assert out.images[:10, ..., 2].any()
+    assert not out.images[:10, ..., 0].any()
 
 
 def test_a_part_of_a_picture_is_that_part() -> None:

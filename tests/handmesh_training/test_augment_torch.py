@@ -31,6 +31,7 @@ from handmesh_training.samples import OUTLINE_POINTS, Crops
 from handmesh_training.sampling import sample_views
 
 STORED, INPUT, COUNT = 160, 128, 48
+NONE = torch.zeros(COUNT, dtype=torch.bool)
 STILL = Augmentation(
     margin_spread=0, wide=0, upright=0, rotation=0, anyhow=0, shift=0, left=0, misses=0,
     occluders=0, grounds=0,
@@ -266,18 +267,18 @@ def test_known_hands_come_before_the_grounds_of_crops_without(crops: Crops) -> N
     stored[40:, :, :, : STORED // 2] = 40
     stored[40:, :, :, STORED // 2 :] = 90
     settings = replace(STILL, grounds=1.0, busy=0.0)
-    made = on_other_grounds(settings, seeded(), batch, stored)
+    made = on_other_grounds(settings, seeded(), batch, stored, NONE)
 
     assert (made[:40, :, STORED // 2, STORED // 2] == 200).all()
     corner = made[:40, 0, 2, 2]
     assert torch.equal(corner != 200, batch["outline_known"][:40].any(dim=1))
     assert set(corner[::2].tolist()) == {40.0, 90.0}
-    kept = on_other_grounds(replace(STILL, grounds=0.0), seeded(), batch, stored)
+    kept = on_other_grounds(replace(STILL, grounds=0.0), seeded(), batch, stored, NONE)
     assert torch.equal(kept, stored)
-    half = on_other_grounds(replace(settings, grounds=0.5), seeded(), batch, stored)
+    half = on_other_grounds(replace(settings, grounds=0.5), seeded(), batch, stored, NONE)
     assert 4 <= int((half[:40:2, 0, 2, 2] != 200).sum()) <= 16
     batch["has_hand"][:] = True  # now there is nothing to take
-    assert torch.equal(on_other_grounds(settings, seeded(), batch, stored), stored)
+    assert torch.equal(on_other_grounds(settings, seeded(), batch, stored, NONE), stored)
 
 
 def test_known_hands_come_before_parts_of_other_crops(crops: Crops) -> None:
@@ -286,7 +287,7 @@ def test_known_hands_come_before_parts_of_other_crops(crops: Crops) -> None:
     batch["outline_known"][:] = True
     stored = torch.arange(COUNT).float()[:, None, None, None].expand(-1, 3, STORED, STORED) * 4
     busy = replace(STILL, grounds=1.0, busy=1.0)
-    corners = on_other_grounds(busy, seeded(), batch, stored)[:, 0, 2, 2]
+    corners = on_other_grounds(busy, seeded(), batch, stored, NONE)[:, 0, 2, 2]
     nearest = (corners / 4).round()
     assert (corners - 4 * nearest).abs().max() < 1e-3
     assert (nearest != torch.arange(COUNT)).all()
@@ -294,11 +295,30 @@ def test_known_hands_come_before_parts_of_other_crops(crops: Crops) -> None:
     batch["has_hand"][1:] = True
     batch["has_hand"][0] = False  # the only one without
     some = [
-        on_other_grounds(replace(busy, busy=0.3), seeded(k), batch, stored)[1:, 0, 2, 2] == 0
+        on_other_grounds(replace(busy, busy=0.3), seeded(k), batch, stored, NONE)[1:, 0, 2, 2] == 0
         for k in range(6)
     ]
     share = torch.stack(some).float().mean()
     assert float(share) == pytest.approx(0.7 + 0.3 / (COUNT - 1), abs=0.1)
+    # Nor where a crop is to miss its hand, nor where there is no other crop.
+    assert torch.equal(on_other_grounds(busy, seeded(), batch, stored, ~NONE), stored)
+    one = {name: values[:1] for name, values in batch.items()}
+    ramp = torch.arange(STORED).float()[:, None].expand(1, 3, STORED, STORED)
+    for k in range(4):
+        assert torch.equal(on_other_grounds(busy, seeded(k), one, ramp, NONE[:1]), ramp)
+
+
+def test_grounds_are_parts_of_pictures_not_the_whole(crops: Crops) -> None:
+    """Of a ramp, the ground rises as slowly as the part is small."""
+    batch = batch_of(crops)
+    batch["outline_known"][:] = True
+    ramp = torch.arange(STORED).float()[:, None].expand(COUNT, 3, STORED, STORED)
+    busy = replace(STILL, grounds=1.0, busy=1.0)
+    edge = on_other_grounds(busy, seeded(), batch, ramp, NONE)[:, 0, :, 1]
+    slopes = (edge[:, -8] - edge[:, 8]) / (STORED - 16)
+    assert float(slopes.min()) > reference.PARTS[0] - 0.03
+    assert float(slopes.max()) < reference.PARTS[1] + 0.03
+    assert float(slopes.max() - slopes.min()) > 0.3
 
 
 def test_parts_are_those_of_the_numpy_version(crops: Crops) -> None:

@@ -89,6 +89,12 @@ def test_what_is_held_is_told_by_number() -> None:
     held = pool.held().numbers
     assert len(held) > 5500
     assert (np.diff(held) > 0).all()
+    # Rows go with their numbers: as what came in says.
+    again, content = Pool(6144, 64, 96, 3, seed=1), {}
+    for _ in range(400):
+        for fill in again.next()[0]:
+            content |= dict(zip(fill.rows.tolist(), fill.numbers.tolist(), strict=True))
+    assert [content[row] for row in pool.held().rows.tolist()] == held.tolist()
     chunks = [np.unique(held[first : first + 64] // 64) for first in range(0, len(held), 64)]
     assert sum(map(len, chunks)) < 1.5 * len(np.unique(held // 64))
 

@@ -98,8 +98,9 @@ class Augmentation:
         for i in range(len(crops)):
             matrix = maps[i] = self._draw_geometry(rng, out, i, bool(crops.has_hand[i]))
             image = crops.images[i]
-            if crops.outline_known[i].any() and rng.random() < self.grounds:
-                image = before(image, crops.outline[i], self._ground(rng, crops, i, empty))
+            if out.outline_known[i].any() and rng.random() < self.grounds:
+                ground = self._ground(rng, crops, i, empty)
+                image = image if ground is None else before(image, crops.outline[i], ground)
             out.images[i] = self._warp(rng, image, matrix)
             _move_labels(out, i, matrix)
             if rng.random() < self.left:
@@ -111,14 +112,18 @@ class Augmentation:
 
     def _ground(
         self, rng: np.random.Generator, crops: Crops, own: int, empty: NDArray[np.int64]
-    ) -> Image:
-        """Another ground (S, S, 3) for the crop ``own``; its own picture where there is none."""
+    ) -> Image | None:
+        """Another ground (S, S, 3) for the crop ``own``; None where there is nothing to take."""
         if rng.random() < self.busy:
-            other = (own + int(rng.integers(1, max(2, len(crops))))) % len(crops)
+            if len(crops) < 2:
+                return None
+            other = (own + int(rng.integers(1, len(crops)))) % len(crops)
             share, corner = rng.uniform(*PARTS), rng.uniform(0, 1, 2)
             ground = part_of(crops.images[other], share, corner)
+        elif len(empty):
+            ground = crops.images[int(rng.choice(empty))]
         else:
-            ground = crops.images[int(rng.choice(empty)) if len(empty) else own]
+            return None
         return ground[:, :: rng.choice((-1, 1))]
 
     def _draw_geometry(

@@ -51,7 +51,7 @@ def augment(settings: Augmentation, generator: torch.Generator, crops: Batch) ->
     geometry = draw_geometry(settings, generator, crops)
     out = move_labels(crops, geometry)
     stored = crops["images"].permute(0, 3, 1, 2).float()  # (B, 3, S, S)
-    stored = on_other_grounds(settings, generator, crops, stored)
+    stored = on_other_grounds(settings, generator, crops, stored, geometry.missed)
     scale = torch.linalg.det(geometry.matrix[:, :, :2]).abs().sqrt()
     # A reflection must not show the hand twice: only where the stored crop nearly covers.
     choices = torch.where(scale > 0.8, 3, 2)
@@ -150,12 +150,17 @@ def move_labels(crops: Batch, geometry: Geometry) -> Batch:
 
 
 def on_other_grounds(
-    settings: Augmentation, generator: torch.Generator, crops: Batch, stored: Tensor
+    settings: Augmentation,
+    generator: torch.Generator,
+    crops: Batch,
+    stored: Tensor,
+    missed: Tensor,
 ) -> Tensor:
     """Of the stored pictures (B, 3, S, S) with a known outline some before another ground: that of
-    a crop without a hand, if there is one, or a part of any other."""
+    a crop without a hand, if there is one, or a part of any other. Of those that are to miss their
+    hand (B,) none: there might be another one."""
     empty, count = ~crops["has_hand"], len(stored)
-    changed = crops["outline_known"].any(dim=1)
+    changed = crops["outline_known"].any(dim=1) & ~missed
     changed &= uniform(generator, count, 0, 1) < settings.grounds
     busy = uniform(generator, count, 0, 1) < settings.busy
     # Nothing is read back: where no crop is empty any is drawn, and none is used.
@@ -169,7 +174,7 @@ def on_other_grounds(
     flipped = uniform(generator, count, 0, 1) < 0.5
     grounds = torch.where(flipped[:, None, None, None], grounds.flip(3), grounds)
     exchanged = before(stored, crops["outline"], grounds)
-    changed &= busy | empty.any()
+    changed &= torch.where(busy, count > 1, empty.any())
     return torch.where(changed[:, None, None, None], exchanged, stored)
 
 
@@ -179,13 +184,13 @@ def parts_of(images: Tensor, share: Tensor, corner: Tensor) -> Tensor:
     Args:
         share: (B,) its side, of the whole's. corner: (B, 2) from 0 to 1, where among all places.
     """
-    share = share.double()[:, None]
-    # Fractions of the part are those of the whole, from its corner on, over its side.
-    scale = torch.eye(2, dtype=share.dtype, device=share.device) / share[..., None]
-    offset = -(1 - share) / share * corner
-    cut = torch.cat([scale, offset[..., None]], dim=-1)  # (B, 2, 3)
+    side = images.shape[-1]
+    middle = (torch.arange(side, device=images.device, dtype=torch.float32) + 0.5) / side
+    share, corner = share[:, None], (1 - share)[:, None] * corner
+    u, v = (corner[:, k, None] + share * middle for k in (0, 1))  # (B, S)
+    source = torch.stack(torch.broadcast_tensors(u[:, None], v[:, :, None]), dim=-1)
     replicate = torch.full((len(images),), _REPLICATE, device=images.device)
-    return warp(images, cut, images.shape[-1], replicate)
+    return _look_up(images, source, replicate)
 
 
 def before(images: Tensor, outline: Tensor, grounds: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def add_evaluate(commands: Any) -> None:
         "--search", action="store_true", help="also find hands without a box: protocol unaided"
     )
     parser.add_argument(
-        "--groups", action="store_true", help="also figures by gesture, skin and view"
+        "--groups", action="store_true", help="also figures by gesture, skin, view and company"
     )
     parser.add_argument(
         "--negatives",

@@ -1,11 +1,14 @@
 """The other hand beside a rendered one, near it or touching it, as of people who clap or sign.
 
-The labelled hand is a right one, so its partner is a left one of its size and skin: the mirror
-image of the labelled hand itself, or a hand in another pose. It is slid along a straight line until
-the two touch, or nearly so, or are folded into each other. Nothing of it is labelled.
+The labelled hand is a right one, so its partner is a left one of its skin: the labelled hand's own
+mirror image, or a hand in another pose and of another build, as large as it by the middle finger's
+first bone. It is slid along a straight line until the two touch, or nearly so, or are folded into
+each other. Nothing of it is labelled.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from .gestures.library import GestureLibrary
 from .hand import HandModel
 from .poses import ShapeShift, draw_poses
 from .relief import sample_relief
+from .rendering.hands import unit
 from .sampling import ARM_FROM_M, HandViews, lead_arms_away
 
 Array = NDArray[np.float64]
@@ -32,12 +36,16 @@ FACING = {"palm": 0.55, "edge": 0.25, "back": 0.2}
 TURN_ABOUT_FACING, TURN_ANYHOW = 0.6, 0.2  # radians, standard deviations
 # Skin is pressed a little. Folded hands reach between each other's fingers: no pose here does, but
 # pictures of hands that run into each other look much the same.
-SHARES = {"touching": 0.5, "folded": 0.2, "apart": 0.3}
+KINDS = {"touching": 0.5, "folded": 0.2, "apart": 0.3}
 GAPS_M = {"touching": (-0.003, 0.0), "folded": (-0.025, -0.003), "apart": (0.0, 0.08)}
-# Two hands touch where vertices come so close: every fourth is looked at, some 9 mm apart.
+# Two hands touch where vertices come so close, of which every fourth is looked at.
 EVERY, TOUCH_M = 4, 0.004
-HIDES_M = 0.006  # vertices hide what lies behind them within this
+# Vertices of the hand and the middles of its faces hide what lies behind them within this; faces
+# reach 5 mm from there, few 10. Arms are rows of balls.
+HIDES_M = 0.006
+ARM_RINGS, BALLS_A_RING = 6, 8
 MOST_HIDDEN = 0.45  # of the labelled hand's joints
+MOST_BEHIND = 0.1  # of the partner's hand, of the surface behind the labelled one
 NEAREST_M = 0.09  # to the camera
 TRIES = 5
 
@@ -47,39 +55,93 @@ def sample_partners(
     model: HandModel,
     views: HandViews,
     there: NDArray[np.bool_],
+    grounds: Array,
     crop_px: int,
     shape_shift: ShapeShift = (),
     library: GestureLibrary | None = None,
 ) -> NDArray[np.float32]:
-    """(B, V, 3) float32 vertices in the camera's frame, of `RenderMesh.with_partner`'s second half.
-
-    Where there is no partner, all of them lie in one point of the labelled hand and draw nothing.
+    """Partners of B hands: vertices of `RenderMesh.with_partner`'s second half.
 
     Args:
-        views: the labelled hands. there: (B,) bool, where the picture shows them.
+        rng: everything random comes from it. model: of all hands.
+        views: the labelled hands; metres, camera frame (+x right, +y down, +z away).
+        there: (B,) bool, where the picture shows them.
+        grounds: (B, GROUND_FLOATS) surfaces behind them, see `rendering.grounds.ground`.
         crop_px: side of the pictures. shape_shift, library: see `poses.draw_poses`.
+
+    Returns:
+        (B, V, 3) float32 metres, camera frame; where there is no partner, as `nobody` has it.
     """
     own = views.vertices_m.astype(np.float64)
-    placed = np.repeat(own[:, :1], own.shape[1], axis=1)
+    placed = nobody(views.vertices_m)
     rows = np.flatnonzero((rng.random(len(own)) < SHARE) & there)
     if not len(rows):
-        return placed.astype(np.float32)
+        return placed
     others = _other_hands(rng, model, len(rows), shape_shift, library)
-    joints = views.joints_m.astype(np.float64)
-    found = [
-        _place(rng, own[row], joints[row], other) for row, other in zip(rows, others, strict=True)
-    ]
-    done = rows[[each is not None for each in found]]
-    partners = [each for each in found if each is not None]
-    if partners:
-        exact = np.stack(partners)  # (P, V, 3)
-        arm = model.asset.vertices_m[:, 1] > ARM_FROM_M
-        axis = exact[:, arm].mean(axis=1) - exact[:, ~arm].mean(axis=1)
-        axis /= np.linalg.norm(axis, axis=1, keepdims=True)
-        led = exact.astype(np.float32)
-        lead_arms_away(model, led, axis, np.float64(views.intrinsics[done]), crop_px)
-        placed[done] = led
-    return placed.astype(np.float32)
+    body = _Body.of(model)
+    for row, other in zip(rows, others, strict=True):
+        joints = views.joints_m[row].astype(np.float64)
+        lens = views.intrinsics[row].astype(np.float64)
+        for _ in range(TRIES):
+            vertices = _beside(rng, own[row], joints, other)
+            if vertices is None or _behind(grounds[row], vertices[body.hand]) > MOST_BEHIND:
+                continue
+            arm = unit(vertices[body.rings[-1]].mean(axis=0) - vertices[body.rings[0]].mean(axis=0))
+            led = vertices[None].astype(np.float32)
+            lead_arms_away(model, led, arm[None], lens[None], crop_px)
+            near = vertices[body.hand, 2].min() < NEAREST_M
+            if not near and hidden_share(joints, *body.balls(led[0])) <= MOST_HIDDEN:
+                placed[row] = led[0]
+                break
+    return placed
+
+
+def nobody(vertices_m: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Partners of hands (B, V, 3) that have none: all vertices in one point of the labelled hand,
+    which draws nothing."""
+    return np.repeat(vertices_m[:, :1], vertices_m.shape[1], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """What of a mesh is hand and arm.
+
+    Attributes:
+        hand: (H,) its vertices. faces: (F, 3) those between them.
+        rings: of the arm's vertices, from the wrist on.
+    """
+
+    hand: NDArray[np.int64]
+    faces: NDArray[np.int32]
+    rings: list[NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, model: HandModel) -> _Body:
+        height = model.asset.vertices_m[:, 1]
+        is_arm = height > ARM_FROM_M
+        arm = np.flatnonzero(is_arm)
+        rings = np.array_split(arm[np.argsort(height[arm])], ARM_RINGS)
+        faces = model.asset.faces[~is_arm[model.asset.faces].any(axis=1)]
+        return cls(np.flatnonzero(~is_arm), faces, rings)
+
+    def balls(self, vertices: NDArray[np.float32]) -> tuple[Array, Array]:
+        """Centres (M, 3) and radii (M,) of what stands for a hand (V, 3) with its arm."""
+        points = vertices.astype(np.float64)
+        skin = np.concatenate([points[self.hand], points[self.faces].mean(axis=1)])
+        middle = np.stack([points[ring].mean(axis=0) for ring in self.rings])  # (R, 3)
+        # Across the arm: rings are thick along it, the more so where it is drawn out.
+        along = np.gradient(middle, axis=0)
+        along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+        girth = []
+        for ring, centre, axis in zip(self.rings, middle, along, strict=True):
+            offset = points[ring] - centre
+            offset = offset - (offset @ axis)[:, None] * axis
+            girth.append(np.linalg.norm(offset, axis=1).mean())
+        place = np.linspace(0, len(middle) - 1, BALLS_A_RING * (len(middle) - 1) + 1)
+        ring = np.arange(len(middle))
+        centres = np.stack([np.interp(place, ring, middle[:, k]) for k in range(3)], axis=1)
+        radii = np.concatenate([np.full(len(skin), HIDES_M), np.interp(place, ring, girth)])
+        return np.concatenate([skin, centres]), radii
 
 
 def _other_hands(
@@ -100,41 +162,42 @@ def _other_hands(
     return [(v / b, j / b) for v, j, b in zip(vertices, joints, bones, strict=True)]
 
 
-def _place(
+def _beside(
     rng: np.random.Generator, own: Array, joints: Array, other: tuple[Array, Array]
 ) -> Array | None:
-    """(V, 3) the partner's vertices before the camera; None where there is no good place.
+    """(V, 3) a partner's vertices beside the labelled hand; None where the two would never meet.
 
     Args:
         own: (V, 3), joints: (21, 3) of the labelled hand. other: vertices and joints of a left one,
             in bones; it is made as large as the labelled one.
     """
-    bone_m = float(np.linalg.norm(joints[UNIT_BONE[1]] - joints[UNIT_BONE[0]]))
-    for _ in range(TRIES):
-        if rng.random() < MIRRORED:
-            vertices, way = _mirrored(rng, own, joints)
-        else:
-            turn = _any_turn(rng)
-            way = _unit(rng.normal(size=3))
-            vertices, at = (points @ turn.T * bone_m for points in other)
-            # Joint to joint, so that the line on which it comes meets the hand.
-            vertices = vertices + joints[rng.integers(21)] - at[rng.integers(21)]
-        until = first_touch(own[::EVERY], vertices[::EVERY], way)
-        if until is None:
-            continue
-        kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
-        vertices = vertices + (until + rng.uniform(*GAPS_M[kind])) * way
-        near = vertices[:, 2].min() < NEAREST_M
-        if not near and hidden_share(joints, vertices[::EVERY]) <= MOST_HIDDEN:
-            return vertices
-    return None
+    if rng.random() < MIRRORED:
+        vertices, way = _mirrored(rng, own, joints)
+    else:
+        turn, way = _any_turn(rng), unit(rng.normal(size=3))
+        bone_m = float(np.linalg.norm(joints[UNIT_BONE[1]] - joints[UNIT_BONE[0]]))
+        vertices, at = (points @ turn.T * bone_m for points in other)
+        # Joint to joint, so that the line on which it comes meets the hand.
+        vertices = vertices + joints[rng.integers(21)] - at[rng.integers(21)]
+    until = first_touch(own[::EVERY], vertices[::EVERY], way)
+    if until is None:
+        return None
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    return vertices + (until + rng.uniform(*GAPS_M[kind])) * way
+
+
+def _behind(ground: Array, points: Array) -> float:
+    """Share of points (N, 3) beyond a surface, a row of `rendering.grounds.ground`: it is drawn
+    behind all hands, and would not hide them."""
+    normal, offset = ground[1:4], ground[4]
+    return float((points @ normal < offset).mean()) if ground[0] else 0.0
 
 
 def _mirrored(rng: np.random.Generator, own: Array, joints: Array) -> tuple[Array, Array]:
     """The labelled hand's mirror image (V, 3), and the way (3,) on which it comes to it."""
     wrist, index, middle, little = joints[[0, 5, 9, 17]]
-    palm = _unit(np.cross(index - wrist, little - wrist))
-    across = _unit(np.cross(_unit(middle - wrist), palm))
+    palm = unit(np.cross(index - wrist, little - wrist))
+    across = unit(np.cross(unit(middle - wrist), palm))
     kind = rng.choice(list(FACING), p=list(FACING.values()))
     way = {"palm": palm, "back": -palm, "edge": across * rng.choice((-1.0, 1.0))}[str(kind)]
     centre = 0.5 * (wrist + middle)
@@ -162,18 +225,18 @@ def first_touch(own: Array, other: Array, way: Array) -> float | None:
     return float((along + np.sqrt(np.maximum(room, 0)))[room >= 0].max())
 
 
-def hidden_share(joints: Array, vertices: Array) -> float:
-    """Of joints (J, 3), the share before which some of the vertices (M, 3) lie for the camera."""
+def hidden_share(joints: Array, centres: Array, radii: Array) -> float:
+    """Of joints (J, 3), the share before which some ball lies for the camera.
+
+    Args:
+        centres: (M, 3), radii: (M,) of the balls, metres, camera frame.
+    """
     distance = np.linalg.norm(joints, axis=1)
     rays = joints / distance[:, None]
-    along = vertices @ rays.T  # (M, J)
-    beside = np.sum(vertices**2, axis=1)[:, None] - along**2
-    hides = (beside < HIDES_M**2) & (along > 0) & (along < distance)
+    along = centres @ rays.T  # (M, J)
+    beside = np.sum(centres**2, axis=1)[:, None] - along**2
+    hides = (beside < radii[:, None] ** 2) & (along > 0) & (along < distance)
     return float(hides.any(axis=0).mean())
-
-
-def _unit(vector: Array) -> Array:
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))
 
 
 def _any_turn(rng: np.random.Generator) -> Array:

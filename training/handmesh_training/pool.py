@@ -95,10 +95,10 @@ class Pool:
             self.next()
 
     def held(self) -> Fill:
-        """All samples that will be drawn again, by number, and where they lie.
+        """All samples that will be drawn again, and where they lie, in the order of their numbers.
 
-        Neighbours cost a source little: those that random rows hold in the pool's own order are a
-        few of each of many blocks, and a block is drawn as a whole.
+        A source draws blocks of neighbouring samples as a whole: read in this order, each block is
+        drawn once or twice, in that of the rows again and again.
         """
         rows = np.flatnonzero(self._left)
         rows = rows[np.argsort(self._number[rows])]

@@ -28,8 +28,8 @@ class HandRecord:
         skin_tone: nearest tone of the Monk scale, 1 (light) to 10 (dark).
         gesture: its name in the gesture library; None for transitions and free poses.
         mask: (S, S) uint8 share of the pixel in which the hand is seen, 0..255; or None. The hand
-            is what ``vertices_m`` is: it ends at the wrist. Arm and sleeve are not in the mask, and
-            they, as things do, leave a hole where they hide it.
+            is what ``vertices_m`` is: it ends at the wrist. Arm, sleeve and partner are not in the
+            mask, and they, as things do, leave a hole where they hide it.
         depth_m: (S, S) float32 metres of the nearest surface of what the mask shows, 0 = none; or
             None.
     """

@@ -95,8 +95,12 @@ class HandRenderer:
                 same; to keep them on a GPU, give a `scene` to ``renderer.render``.
 
         Raises:
-            InputError, ImageError: folders that do not hold what they should.
+            InputError, ImageError: folders that do not hold what they should; things that there
+                are not.
         """
+        unknown = sorted((settings.things or frozenset()) - {*SHARES, PARTNER})
+        if unknown:
+            raise InputError(f"things: expected some of {[*SHARES, PARTNER]}, got {unknown}")
         self.settings = settings
         self.seed = seed
         self.threads = threads
@@ -214,7 +218,8 @@ class HandRenderer:
         )  # fmt: skip
         partners = sample_partners(
             generator(self.seed, Purpose.PARTNERS, number), self.model, views,
-            ~empty & (things is None or PARTNER in things), self.settings.crop_px,
+            ~empty & (things is None or PARTNER in things), look.ground.astype(np.float64),
+            self.settings.crop_px,
             self.settings.shape_shift, self.library,
         )  # fmt: skip
         self._blocks[number] = _Block(replace(views, in_view=~empty), look, partners)

@@ -56,6 +56,11 @@ class RenderMesh:
             raise InputError(
                 f"hand: expected ({len(faces)},) bool, got {self.hand.shape} {self.hand.dtype}"
             )
+        if self.own_vertices is not None and not 0 < self.own_vertices <= len(parts):
+            raise InputError(
+                f"own_vertices: expected 1 to {len(parts)}, as many as there are, or None, "
+                f"got {self.own_vertices}"
+            )
 
     def with_partner(self) -> RenderMesh:
         """This mesh and, after it, its mirror image: a second hand, without labels."""

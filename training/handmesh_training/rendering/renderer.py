@@ -38,7 +38,7 @@ class Rendered:
 
     All but the image are of the mesh alone: what hides it leaves a hole in them. Mask and depth are
     of the faces that `RenderMesh.hand` names, where no sleeve lies on them; parts and normals of
-    the whole mesh, the arm and its sleeve included.
+    the whole mesh, arms, sleeves and a partner included.
     """
 
     image: Any
@@ -123,7 +123,7 @@ class Renderer:
             native.Mesh(
                 vertex_count=mesh.vertex_count,
                 face_count=len(mesh.faces),
-                own_vertices=mesh.own_vertices or mesh.vertex_count,
+                own_vertices=mesh.vertex_count if mesh.own_vertices is None else mesh.own_vertices,
                 **{name: self._device.address(array) for name, array in arrays.items()},
             ),
             self._uploaded([skins.textures]),

@@ -81,7 +81,7 @@ struct Scene {
   float* shadow;            // (shadow_size, shadow_size)
   float* albedo;            // (3, 256) by texture value
   uint8_t* response;        // (kToneTable,) by sqrt(light / kToneMax)
-  Vec3 arm_axis;            // unit, from the hand along the arm
+  Vec3 arm_axis[2];         // unit, from each hand along its arm: the labelled one, its partner
   Vec3 bounce;              // radiance of the ground: what it throws back on the hand
 };
 

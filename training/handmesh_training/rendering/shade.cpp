@@ -39,14 +39,14 @@ HM_DEVICE float look_up(const float* table, float value) {
 }
 
 // Cloth on the arm: woven stripes or checks, and the light and dark of its folds.
-HM_DEVICE Vec3 shade_sleeve(const Scene& s, Surface a, float hem, float arm) {
+HM_DEVICE Vec3 shade_sleeve(const Scene& s, Surface a, float hem, float arm, Vec3 axis) {
   const float* sleeve = sleeve_of(s);
   const int picture = s.batch->background[s.item] % 7 + 1;
-  const float along = dot(a.p, s.arm_axis);
-  const Vec3 across = sub(a.p, scale(s.arm_axis, along));
+  const float along = dot(a.p, axis);
+  const Vec3 across = sub(a.p, scale(axis, along));
   // Folds run mostly around the arm: noise that changes fast along it and slowly across.
   const float step = 0.15f;
-  const Vec3 q = add(scale(across, 28.0f), scale(s.arm_axis, 75.0f * along));
+  const Vec3 q = add(scale(across, 28.0f), scale(axis, 75.0f * along));
   const float here = noise(q, picture);
   const Vec3 rise = vec(noise(add(q, vec(step, 0, 0)), picture) - here,
                         noise(add(q, vec(0, step, 0)), picture) - here,
@@ -100,7 +100,9 @@ HM_DEVICE Vec3 shade_hand(const Scene& s, int face, const float w[3], Vec3 p, Ve
   a.in_light = mix3(s.in_light[f[0]], s.in_light[f[1]], s.in_light[f[2]], w[0], w[1], w[2]);
   const float* up = s.mesh->arm;
   const float arm = up[f[0]] * w[0] + up[f[1]] * w[1] + up[f[2]] * w[2], hem = arm - sleeve[0];
-  if (hem > 0.0f) return shade_sleeve(s, a, hem, arm);
+  if (hem > 0.0f) {
+    return shade_sleeve(s, a, hem, arm, s.arm_axis[f[0] < s.mesh->own_vertices ? 0 : 1]);
+  }
   const float* uv = s.mesh->uv + 6 * (int64_t)face;
   const float tu = uv[0] * w[0] + uv[2] * w[1] + uv[4] * w[2];
   const float tv = uv[1] * w[0] + uv[3] * w[1] + uv[5] * w[2];

@@ -56,18 +56,17 @@ HM_DEVICE void fit_light(Scene* s) {
   for (int k = 0; k < 2; ++k) s->light_origin[k] = lo[k] - 1.5f / s->light_scale;
 }
 
-// From the hand's middle to the arm's.
-HM_DEVICE void find_arm(Scene* s) {
+// From the middle of the hand with the vertices [first, last) to that of its arm.
+HM_DEVICE Vec3 find_arm(const Scene& s, int first, int last) {
   Vec3 sum[2] = {vec(0, 0, 0), vec(0, 0, 0)};
   int count[2] = {0, 0};
-  for (int v = 0; v < s->mesh->own_vertices; ++v) {
-    const int beyond = s->mesh->arm[v] > 0.0f;
-    sum[beyond] = add(sum[beyond], vertex_of(*s, v));
+  for (int v = first; v < last; ++v) {
+    const int beyond = s.mesh->arm[v] > 0.0f;
+    sum[beyond] = add(sum[beyond], vertex_of(s, v));
     ++count[beyond];
   }
-  s->arm_axis = vec(0, 1, 0);
-  if (count[0] == 0 || count[1] == 0) return;
-  s->arm_axis = normalised(sub(scale(sum[1], 1.0f / count[1]), scale(sum[0], 1.0f / count[0])));
+  if (count[0] == 0 || count[1] == 0) return vec(0, 1, 0);
+  return normalised(sub(scale(sum[1], 1.0f / count[1]), scale(sum[0], 1.0f / count[0])));
 }
 
 // Albedo by texture value and response by light: entries first, first + step, ...
@@ -109,7 +108,9 @@ HM_DEVICE void prepare(Scene* s) {
   s->ray_start[0] = (float)(-s->grid.cx / s->grid.fx);
   s->ray_start[1] = (float)(-s->grid.cy / s->grid.fy);
   fit_light(s);
-  find_arm(s);
+  const int own = s->mesh->own_vertices;
+  s->arm_axis[0] = find_arm(*s, 0, own);
+  s->arm_axis[1] = find_arm(*s, own, s->mesh->vertex_count);
   prepare_ground(s);
 }
 
