@@ -48,6 +48,11 @@ def test_rendered_samples_are_the_renderer_s_hands(monkeypatch: pytest.MonkeyPat
         kind = FREE_POSE if record.gesture is None else kinds[record.gesture].replace("_", " ")
         assert sample.groups["gesture"] == kind
     np.testing.assert_array_equal(samples[2].image, renderer.crops([2]).images[0])
+    # Of a block, who has another hand beside.
+    company = ["with another" if has else "alone" for has in renderer.draw(range(64)).has_partner]
+    told = [sample.groups["hands"] for sample in rendered_samples(settings, 11, 64)]
+    assert told == company
+    assert len(set(told)) == 2
 
 
 def test_rendered_samples_must_show_hands() -> None:
