@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from handmesh.errors import MissingExtra
@@ -151,6 +152,15 @@ def work_of(network: LightNetwork | PaperNetwork) -> dict[str, Work]:
     return work
 
 
+@cache
+def _work_of_default(network: str) -> dict[str, Work]:
+    """Counted once: it takes a forward pass."""
+    from handmesh.graph import Topology
+    from handmesh.nn import build, from_dict
+
+    return work_of(build(from_dict({"network": network}), Topology.default()))
+
+
 def _part(name: str, network: str) -> str:
     """As `parts` times it: the latent vector of `light` is made in its trunk."""
     if name.startswith("head.pose_regressor"):
@@ -166,13 +176,12 @@ def floors(sheets: Sequence[Sheet] = SHEETS) -> list[Floor]:
         MissingExtra: torch, which counts them, is not installed.
     """
     try:
-        from handmesh.graph import Topology
-        from handmesh.nn import build, from_dict
+        import handmesh.nn  # noqa: F401
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "torch") from cause
     found = []
     for network in NETWORKS:
-        work = work_of(build(from_dict({"network": network}), Topology.default()))
+        work = _work_of_default(network)
         for sheet in sheets:
             parts = {part: floor_ms(work[part], sheet) for part in PARTS}
             found.append(Floor(sheet.device, network, parts))

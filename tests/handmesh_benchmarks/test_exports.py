@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from conversions import Remembering
+from shallow import shallow_light
 
 from handmesh import Bundle
 from handmesh.cli import main
 from handmesh.graph import Topology
+from handmesh.nn import build
 from handmesh_benchmarks import decoders, exports
 from handmesh_benchmarks.protocol import Percentiles, Protocol
-from handmesh_benchmarks.random_weights import random_bundle
 from handmesh_converters import formats
 from handmesh_converters.explain import graph_constants
-from handmesh_converters.export import add_formats
+from handmesh_converters.export import add_formats, write_bundle
 from handmesh_converters.fold import fold
 from handmesh_converters.forms import Dense, Polynomials, Recurrence
 from handmesh_converters.parity import TOLERANCES, Tolerance
@@ -31,8 +37,23 @@ SHORT = Protocol(min_runs=1, min_seconds=0, warmup_runs=0, rounds=1)
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    torch.manual_seed(0)
+    network = build(shallow_light(), Topology.default()).eval()
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     folder = tmp_path_factory.mktemp("bundles") / "light"
-    return random_bundle(folder, Topology.default(), "light", export=())
+    written = write_bundle(
+        network, Topology.default(), folder, crops, provenance={"weights": "random"}, export=()
+    )
+    return written.bundle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _remembering() -> Iterator[None]:
+    """Weights are rounded and files described after the conversion, which is the same for all."""
+    onnx = formats.load("onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "_exported", Remembering[Any](onnx._exported))
+        yield
 
 
 def test_everything_is_tried_the_default_first() -> None:

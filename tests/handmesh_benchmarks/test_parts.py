@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shallow import shallow_light
 
 from handmesh import Bundle, backends
 from handmesh.errors import BackendError, ParityError
 from handmesh.graph import Topology
 from handmesh.nn import build
-from handmesh.nn.config import LightConfig, PaperConfig
+from handmesh.nn.config import PaperConfig
 from handmesh.verification import read_reference
 from handmesh_benchmarks import parts
 from handmesh_benchmarks.protocol import Protocol, measure
@@ -24,13 +24,14 @@ from handmesh_benchmarks.runtimes import onnx_file
 from handmesh_converters.export import write_bundle
 from handmesh_converters.fold import fold
 
-LIGHT = LightConfig(
-    input_size=64,
-    stages=tuple(dataclasses.replace(stage, depth=1) for stage in LightConfig().stages),
-    pyramid_depth=(1, 1, 1),
-)
-PAPER = dataclasses.replace(
-    PaperConfig(), input_size=64, features=32, stacks=1, residuals_per_position=1
+LIGHT = shallow_light()
+PAPER = PaperConfig(
+    input_size=32,
+    features=32,
+    stacks=1,
+    hourglass_depth=1,
+    residuals_per_position=1,
+    encoder_levels=2,
 )
 
 

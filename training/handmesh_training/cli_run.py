@@ -178,7 +178,14 @@ def _config(options: argparse.Namespace) -> MeshConfig:
     if options.input_size is not None:
         raise InputError("--smoke trains a tiny network of 64 px: leave --input-size out")
     if options.network == "paper":
-        return PaperConfig(input_size=64, features=16, residuals_per_position=1, latent=32)
+        return PaperConfig(
+            input_size=64,
+            features=16,
+            hourglass_depth=2,
+            residuals_per_position=1,
+            encoder_levels=2,
+            latent=32,
+        )
     widths = (8, 16, 16, 24)
     return LightConfig(
         input_size=64,

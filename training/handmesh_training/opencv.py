@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +14,13 @@ if TYPE_CHECKING:
 else:
 
     class _OnUse:
+        _module: ModuleType | None = None
+
         def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module("cv2"), name)
+            # Drawing calls it tens of thousands of times: the import system is asked once.
+            if self._module is None:
+                self._module = importlib.import_module("cv2")
+            return getattr(self._module, name)
 
     cv2 = _OnUse()
 

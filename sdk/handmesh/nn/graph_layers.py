@@ -19,8 +19,10 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handmesh.errors import InputError
@@ -82,13 +84,9 @@ class NodeLevel(nn.Module):
 
     def __init__(self, level: GraphLevel, coarser: GraphLevel | None = None) -> None:
         super().__init__()
-        dense = torch.from_numpy(level.dense())[level.mask][:, level.mask]  # (N, N)
-        csr = dense.to_sparse_csr()
-        self.node_count = len(dense)
-        # MKL takes 32-bit indices without a conversion.
-        self.register_buffer("row_starts", csr.crow_indices().int(), persistent=False)
-        self.register_buffer("columns", csr.col_indices().int(), persistent=False)
-        self.register_buffer("values", csr.values().float(), persistent=False)
+        self.node_count = int(level.mask.sum())
+        for name, array in zip(("row_starts", "columns", "values"), _real_rows(level), strict=True):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
         if coarser is None:
             return
         self.parent_count = int(coarser.mask.sum())
@@ -121,6 +119,27 @@ class NodeLevel(nn.Module):
         """Mean over each parent's real children: (N, B, C) -> (N_parents, B, C). Linear."""
         pooled = signal.new_zeros(self.parent_count, *signal.shape[1:])
         return pooled.index_add(0, self.parents, signal * self.share)
+
+
+def _real_rows(
+    level: GraphLevel,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+    """Row starts, columns and values of the Laplacian of a level's N real nodes.
+
+    Never the dense matrix: it has a million entries, and each network that is built wants two.
+    MKL takes 32-bit indices without a conversion.
+    """
+    n = int(level.mask.sum())
+    rank = np.cumsum(level.mask) - 1
+    rows = np.repeat(np.arange(level.node_count), level.neighbours.shape[1])
+    columns = level.neighbours.ravel()
+    used = (level.weights.ravel() != 0) & level.mask[rows] & level.mask[columns]
+    places, of = np.unique(rank[rows[used]] * n + rank[columns[used]], return_inverse=True)
+    # As in the dense matrix, what stands at the same place is added, in double precision.
+    values = np.bincount(of, level.weights.ravel()[used].astype(np.float64), len(places))
+    places, values = places[values != 0], values[values != 0]
+    starts = np.searchsorted(places, np.arange(n + 1) * n)
+    return starts.astype(np.int32), (places % n).astype(np.int32), values.astype(np.float32)
 
 
 class ChebConv(nn.Module):
