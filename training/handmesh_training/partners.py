@@ -217,9 +217,11 @@ def first_touch(own: Array, other: Array, way: Array) -> float | None:
         t such that ``other + t * way`` has a vertex within `TOUCH_M` of one of ``own``, and no
         larger t has; None where no t has.
     """
-    apart = own[:, None] - other[None]  # (N, M, 3)
-    along = apart @ way
-    room = TOUCH_M**2 - (np.einsum("nmk,nmk->nm", apart, apart) - along**2)
+    along = (own @ way)[:, None] - other @ way  # (N, M)
+    # Seen along the way, pairs lie so far apart; of points in the plane across it.
+    across = np.linalg.svd(way[None])[2][1:]  # (2, 3)
+    (x, y), (other_x, other_y) = across @ own.T, across @ other.T
+    room = TOUCH_M**2 - (x[:, None] - other_x) ** 2 - (y[:, None] - other_y) ** 2
     if not (room >= 0).any():
         return None
     return float((along + np.sqrt(np.maximum(room, 0)))[room >= 0].max())
