@@ -143,6 +143,18 @@ def test_the_command_writes_a_checkpoint_and_tells_what_lives(
     assert not torch.equal(loaded.network.state_dict()["encode.weight"], average["encode.weight"])
 
 
+@pytest.mark.usefixtures("quick_surroundings")
+def test_a_bundle_will_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handmesh_training.revive.BATCH", 16)
+    monkeypatch.setattr("handmesh_training.revive.BATCHES", 1)
+    assert main(["light", str(tmp_path / "new.pt")]) == 0
+    loaded = load_network(tmp_path / "new.pt")
+    assert (loaded.step, loaded.images_seen, loaded.input_size) == (0, 0, 128)
+    assert capsys.readouterr().out.startswith("encode: of 256 units ")
+
+
 def test_other_networks_are_refused(tiny_config: LightConfig, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     network = build_network(tiny_config, Topology.default(), "joints")

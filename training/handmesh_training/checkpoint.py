@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from handmesh import Bundle
 from handmesh.atomic import replacing
 from handmesh.errors import CheckpointError
 from handmesh.graph import Topology
@@ -68,6 +69,16 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 def describe_network(config: NetworkConfig, head: HeadName) -> dict[str, Any]:
     """What a checkpoint says of its network."""
     return {"config": to_dict(config), "head": head, "graph": Topology.default().sha256}
+
+
+def weights_file(text: str) -> Path:
+    """A checkpoint, or else the weights of the bundle of that name or folder.
+
+    Raises:
+        BundleError: no checkpoint's name, and no bundle with weights.
+    """
+    path = Path(text)
+    return path if path.suffix == ".pt" else Path(Bundle.load(text).artifact("torch"))
 
 
 def load_network(path: Path | str, device: torch.device | str = "cpu") -> LoadedNetwork:

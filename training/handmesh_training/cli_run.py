@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from handmesh import Bundle
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, MeshConfig, PaperConfig, StageConfig
 
 from . import cli_detector, parallel, stages
 from .augment import Augmentation
-from .checkpoint import FILE, read_checkpoint
+from .checkpoint import FILE, read_checkpoint, weights_file
 from .cli_options import EVALUATION_SEED
 from .cropped_set import CroppedSet, SampleSource, build
 from .cropped_stream import CroppedSettings
@@ -144,7 +143,7 @@ def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -
         draw_on_device=(
             options.device != "cpu" if options.draw_on_device is None else options.draw_on_device
         ),
-        start_from=None if options.start_from is None else _weights(options.start_from),
+        start_from=None if options.start_from is None else weights_file(options.start_from),
         minutes=options.minutes,
     )
 
@@ -162,12 +161,6 @@ def _usual_lanes(options: argparse.Namespace) -> int:
         return int(read_checkpoint(file)["lanes"])
     drawn_elsewhere = options.device == "cpu" or options.draw_on_device is False
     return parallel.world_size() * (max(1, options.workers) if drawn_elsewhere else 1)
-
-
-def _weights(text: str) -> Path:
-    """A checkpoint, or a bundle's weights."""
-    path = Path(text)
-    return path if path.suffix == ".pt" else Path(Bundle.load(text).artifact("torch"))
 
 
 def _config(options: argparse.Namespace) -> MeshConfig:

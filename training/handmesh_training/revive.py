@@ -1,5 +1,5 @@
 """Units of `light`'s latent layers that have died, brought back:
-``python -m handmesh_training.revive CHECKPOINT OUT``.
+``python -m handmesh_training.revive WEIGHTS OUT``.
 
 A unit whose input is below 0 on every picture gives 0, gets no gradient and stays so. At first the
 layer that reads the gathered features is nearly blind to them (they are small), and Adam's steps,
@@ -24,10 +24,17 @@ from torch import Tensor, nn
 
 from handmesh.cli_shared import exit_code
 from handmesh.errors import InputError
-from handmesh.nn import LightNetwork
+from handmesh.graph import Topology
+from handmesh.nn import LightNetwork, build, load_weights, read_config
 
 from .augment import Augmentation
-from .checkpoint import describe_network, load_network, write_checkpoint
+from .checkpoint import (
+    LoadedNetwork,
+    describe_network,
+    load_network,
+    weights_file,
+    write_checkpoint,
+)
 from .cli_options import add_photos, add_surroundings
 from .rendered import RenderSettings
 from .sources import to_input
@@ -155,20 +162,32 @@ def _images(options: argparse.Namespace, side: int) -> Iterator[Tensor]:
         yield to_input(next(lane)["images"])
 
 
+def _load(text: str) -> LoadedNetwork:
+    """Of a checkpoint or a bundle."""
+    path = weights_file(text)
+    if path.suffix == ".pt":
+        return load_network(path)
+    config, topology = read_config(path), Topology.default()
+    network = build(config, topology)
+    load_weights(network, path, config, topology)
+    network.pose_regressor.freeze()
+    return LoadedNetwork(network.eval(), config, "mesh", step=0, images_seen=0)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Revive, write the checkpoint, and tell how many units live."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of a run of `light`")
+    parser.add_argument("weights", metavar="WEIGHTS", help="of `light`: a checkpoint or a bundle")
     parser.add_argument("out", type=Path, metavar="OUT", help="checkpoint to write")
     parser.add_argument("--seed", type=int, default=0)
     add_surroundings(parser)
     add_photos(parser)
     options = parser.parse_args(arguments)
-    loaded = load_network(options.checkpoint)
+    loaded = _load(options.weights)
     network = loaded.network
     if not isinstance(network, LightNetwork):
         raise InputError(
-            f"{options.checkpoint} is of {loaded.config.name} with the head {loaded.head}: "
+            f"{options.weights} is of {loaded.config.name} with the head {loaded.head}: "
             "dead units are found in `light` with the head mesh"
         )
     features = read_features(network, _images(options, loaded.input_size))
