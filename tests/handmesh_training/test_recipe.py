@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from handmesh.errors import InputError
-from handmesh_training.recipe import MODERN, PAPER, PROLONGABLE, Recipe
+from handmesh_training.muon import Muon
+from handmesh_training.recipe import MODERN, MUON, PAPER, PROLONGABLE, Recipe
 
 
 def test_a_trapezoid_warms_up_stays_and_falls() -> None:
@@ -62,6 +63,22 @@ def test_norms_and_biases_do_not_decay() -> None:
         assert decayed["weight_decay"] == recipe.weight_decay > 0
         assert [tuple(p.shape) for p in others["params"]] == [(4,), (4,), (4,)]
         assert others["weight_decay"] == 0
+
+
+def test_muon_moves_matrices_and_leaves_norms_and_biases_undecayed() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3), nn.Linear(16, 9)
+    )
+    network[3].requires_grad_(False)
+    optimizer = MUON.optimizer_of(network.parameters())
+    assert isinstance(optimizer, Muon)
+    matrices, kernels, others = optimizer.param_groups
+    assert [tuple(p.shape) for p in matrices["params"]] == [(16, 8, 3, 3)]
+    assert [tuple(p.shape) for p in kernels["params"]] == [(8, 1, 3, 3)]
+    assert [tuple(p.shape) for p in others["params"]] == [(8,), (8,), (8,), (16,)]
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == [MUON.weight_decay, MUON.weight_decay, 0]
+    assert [group["lr"] for group in optimizer.param_groups] == [MUON.learning_rate] * 3
 
 
 @pytest.mark.parametrize(

@@ -121,15 +121,16 @@ def test_a_run_writes_its_log_and_a_checkpoint(tiny_config: LightConfig, tmp_pat
     assert not states_equal(trainer.network, build(tiny_config, Topology.default()))
 
 
-@pytest.mark.parametrize("recipe", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("recipe", ["adamw", "rmsprop", "muon"])
 def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     recipe: str, tiny_config: LightConfig, tmp_path: Path
 ) -> None:
     """To the last bit: optimiser, average, rates and batches go on where they were."""
-    if recipe == "rmsprop":
-        settings = replace(SETTINGS, steps=6, recipe=replace(PAPER, batch=4))
-    else:
-        settings = replace(SETTINGS, steps=6)
+    recipes = {
+        "adamw": RECIPE, "rmsprop": replace(PAPER, batch=4),
+        "muon": replace(RECIPE, optimizer="muon"),
+    }  # fmt: skip
+    settings = replace(SETTINGS, steps=6, recipe=recipes[recipe])
     whole = run(trainer_of(tiny_config, tmp_path / "whole", settings))
 
     first = trainer_of(tiny_config, tmp_path / "halved", settings)

@@ -210,7 +210,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.decay is not None:
         if recipe.schedule != "trapezoid" or not 0 <= options.decay <= options.steps:
             raise InputError(
-                f"--decay takes --recipe prolongable and at most --steps ({options.steps}) batches"
+                "--decay takes --recipe prolongable or muon, and at most --steps "
+                f"({options.steps}) batches"
             )
         recipe = replace(recipe, decay=options.decay / options.steps)
     return recipe

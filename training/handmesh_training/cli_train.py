@@ -73,11 +73,11 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20_000, metavar="N", help="batches a stage")
     parser.add_argument(
         "--recipe",
-        choices=("paper", "modern", "prolongable"),
+        choices=("paper", "modern", "prolongable", "muon"),
         default="prolongable",
         help="of the optimisation: the paper's RMSprop; "
-        "AdamW, cosine, averaging, bfloat16; or the same with a constant rate that "
-        "falls at the end (default)",
+        "AdamW, cosine, averaging, bfloat16; the same with a constant rate that "
+        "falls at the end (default); or that by Muon in place of AdamW",
     )
     parser.add_argument(
         "--losses",
