@@ -131,8 +131,9 @@ def sections(results: Sequence[Results]) -> list[Section]:
 
 _ACCURACY = (
     "Networks alone, one crop, p50, at the fewest threads measured. The error is the mean distance "
-    "of the joints, wrists aligned, of the very artifact from the labels of the bundle's reference "
-    "crops, some two dozen; artifacts of the same weights hardly differ. One that was calibrated "
+    "of the joints, wrists aligned, of the very artifact from the labels of its bundle's reference "
+    "crops, some two dozen, with the weights that the run's row names: others have other errors, "
+    "and often other crops. Artifacts of the same weights hardly differ. One that was calibrated "
     "on some of them is marked ~: its error is the network's, and what the artifact changes on the "
     "other crops. Networks with random weights have none and are not shown."
 )
@@ -174,6 +175,7 @@ def device_table(results: Sequence[Results]) -> Table:
         "photo",
         "what",
         "when",
+        "weights of light",
     ]
     cells = []
     for i, r in enumerate(results):
@@ -199,9 +201,17 @@ def device_table(results: Sequence[Results]) -> Table:
                 str(r.context.get("photo", r.context.get("photos", "-"))),
                 "; ".join(marks),
                 r.ended[:10],
+                "; ".join(_weights_of_light(r)) or "-",
             ]
         )
     return header, cells
+
+
+def _weights_of_light(results: Results) -> list[str]:
+    """Whose errors the run tells; of a network's speed weights say nothing."""
+    facts = [m.facts for m in results.measurements if m.facts.get("network") == "light"]
+    artifacts = [f["artifact"] for f in facts if f.get("artifact")]
+    return list(dict.fromkeys(str(a["weights"]) for a in artifacts if a.get("weights")))
 
 
 def predict_table(results: Sequence[Results]) -> Table:

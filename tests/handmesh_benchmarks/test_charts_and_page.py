@@ -341,7 +341,20 @@ def test_markdown_keeps_its_cells_whatever_a_device_calls_itself(made: Any) -> N
 
     line = next(line for line in text.splitlines() if "Board" in line)
     assert "| Board \\<b>7\\</b> \\| two lines \\\\ |" in line
-    assert len(re.findall(r"(?<!\\)\|", line)) == 10
+    assert len(re.findall(r"(?<!\\)\|", line)) == 11
+
+
+def test_a_run_says_whose_errors_it_tells(made: Any) -> None:
+    rows = [made.row() for _ in range(3)] + [made.row(network="paper")]
+    for row, crops in zip(rows, (5, 5, 7, 9), strict=True):
+        row.facts["artifact"] = {"weights": f"trained on {crops} crops"}
+    nothing = made.row()
+    nothing.facts["artifact"] = None
+
+    header, cells = page.device_table([made.results(*rows), made.results(nothing)])
+
+    assert header[-1] == "weights of light"
+    assert [row[-1] for row in cells] == ["trained on 5 crops; trained on 7 crops", "-"]
 
 
 def test_a_chart_of_its_own_carries_its_style() -> None:
