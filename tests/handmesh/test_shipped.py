@@ -106,6 +106,19 @@ def test_fingertips_lie_on_fingertips(
         assert miss < 0.1, f"{sdk.JOINT_NAMES[joint]} is off by {miss:.0%} of the hand"
 
 
+@pytest.mark.parametrize("name", ["open_turned", "hooked", "fist"])
+def test_a_grey_photo_shows_the_same_hand(
+    predictor: sdk.Predictor, example_photos: dict[str, Path], name: str
+) -> None:
+    photo = cv2.imread(str(example_photos[name]))
+    grey = cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)  # (H, W)
+    (hand,) = predictor.predict(example_photos[name])
+    (same,) = predictor.predict(grey)
+    assert same.handedness == hand.handedness
+    moved = np.linalg.norm(same.joints_px - hand.joints_px, axis=1)
+    assert moved.max() < 0.1 * np.ptp(hand.joints_px, axis=0).max()
+
+
 def test_both_runtimes_give_the_same_hand(
     shipped: sdk.Bundle, example_photos: dict[str, Path]
 ) -> None:
