@@ -1,4 +1,4 @@
-"""What `handmesh bench` measures: `predict()` with a box given, and networks alone."""
+"""What `handmesh bench` measures: `predict()` with box and side given, and networks alone."""
 
 from __future__ import annotations
 

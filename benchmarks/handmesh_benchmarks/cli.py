@@ -40,9 +40,9 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure latency here or on another device, compare runs, make a report",
-        description="predict() with a box given, by stage; the networks alone; and their parts, as "
-        "the paper times them: each backend, precision and number of threads in one interleaved "
-        "run, batch 1. Exports that this needs are kept in ~/.cache/handmesh/bench.",
+        description="predict() with box and side given, by stage; the networks alone; and their "
+        "parts, as the paper times them: each backend, precision and number of threads in one "
+        "interleaved run, batch 1. Exports that this needs are kept in ~/.cache/handmesh/bench.",
     )
     cli_options.add(parser)
     parser.set_defaults(run=functools.partial(_bench, parser=parser))

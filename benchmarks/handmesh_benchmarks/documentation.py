@@ -130,8 +130,8 @@ def _figures(results: Results) -> list[str]:
     ]  # fmt: skip
     parts = [
         f"On {where} ({results.ended[:10]}), milliseconds of `predict()` on "
-        f"{markdown(str(results.context.get('photo', 'a photo')))}, a box given, and of its "
-        "stages:\n",
+        f"{markdown(str(results.context.get('photo', 'a photo')))}, box and side given, so that "
+        "the network sees one crop, and of its stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
     ]
     header, cells = page.parts_table([results])

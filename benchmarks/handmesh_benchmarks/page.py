@@ -132,14 +132,14 @@ def sections(results: Sequence[Results]) -> list[Section]:
 _ACCURACY = (
     "Networks alone, one crop, p50, at the fewest threads measured. The error is the mean distance "
     "of the joints, wrists aligned, of the very artifact from the labels of its bundle's reference "
-    "crops, some two dozen, with the weights that the run's row names: others have other errors, "
-    "and often other crops. Artifacts of the same weights hardly differ. One that was calibrated "
-    "on some of them is marked ~: its error is the network's, and what the artifact changes on the "
-    "other crops. Networks with random weights have none and are not shown."
+    "crops, some two dozen, with the weights that the run's row names. Other weights have other "
+    "errors, and often other crops. Artifacts of the same weights hardly differ. One that was "
+    "calibrated on some of them is marked ~: its error is the network's, and what the artifact "
+    "changes on the other crops. Networks with random weights have none and are not shown."
 )
 _PREDICT = (
-    "Milliseconds of Predictor.predict with a box given, on the run's photo: decoding the file, "
-    "cropping, the network, and geometry; stages as p50."
+    "Milliseconds of Predictor.predict with box and side given, on the run's photo: decoding the "
+    "file, cropping, the network, and geometry; stages as p50."
 )
 _NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
 _PARTS = (
@@ -175,7 +175,7 @@ def device_table(results: Sequence[Results]) -> Table:
         "photo",
         "what",
         "when",
-        "weights of light",
+        "weights",
     ]
     cells = []
     for i, r in enumerate(results):
@@ -201,17 +201,17 @@ def device_table(results: Sequence[Results]) -> Table:
                 str(r.context.get("photo", r.context.get("photos", "-"))),
                 "; ".join(marks),
                 r.ended[:10],
-                "; ".join(_weights_of_light(r)) or "-",
+                "; ".join(_weights(r)) or "-",
             ]
         )
     return header, cells
 
 
-def _weights_of_light(results: Results) -> list[str]:
+def _weights(results: Results) -> list[str]:
     """Whose errors the run tells; of a network's speed weights say nothing."""
-    facts = [m.facts for m in results.measurements if m.facts.get("network") == "light"]
-    artifacts = [f["artifact"] for f in facts if f.get("artifact")]
-    return list(dict.fromkeys(str(a["weights"]) for a in artifacts if a.get("weights")))
+    artifacts = [m.facts["artifact"] for m in results.measurements if m.facts.get("artifact")]
+    told = [a for a in artifacts if a.get("accuracy") and a.get("weights")]
+    return list(dict.fromkeys(str(a["weights"]) for a in told))
 
 
 def predict_table(results: Sequence[Results]) -> Table:

@@ -347,13 +347,14 @@ def test_markdown_keeps_its_cells_whatever_a_device_calls_itself(made: Any) -> N
 def test_a_run_says_whose_errors_it_tells(made: Any) -> None:
     rows = [made.row() for _ in range(3)] + [made.row(network="paper")]
     for row, crops in zip(rows, (5, 5, 7, 9), strict=True):
-        row.facts["artifact"] = {"weights": f"trained on {crops} crops"}
+        accuracy = None if crops == 9 else {"mm": 1.0}
+        row.facts["artifact"] = {"weights": f"trained on {crops} crops", "accuracy": accuracy}
     nothing = made.row()
     nothing.facts["artifact"] = None
 
     header, cells = page.device_table([made.results(*rows), made.results(nothing)])
 
-    assert header[-1] == "weights of light"
+    assert header[-1] == "weights"
     assert [row[-1] for row in cells] == ["trained on 5 crops; trained on 7 crops", "-"]
 
 

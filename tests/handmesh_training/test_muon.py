@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from handmesh_training.muon import STEP, Muon, is_matrix, orthogonalized
+from handmesh.errors import InputError
+from handmesh_training.muon import UPDATE_RMS, Muon, is_matrix, orthogonalized
 
 
 def gradient_of(rows: int, columns: int, weakest: float = 1e-2) -> tuple[Tensor, Tensor]:
@@ -36,13 +38,33 @@ def test_all_directions_become_alike(shape: tuple[int, int], scale: float) -> No
 
 
 def test_steps_are_as_large_as_adamws() -> None:
+    """On gradients without any order, where AdamW's are as small as they get."""
     for shape in ((32, 48, 3, 3), (256, 64), (8, 512)):
-        parameter = nn.Parameter(torch.zeros(shape))
-        optimizer = Muon([parameter], lr=1e-3)
-        parameter.grad = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 1e-5
-        optimizer.step()
-        size = float(parameter.detach().square().mean().sqrt())
-        assert size == pytest.approx(STEP * 1e-3, rel=0.2)
+        mine, other = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+        ours, theirs = Muon([mine], lr=1e-3), torch.optim.AdamW([other], lr=1e-3, weight_decay=0)
+        generator = torch.Generator().manual_seed(1)
+        sizes = []
+        for _ in range(40):
+            before = [p.detach().clone() for p in (mine, other)]
+            mine.grad = other.grad = torch.randn(shape, generator=generator) * 1e-5
+            ours.step()
+            theirs.step()
+            moved = [p.detach() - b for p, b in zip((mine, other), before, strict=True)]
+            sizes.append([float(move.square().mean().sqrt()) for move in moved])
+        assert sizes[-1][0] == pytest.approx(UPDATE_RMS * 1e-3, rel=0.2)
+        assert sizes[-1][0] == pytest.approx(sizes[-1][1], rel=0.5)
+
+
+def test_the_rate_is_the_groups_own() -> None:
+    """A schedule sets it before each step."""
+    parameters = [nn.Parameter(torch.ones(8, 8)), nn.Parameter(torch.ones(8))]
+    optimizer = Muon(parameters, lr=0.1, weight_decay=0.1)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape)
+    optimizer.step()
+    assert all(torch.equal(p.detach(), torch.ones_like(p)) for p in parameters)
 
 
 def test_a_kernel_moves_as_the_matrix_that_it_is() -> None:
@@ -94,7 +116,7 @@ def test_momentum_looks_ahead_and_weights_decay() -> None:
     mean = momentum * mean - 0.5 * (1 - momentum)
     second = momentum * mean - 0.5 * (1 - momentum)  # < 0
     assert first > 0 > second
-    size = rate * STEP * math.sqrt(8)
+    size = rate * UPDATE_RMS * math.sqrt(8)
     unit = orthogonalized(torch.eye(8))
     kept = 1 - rate * decay
     wanted = (start * kept - size * unit) * kept + size * unit
@@ -103,7 +125,8 @@ def test_momentum_looks_ahead_and_weights_decay() -> None:
 
 def test_the_smallest_matrices_and_vectors_are_none() -> None:
     shapes = {
-        (8, 8): True, (64, 8, 3, 3): True, (3, 64): False, (64, 1, 3, 3): False, (64,): False,
+        (8, 8): True, (64, 8, 3, 3): True, (7, 64): False, (64, 7): False,
+        (64, 1, 3, 3): False, (64,): False,
     }  # fmt: skip
     assert {shape: is_matrix(torch.zeros(shape)) for shape in shapes} == shapes
 
@@ -113,3 +136,20 @@ def test_what_has_no_gradient_stays() -> None:
     optimizer = Muon(parameters, lr=0.1, weight_decay=0.1)
     assert optimizer.step(lambda: 3.0) == 3.0
     assert all(torch.equal(p.detach(), torch.ones_like(p)) for p in parameters)
+
+    def closure() -> float:
+        loss = parameters[1].square().sum()
+        loss.backward()
+        return float(loss)
+
+    assert optimizer.step(closure) == 8.0
+    assert (parameters[1] < 1).all()
+    assert torch.equal(parameters[0].detach(), torch.ones(8, 8))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": -1.0}, {"weight_decay": -1.0}, {"momentum": 1.0}, {"betas": (0.9, 2.0)}]
+)
+def test_values_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="not"):
+        Muon([nn.Parameter(torch.ones(8, 8))], **({"lr": 0.1} | wrong))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 from dataclasses import replace
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 
 from handmesh.errors import InputError
+from handmesh_training.cli_train import add_train
 from handmesh_training.muon import Muon
-from handmesh_training.recipe import MODERN, MUON, PAPER, PROLONGABLE, Recipe
+from handmesh_training.recipe import MODERN, MUON, PAPER, PROLONGABLE, RECIPES, Recipe
 
 
 def test_a_trapezoid_warms_up_stays_and_falls() -> None:
@@ -79,6 +81,15 @@ def test_muon_moves_matrices_and_leaves_norms_and_biases_undecayed() -> None:
     decays = [group["weight_decay"] for group in optimizer.param_groups]
     assert decays == [MUON.weight_decay, MUON.weight_decay, 0]
     assert [group["lr"] for group in optimizer.param_groups] == [MUON.learning_rate] * 3
+
+
+def test_the_command_takes_every_recipe_and_no_other() -> None:
+    parser = argparse.ArgumentParser()
+    add_train(parser.add_subparsers())
+    for name in RECIPES:
+        assert parser.parse_args(["train", "--out", "run", "--recipe", name]).recipe == name
+    with pytest.raises(SystemExit):
+        parser.parse_args(["train", "--out", "run", "--recipe", "another"])
 
 
 @pytest.mark.parametrize(

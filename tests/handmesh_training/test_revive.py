@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from torch import Tensor
 from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, LightNetwork, build
+from handmesh_training import revive as module
 from handmesh_training.checkpoint import describe_network, load_network, write_checkpoint
 from handmesh_training.heads import build_network
-from handmesh_training.revive import SPREAD, Living, living, main, read_features, revive
+from handmesh_training.revive import SPREAD, Active, active_units, main, read_features, revive
+from handmesh_training.stream import CropStream
+from handmesh_training.stream_settings import StreamSettings
 
 # Of the tiny network's 32 units: so many of `encode` live, and of the hidden layer behind it.
 ENCODE, REASON = 9, 11
@@ -45,42 +49,72 @@ def images() -> Tensor:
     return torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
 
 
-def counts(alive: Living) -> tuple[int, int]:
-    return int(alive.encode.sum()), int(alive.reason.sum())
+def counts(active: Active) -> tuple[int, int]:
+    return int(active.encode.sum()), int(active.reason.sum())
 
 
-def test_the_network_is_the_same_function_with_more_living_units(
-    tiny_config: LightConfig, images: Tensor
+@pytest.mark.parametrize(("encode", "reason"), [(ENCODE, REASON), (32, REASON), (ENCODE, 32)])
+def test_the_network_is_the_same_function_with_more_active_units(
+    tiny_config: LightConfig, images: Tensor, encode: int, reason: int
 ) -> None:
-    network = half_dead(tiny_config)
-    features = read_features(network, iter(images[:128].split(32)))
+    network = half_dead(tiny_config, encode, reason)
+    features = read_features(network, images[:128].split(32))
     assert features.shape == (128, network.encode.in_features)
-    lived_encode, lived_reason = counts(living(network, features))
-    assert 4 < lived_encode <= ENCODE
-    assert 4 < lived_reason <= REASON
+    was_encode, was_reason = counts(active_units(network, features))
+    assert 4 < was_encode <= encode
+    assert 4 < was_reason <= reason
     with torch.no_grad():
         before = network(images)  # 32 of them not among the features
         revive(network, features)
         after = network(images)
 
-    assert counts(living(network, features)) == (32 - lived_reason, 32)
+    # Each active unit of the hidden layer takes a channel, where there are that many.
+    expected = max(was_encode, 32 - was_reason)
+    assert counts(active_units(network, features)) == (expected, 32)
     for name in ("vertices", "joints", "handedness_logit", "presence_logit", "confidence_logits"):
         was, now = getattr(before, name), getattr(after, name)
-        assert torch.allclose(was, now, atol=2e-5 * float(was.abs().max())), name
+        assert torch.allclose(was, now, rtol=0, atol=5e-6 * float(was.abs().max())), name
+
+
+def test_weights_of_what_reads_the_latent_vector_are_of_one_size(
+    tiny_config: LightConfig, images: Tensor
+) -> None:
+    """One hidden unit that handedness alone reads among those that the mesh reads."""
+    network = half_dead(tiny_config)
+    features = read_features(network, [images])
+    encode, reason = active_units(network, features)
+    (lonely, *_), (channel, *_) = reason.nonzero()[:, 0], (~encode).nonzero()[:, 0]
+    with torch.no_grad():
+        network.reason.project.weight[:, lonely] = 0
+        network.reason.project.weight[channel, lonely] = 1
+        network.head.decoder.expand.weight[:, channel] *= 1e-6
+    revive(network, features)
+    written = network.reason.project.weight.nonzero()[:, 0]
+    readers = {
+        network.head.decoder.expand: 0,
+        network.handedness[0]: tiny_config.stages[-1].channels,
+    }
+    longest = torch.zeros(len(written))
+    for layer, start in readers.items():
+        lengths = layer.weight[:, start : start + 32].detach().norm(dim=0)
+        usual = lengths[encode].median()
+        longest = torch.maximum(longest, lengths[written] / usual)
+    assert torch.allclose(longest, torch.ones(len(written)), rtol=1e-3)
 
 
 def test_new_units_fire_on_half_of_the_pictures_and_learn(
     tiny_config: LightConfig, images: Tensor
 ) -> None:
     network = half_dead(tiny_config)
-    features = read_features(network, iter([images]))
-    old = living(network, features)
+    features = read_features(network, [images])
+    old = active_units(network, features)
     revive(network, features)
-    new = living(network, features).encode & ~old.encode
+    new = active_units(network, features).encode & ~old.encode
     with torch.no_grad():
         inputs = network.encode(features)
     assert torch.allclose(inputs[:, new].mean(0), torch.zeros(int(new.sum())), atol=1e-3)
     assert torch.allclose(inputs[:, new].std(0), torch.tensor(SPREAD), rtol=1e-3)
+    assert not network.encode._forward_hooks
     # Nothing reads them at first; one step, and something does.
     for _ in range(2):
         network.zero_grad()
@@ -97,8 +131,8 @@ def test_new_units_fire_on_half_of_the_pictures_and_learn(
 
 def test_units_that_live_stay_as_they_are(tiny_config: LightConfig, images: Tensor) -> None:
     network = half_dead(tiny_config, encode=32, reason=32)
-    features = read_features(network, iter([images]))
-    alive = living(network, features)
+    features = read_features(network, [images])
+    alive = active_units(network, features)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     revive(network, features)
     now = network.state_dict()
@@ -112,10 +146,49 @@ def test_new_units_are_drawn_from_the_seed(tiny_config: LightConfig, images: Ten
     drawn = []
     for seed in (0, 0, 1):
         network = half_dead(tiny_config)
-        revive(network, read_features(network, iter([images])), seed)
+        revive(network, read_features(network, [images]), seed)
         drawn.append(network.encode.weight.detach().clone())
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_new_weights_favour_axes_that_vary_by_the_fourth_root_of_variance() -> None:
+    layer = torch.nn.Linear(40, 400)
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.ones(40)
+    spread[:20] = 0.01
+    turn = torch.linalg.qr(torch.randn(40, 40, generator=generator))[0]
+    given = (torch.randn(4000, 40, generator=generator) * spread) @ turn.T + 5
+    with torch.no_grad():
+        module._begin(layer, torch.arange(400), given, generator)
+    weight = layer.weight.detach() @ turn
+    weak, strong = weight[:, :20].square().mean(), weight[:, 20:].square().mean()
+    # Variances 1 to 10,000, fourth roots 1 to 10.
+    assert float((strong / weak).sqrt()) == pytest.approx(10, rel=0.1)
+
+
+def test_networks_stay_in_their_mode_and_norms_as_they_are(
+    tiny_config: LightConfig, images: Tensor
+) -> None:
+    network = half_dead(tiny_config).train()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    read_features(network, [images[:8]])
+    assert network.training
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_features_that_cannot_be_are_refused(tiny_config: LightConfig, images: Tensor) -> None:
+    network = half_dead(tiny_config)
+    with pytest.raises(InputError, match="got none"):
+        read_features(network, [])
+    features = read_features(network, [images[:4]])
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(InputError, match="two crops or more"):
+        revive(network, features[:1])
+    features[2, 3] = torch.nan
+    with pytest.raises(InputError, match="1 values that are not"):
+        revive(network, features)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
 @pytest.mark.usefixtures("quick_surroundings")
@@ -125,21 +198,39 @@ def test_the_command_writes_a_checkpoint_and_tells_what_lives(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("handmesh_training.revive.BATCH", 32)
-    monkeypatch.setattr("handmesh_training.revive.BATCHES", 2)
+    monkeypatch.setattr(module, "BATCH", 32)
+    monkeypatch.setattr(module, "BATCHES", 2)
+    seeds: list[int] = []
+    streams: list[StreamSettings] = []
+
+    def noting(network: LightNetwork, features: Tensor, seed: int) -> None:
+        seeds.append(seed)
+        revive(network, features, seed)
+
+    def opening(settings: StreamSettings, seed: int) -> CropStream:
+        seeds.append(seed)
+        streams.append(settings)
+        return CropStream(replace(settings, photos=()), seed)
+
+    monkeypatch.setattr(module, "revive", noting)
+    monkeypatch.setattr(module, "CropStream", opening)
     old, new = tmp_path / "old.pt", tmp_path / "folder" / "new.pt"
     average = half_dead(tiny_config).state_dict()
     state = {"average": average, "step": 7, "images_seen": 70}
     write_checkpoint(old, describe_network(tiny_config, "mesh") | state)
 
-    assert main([str(old), str(new)]) == 0
+    assert main([str(old), str(new), "--seed", "5", "--photos", "some"]) == 0
 
+    assert seeds == [5, 5]
+    (settings,) = streams
+    assert settings.photos == (Path("some"),)
+    assert (settings.augment.input_size, settings.render.crop_px) == (64, 80)
     loaded = load_network(new)
     assert (loaded.step, loaded.images_seen) == (7, 70)
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 2
     assert told[1].startswith("reason: of 32 units ")
-    assert told[1].endswith(" were alive, 32 are now")
+    assert told[1].endswith(" were active, 32 are now")
     assert not torch.equal(loaded.network.state_dict()["encode.weight"], average["encode.weight"])
 
 
@@ -162,4 +253,13 @@ def test_other_networks_are_refused(tiny_config: LightConfig, tmp_path: Path) ->
     write_checkpoint(other, describe_network(tiny_config, "joints") | state)
     with pytest.raises(InputError, match="with the head mesh"):
         main([str(other), str(tmp_path / "new.pt")])
+    with pytest.raises(InputError, match="dead units are found in `light`"):
+        main(["detector", str(tmp_path / "new.pt")])
     assert not (tmp_path / "new.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["new", "new.safetensors", "folder.pt"])
+def test_other_names_are_refused_before_the_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(InputError, match=r"ends in \.pt"):
+        main(["light", str(tmp_path / name)])

@@ -1,13 +1,14 @@
 """Muon: matrices move by nearly orthogonal steps, all else by Adam's.
 
-A gradient's few large singular directions are learnt soon, and AdamW, whose steps are scaled number
-by number, goes on along them; what is seen in few pictures lies in the many small ones. Muon makes
-all of them alike (Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024).
-Steps are as large as AdamW's usually are, so that its learning rates and weight decay hold (Liu et
-al., Muon is Scalable for LLM Training, arXiv 2502.16982, section 2.2).
+The steps of a matrix have a few large singular values, and what is seen in few pictures may lie in
+the directions of the many small ones. Muon makes nearly all of them alike (Jordan et al., Muon: An
+optimizer for hidden layers in neural networks, 2024). Its steps are as large as AdamW's usually
+are, so that learning rates and weight decay of AdamW hold (Liu et al., Muon is Scalable for LLM
+Training, arXiv 2502.16982, section 2.2).
 
 `torch.optim.Muon` takes matrices alone. Here a convolution's kernel is a matrix too, of its outputs
-by all that it reads, and one optimiser holds the state of a whole network.
+by all that it reads, and one optimiser holds the state of a whole network. Unlike in the reference
+first and last layers are no exceptions.
 """
 
 from __future__ import annotations
@@ -19,48 +20,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Jordan's quintic: five rounds bring every singular value from 0.01 on to within 0.7 to 1.2.
+from handmesh.errors import InputError
+
+# Jordan's quintic: five iterations bring singular values from 0.01 of the Frobenius norm on to
+# 0.67 to 1.2.
 QUINTIC = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
-# Root mean square of AdamW's steps over the rate, as Liu et al. measured it.
-STEP = 0.2
+NS_STEPS = 5
+# Root mean square of an update over the rate. AdamW's is 0.2 to 0.4, says Liu et al., who take 0.2.
+UPDATE_RMS = 0.2
 # What has fewer rows or columns has no directions to speak of.
-LEAST = 8
+MIN_DIM = 8
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether it moves by orthogonal steps: no norm, no bias, no depthwise kernel.
+    """Whether it moves by orthogonal steps: no norm, no bias, nothing narrow, no depthwise kernel.
 
-    Of a depthwise kernel each row reads a channel of its own.
+    Of a depthwise kernel, (C, 1, K, K), each row reads a channel of its own.
     """
-    if parameter.ndim < 2 or (parameter.ndim == 4 and parameter.shape[1] == 1):
+    if parameter.ndim < 2 or parameter.shape[1] == 1:
         return False
-    return min(parameter.flatten(1).shape) >= LEAST
+    return min(parameter.flatten(1).shape) >= MIN_DIM
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T of (R, C), by Newton and Schulz.
+    """About U V^T of the singular value decomposition U S V^T of (R, C), by Newton-Schulz.
 
-    In bfloat16: the singular values are all near 1 afterwards, not exactly 1, and need not be.
+    In bfloat16: singular values are near 1 afterwards, not exactly 1, and need not be. Rounding
+    grows in the weakest directions, so that two machines may differ there.
     """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T.bfloat16() if tall else matrix.bfloat16()  # (R, C) with R <= C
     x = x / (x.norm() + 1e-7)
-    for _ in range(ROUNDS):
+    for _ in range(NS_STEPS):
         gram = x @ x.T  # (R, R)
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if tall else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
-    """Of parameters that want a gradient.
+    """The optimiser of those of a network's parameters that want a gradient.
 
     Args:
-        parameters: of a network.
-        lr: rate of both kinds of steps.
+        parameters: float32 or bfloat16, no groups of them.
+        lr: rate; a matrix's update has the root mean square 0.2 lr.
         weight_decay: of what has two axes or more, decoupled as AdamW's.
-        momentum: of matrices, after Nesterov. betas, eps: of all else, as in Adam.
+        momentum: of matrices, Nesterov's. betas, eps: of all else, as in Adam.
+
+    Raises:
+        InputError: a rate or decay below 0, or a momentum or beta outside 0..1 (1 excluded).
     """
 
     def __init__(
@@ -72,7 +80,13 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-8,
     ) -> None:
-        wanted = list(parameters)
+        if lr < 0 or weight_decay < 0:
+            raise InputError(f"rate and weight decay are 0 or more, not {lr} and {weight_decay}")
+        if not all(0 <= share < 1 for share in (momentum, *betas)):
+            raise InputError(
+                f"momentum and betas are in 0..1 (1 excluded), not {momentum} and {betas}"
+            )
+        wanted = [p for p in parameters if p.requires_grad]
         rest = [p for p in wanted if not is_matrix(p)]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in wanted if is_matrix(p)], "orthogonal": True},
@@ -111,7 +125,7 @@ class Muon(torch.optim.Optimizer):
         state["mean"].lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(state["mean"], momentum).flatten(1)  # (R, C)
         # An orthogonal (R, C) has a root mean square of max(R, C) ** -0.5.
-        size = STEP * math.sqrt(max(ahead.shape))
+        size = UPDATE_RMS * math.sqrt(max(ahead.shape))
         parameter.add_(orthogonalized(ahead).view(parameter.shape), alpha=-group["lr"] * size)
 
     def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:

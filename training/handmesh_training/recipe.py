@@ -119,6 +119,6 @@ PAPER = Recipe(
 MODERN = Recipe(schedule="cosine")
 # For runs that may be prolonged: the default of `handmesh train`.
 PROLONGABLE = Recipe()
-# The same by Muon, which gets further with as many crops.
+# The same by Muon.
 MUON = Recipe(optimizer="muon")
 RECIPES = {"paper": PAPER, "modern": MODERN, "prolongable": PROLONGABLE, "muon": MUON}

@@ -1,21 +1,21 @@
-"""Units of `light`'s latent layers that have died, brought back:
-``python -m handmesh_training.revive WEIGHTS OUT``.
+"""Begin anew with dead units of `light`'s latent layers (python -m handmesh_training.revive).
 
-A unit whose input is below 0 on every picture gives 0, gets no gradient and stays so. At first the
-layer that reads the gathered features is nearly blind to them (they are small), and Adam's steps,
-all of one size, push a unit below 0 within a few dozen batches. What is left of the layer is a
-bottleneck that no more training widens.
+A ReLU unit whose pre-activation is below 0 on every picture gives 0, gets no gradient and stays so.
+Where training begins, the layer that reads the gathered features is nearly blind to them (they are
+small), and Adam's steps, all of one size, push unit after unit below 0. What is left of the layer
+is a bottleneck that no more training widens.
 
-Dead units begin anew with random weights, and nothing reads them at first (Sokar et al., The
-Dormant Neuron Phenomenon, ICML 2023), so that the network is the same function as before. With one
-difference: here other layers write to the channels of dead units as well. These are gathered on a
-few channels first, which stay theirs.
+Here a dead unit gets random incoming weights, and outgoing ones of 0, so that the network gives
+what it gave before wherever the unit was dead. So do Sokar et al. (The Dormant Neuron Phenomenon,
+ICML 2023) time and again during training; here it is done once, of units that no crop activates.
+The hidden layer behind the first also writes to the channels of dead units. What it writes is
+gathered on one channel for each of its active units, and those channels' own units stay dead.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from handmesh.cli_shared import exit_code
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import LightNetwork, build, load_weights, read_config
+from handmesh.nn import LightConfig, LightNetwork, build, load_weights, read_config
 
 from .augment import Augmentation
 from .checkpoint import (
@@ -41,14 +41,16 @@ from .sources import to_input
 from .stream import CropStream
 from .stream_settings import StreamSettings
 
-# Batches of so many crops tell which units live.
+# Batches of so many crops tell which units are active.
 BATCH, BATCHES = 128, 20
-# Standard deviation of a new unit's input over the crops; its mean is 0.
+# Standard deviation of a new unit's pre-activation over the crops; its mean is 0.
 SPREAD = 1.0
+# No outgoing weight grows by more than the inverse of it: large weights are stored in float16.
+LEAST_SCALE = 1e-2
 
 
-class Living(NamedTuple):
-    """Which units some crop makes positive.
+class Active(NamedTuple):
+    """Which units some crop activates.
 
     Attributes:
         encode: (latent,) bool, of the layer that reads the features.
@@ -59,92 +61,118 @@ class Living(NamedTuple):
     reason: Tensor
 
 
-def read_features(network: LightNetwork, batches: Iterator[Tensor]) -> Tensor:
-    """(N, F) float32 what `encode` reads of all images (B, 3, S, S) of the batches."""
+def read_features(network: LightNetwork, batches: Iterable[Tensor]) -> Tensor:
+    """What `encode` reads of images: (N, F) float32, for `active_units` and `revive`.
+
+    Args:
+        network: left in the mode it was in. batches: (B, 3, S, S) float32 each, as it takes them.
+
+    Raises:
+        InputError: no batch.
+    """
     found: list[Tensor] = []
     hook = network.encode.register_forward_hook(lambda _, given, __: found.append(given[0]))
+    training = network.training
+    network.eval()  # norms keep their statistics
     try:
         with torch.no_grad():
             for images in batches:
                 network.latent(images)
     finally:
         hook.remove()
+        network.train(training)
+    if not found:
+        raise InputError("expected a batch of images or more, got none")
     return torch.cat(found)
 
 
 @torch.no_grad()
-def living(network: LightNetwork, features: Tensor) -> Living:
-    """Which units live on these features (N, F)."""
-    before = network.encode(features)
-    inside = network.reason.expand(before.relu())
-    return Living((before > 0).any(dim=0), (inside > 0).any(dim=0))
+def active_units(network: LightNetwork, features: Tensor) -> Active:
+    """Which units are active on one at least of the features (N, F) float32."""
+    pre_activation = network.encode(features)
+    hidden = network.reason.expand(pre_activation.relu())
+    return Active((pre_activation > 0).any(dim=0), (hidden > 0).any(dim=0))
 
 
 @torch.no_grad()
 def revive(network: LightNetwork, features: Tensor, seed: int = 0) -> None:
-    """Let dead units begin anew, in place; on these features (N, F) the network's outputs stay.
+    """Let dead units begin anew, in place; on these features the network's outputs stay.
 
-    All dead units of the hidden layer begin anew, and of `encode` as many as there are more dead
-    ones than the hidden layer has living ones: those need a channel each.
+    All dead units of the hidden layer begin anew. Of `encode`'s, D in number, D - A do, if that is
+    above 0, where A units of the hidden layer are active: those take a channel each.
+
+    Args:
+        network: float32, on the CPU. features: (N, F) float32, see `read_features`.
+        seed: of the new weights. They also hang on this machine's eigenvectors.
+
+    Raises:
+        InputError: fewer than two rows of features, or some that are not finite.
     """
+    if len(features) < 2 or not features.isfinite().all():
+        raise InputError(
+            f"expected features of two crops or more, all finite, got {len(features)} with "
+            f"{int((~features.isfinite()).sum())} values that are not"
+        )
     generator = torch.Generator().manual_seed(seed)
-    before, inside = living(network, features)
+    active = active_units(network, features)
     encode, reason = network.encode, network.reason
-    dead, writing = (~before).nonzero()[:, 0], inside.nonzero()[:, 0]
+    dead, writing = (~active.encode).nonzero()[:, 0], active.reason.nonzero()[:, 0]
     if len(dead) > len(writing):
-        _gather(network, before, dead, writing)
-        free = dead[len(writing) :]
-        _begin(encode, free, features, generator)
-    _begin(reason.expand, (~inside).nonzero()[:, 0], encode(features).relu(), generator)
-    reason.project.weight[:, ~inside] = 0
+        _gather(network, active.encode, dead, writing)
+        _begin(encode, dead[len(writing) :], features, generator)
+    _begin(reason.expand, (~active.reason).nonzero()[:, 0], encode(features).relu(), generator)
+    reason.project.weight[:, ~active.reason] = 0
 
 
-def _gather(network: LightNetwork, before: Tensor, dead: Tensor, writing: Tensor) -> None:
-    """Let unit i of those ``writing`` write to channel ``dead[i]`` alone, and nothing to others.
+def _gather(network: LightNetwork, active: Tensor, dead: Tensor, writing: Tensor) -> None:
+    """Let unit i of the hidden layer's ``writing`` write to channel ``dead[i]`` and to no other.
 
-    What read the channels reads the same from there: hidden = x + P r + b, with r the hidden
-    layer's units, is read as W hidden = W x + (W P) r + W b.
+    The latent vector is x + P r + b, of `encode`'s units x, the hidden layer's r and the bias b of
+    its projection P. A layer with weight W reads W x + (W P) r + W b: P r moves into W.
     """
-    project, width = network.reason.project, len(before)
+    project, width = network.reason.project, len(active)
     own, rest = dead[: len(writing)], dead[len(writing) :]
-    written, shift = project.weight[:, writing].double(), project.bias.double()
-    # The hidden vector comes first in what the decoder reads, and last in what tells the side.
-    side: Any = network.handedness[0]
-    readers = [(network.head.decoder.expand, 0), (side, side.in_features - width)]
-    through = [(layer, layer.weight[:, start : start + width].double()) for layer, start in readers]
-    mesh = through[0][1]
-    # A reader's weights are all of one size then, as Adam's steps are.
-    usual = mesh[:, before].norm(dim=0).median() if before.any() else mesh.new_ones(())
-    scale = ((mesh @ written).norm(dim=0) / usual).clamp(min=1e-6)
-    for (layer, weight), (_, start) in zip(through, readers, strict=True):
-        layer.bias += (weight @ shift).float()
-        layer.weight[:, start + own] = (weight @ written / scale).float()
+    projection, bias = project.weight[:, writing].double(), project.bias.double()
+    # The latent vector comes first in what the decoder reads, and last in what handedness is of.
+    handedness: Any = network.handedness[0]
+    readers = [(network.head.decoder.expand, 0), (handedness, handedness.in_features - width)]
+    weights = [layer.weight[:, start : start + width].double() for layer, start in readers]
+    # Afterwards columns are as long as the usual ones, for Adam's steps are all of one size.
+    lengths = []
+    for weight in weights:
+        usual = weight[:, active].norm(dim=0).median() if active.any() else weight.norm()
+        lengths.append((weight @ projection).norm(dim=0) / usual.clamp(min=1e-6))
+    scale = torch.stack(lengths).amax(dim=0).clamp(min=LEAST_SCALE)
+    for (layer, start), weight in zip(readers, weights, strict=True):
+        layer.bias += (weight @ bias).float()
+        layer.weight[:, start + own] = (weight @ projection / scale).float()
         layer.weight[:, start + rest] = 0
     project.weight.zero_()
     project.bias.zero_()
     project.weight[own, writing] = scale.float()
     network.reason.expand.weight[:, dead] = 0
     network.encode.weight[own] = 0
-    network.encode.bias[own] = -1  # dead for good: the channel is taken
+    network.encode.bias[own] = -1  # for good: the channel is taken
 
 
 def _begin(layer: nn.Linear, units: Tensor, given: Tensor, generator: torch.Generator) -> None:
-    """Random weights for these units: over ``given`` (N, F) their inputs have mean 0.
+    """Random incoming weights for these units of a layer that reads ``given`` (N, F).
 
-    Directions in which features vary more are likelier, by the fourth root of the variance: with
-    all of them alike a unit sees mostly noise, drawn from the features themselves a few dozen.
+    Along a principal axis of ``given`` they are as large as the fourth root of its variance. With
+    all axes alike a unit would see little but those that hardly vary, as most do; in proportion to
+    the standard deviation, little but the first few.
     """
     variance, axes = torch.linalg.eigh(torch.cov(given.T.double()))
     drawn = torch.randn(len(units), len(axes), generator=generator, dtype=torch.float64)
     weight = (drawn * variance.clamp(min=0) ** 0.25) @ axes.T  # (units, F)
-    inputs = given.double() @ weight.T  # (N, units)
-    scale = SPREAD / inputs.std(dim=0).clamp(min=1e-6)
+    pre_activation = given.double() @ weight.T  # (N, units)
+    scale = SPREAD / pre_activation.std(dim=0).clamp(min=1e-6)
     layer.weight[units] = (weight * scale[:, None]).float()
-    layer.bias[units] = (-inputs.mean(dim=0) * scale).float()
+    layer.bias[units] = (-pre_activation.mean(dim=0) * scale).float()
 
 
 def _images(options: argparse.Namespace, side: int) -> Iterator[Tensor]:
-    """Batches of crops as a training draws them."""
+    """Batches of rendered hands, and of photos where they are given, augmented as in training."""
     render = RenderSettings(
         options.skins, options.environments, options.backgrounds, crop_px=side * 5 // 4
     )
@@ -162,45 +190,49 @@ def _images(options: argparse.Namespace, side: int) -> Iterator[Tensor]:
         yield to_input(next(lane)["images"])
 
 
-def _load(text: str) -> LoadedNetwork:
+def _load(text: str) -> tuple[LightNetwork, LoadedNetwork]:
     """Of a checkpoint or a bundle."""
     path = weights_file(text)
     if path.suffix == ".pt":
-        return load_network(path)
-    config, topology = read_config(path), Topology.default()
-    network = build(config, topology)
-    load_weights(network, path, config, topology)
-    network.pose_regressor.freeze()
-    return LoadedNetwork(network.eval(), config, "mesh", step=0, images_seen=0)
+        loaded = load_network(path)
+    elif isinstance(config := read_config(path), LightConfig):
+        whole, topology = build(config, Topology.default()), Topology.default()
+        load_weights(whole, path, config, topology)
+        loaded = LoadedNetwork(whole.eval(), config, "mesh", step=0, images_seen=0)
+    else:
+        raise InputError(f"{text} is of {config.name}: dead units are found in `light`")
+    if not isinstance(loaded.network, LightNetwork):
+        raise InputError(
+            f"{text} is of {loaded.config.name} with the head {loaded.head}: dead units are found "
+            "in `light` with the head mesh"
+        )
+    return loaded.network, loaded
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Revive, write the checkpoint, and tell how many units live."""
+    """Revive, write the checkpoint, and tell how many units are active."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("weights", metavar="WEIGHTS", help="of `light`: a checkpoint or a bundle")
-    parser.add_argument("out", type=Path, metavar="OUT", help="checkpoint to write")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="checkpoint to write, NAME.pt; it cannot be resumed"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of crops and new weights (default 0)")
     add_surroundings(parser)
     add_photos(parser)
     options = parser.parse_args(arguments)
-    loaded = _load(options.weights)
-    network = loaded.network
-    if not isinstance(network, LightNetwork):
-        raise InputError(
-            f"{options.weights} is of {loaded.config.name} with the head {loaded.head}: "
-            "dead units are found in `light` with the head mesh"
-        )
+    if options.out.suffix != ".pt" or options.out.is_dir():
+        raise InputError(f"a checkpoint's name ends in .pt, and {options.out} is none")
+    network, loaded = _load(options.weights)
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # before work that takes a minute
     features = read_features(network, _images(options, loaded.input_size))
-    before = living(network, features)
+    before = active_units(network, features)
     revive(network, features, options.seed)
-    after = living(network, features)
-    for name in Living._fields:
-        was, now = getattr(before, name), getattr(after, name)
-        print(f"{name}: of {len(was)} units {int(was.sum())} were alive, {int(now.sum())} are now")
+    after = active_units(network, features)
+    for name, was, now in zip(Active._fields, before, after, strict=True):
+        print(f"{name}: of {len(was)} units {int(was.sum())} were active, {int(now.sum())} are now")
     state = {
         "average": network.state_dict(), "step": loaded.step, "images_seen": loaded.images_seen,
     }  # fmt: skip
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(options.out, describe_network(loaded.config, loaded.head) | state)
     return 0
 
