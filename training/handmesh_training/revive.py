@@ -196,7 +196,8 @@ def _load(text: str) -> tuple[LightNetwork, LoadedNetwork]:
     if path.suffix == ".pt":
         loaded = load_network(path)
     elif isinstance(config := read_config(path), LightConfig):
-        whole, topology = build(config, Topology.default()), Topology.default()
+        topology = Topology.default()
+        whole = build(config, topology)
         load_weights(whole, path, config, topology)
         loaded = LoadedNetwork(whole.eval(), config, "mesh", step=0, images_seen=0)
     else:
