@@ -35,6 +35,8 @@ def half_dead(config: LightConfig, encode: int = ENCODE, reason: int = REASON) -
         # Features of a network that was never trained hardly differ from picture to picture.
         network.encode.weight.mul_(30.0)
         network.encode.bias.normal_()
+        if encode == config.latent:  # none is dead by chance
+            network.encode.bias.add_(60.0)
         network.encode.bias[encode:] = -1e3
         network.reason.expand.bias.normal_()
         network.reason.expand.bias[: config.latent - reason] = -1e3
