@@ -21,10 +21,11 @@ FUZZ_CASES ?= 2500
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 INPUTS := setup.py constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev docs bench wheel arm64 tflite-runtime fuzz clean
+.PHONY: help demo test test-slow check dev docs bench wheel arm64 tflite-runtime fuzz clean
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -34,8 +35,11 @@ demo: $(VENV)/.base  ## Run the shipped model on the example photos
 	@echo "Look at $(DEMO_OUT)/*_hand.png (the mesh over the photo) and $(DEMO_OUT)/*_side.png;"
 	@echo "the .glb files open in any 3D viewer, the .json files hold the joints."
 
-test: $(VENV)/.dev  ## Run the tests
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: $(VENV)/.dev  ## Run the tests, but for the slow ones
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev  ## Run the slow tests
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 check: $(VENV)/.dev  ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -19,23 +19,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # Files that take long, the longest first: begun last, one of them would keep a single process busy
-# at the end. `make test` tells pytest-xdist to keep this order.
+# at the end. The Makefile tells pytest-xdist to keep this order.
 LONG = (
-    "test_tflite.py",
     "test_interruption.py",
-    "test_experiments.py",
-    "test_smoke.py",
+    "test_tflite.py",
     "test_same_hand.py",
-    "test_train.py",
+    "test_smoke.py",
+    "test_experiments.py",
     "test_coreml.py",
-    "test_shards.py",
+    "test_train.py",
     "test_stages.py",
     "test_onnx.py",
-    "test_stream.py",
+    "test_importer.py",
+    "test_importer_graph.py",
     "test_registered.py",
-    "test_device_stream.py",
-    "test_decoder.py",
     "test_sanitizers.py",
+    "test_stream.py",
+    "test_device_stream.py",
+    "test_shards.py",
+    "test_decoder.py",
 )
 
 

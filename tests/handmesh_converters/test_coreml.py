@@ -208,6 +208,7 @@ def test_constants_without_zeros_are_the_same(
     assert sizes[0] < sizes[1] / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimize", "kind"),
     [((), "constexpr_affine_dequantize"), (("palettes",), "constexpr_lut_to_dense")],

@@ -95,6 +95,7 @@ def test_it_computes_what_theirs_computes(
     torch.testing.assert_close(exported[0].double(), expected.mesh, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_full_size(tmp_path: Path, graph: Graph, imported: Topology) -> None:
     """Names and shapes of the whole, with the default configuration."""
     states = random_states(Widths())

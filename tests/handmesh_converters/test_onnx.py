@@ -61,6 +61,7 @@ def test_equals_the_network(
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_max_pooling_and_highest_points(
     paper: PaperNetwork, make_network: MakeNetwork, random_crops: Crops, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_shapes_are_constants_and_products_are_shared(model: onnx.ModelProto) ->
     assert len(blocks) == 4
 
 
+@pytest.mark.slow
 def test_same_weights_give_the_same_bytes(
     light_bundle: Bundle, light: LightNetwork, tmp_path: Path, model: onnx.ModelProto
 ) -> None:
@@ -195,6 +197,7 @@ def test_halved_weights_cost_little(
     assert found.tensor.worst > 1e-6  # or nothing was rounded
 
 
+@pytest.mark.slow
 def test_paper_equals_the_network(
     paper: PaperNetwork, topology: Topology, random_crops: Crops, tmp_path: Path
 ) -> None:

@@ -74,7 +74,14 @@ def exported(
     return file
 
 
-@pytest.mark.parametrize("graph", ["sparse", "polynomials", "dense"])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "sparse",
+        pytest.param("polynomials", marks=pytest.mark.slow),
+        pytest.param("dense", marks=pytest.mark.slow),
+    ],
+)
 def test_equals_the_network(
     exported: Callable[..., Path], light: LightNetwork, random_crops: Crops, graph: str
 ) -> None:

@@ -59,6 +59,7 @@ def finish(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_surroundings")
 def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     """SIGKILL in the middle of an epoch, checkpoints being written all the time."""
@@ -92,6 +93,7 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_pat
     assert len(leftovers) <= 2, "one for each kill at most"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_surroundings")
 def test_two_processes_train_as_one_does_on_the_same_batches(tmp_path: Path) -> None:
     """Under torchrun, with two lanes: gradients and norms are those of the whole batch."""

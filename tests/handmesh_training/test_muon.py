@@ -140,7 +140,7 @@ def test_what_has_no_gradient_stays() -> None:
     def closure() -> float:
         loss = parameters[1].square().sum()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     assert optimizer.step(closure) == 8.0
     assert (parameters[1] < 1).all()

@@ -115,7 +115,7 @@ def test_hands_are_rendered_as_they_are_used_up(rendered: list[int]) -> None:
     assert rendered == list(range(len(rendered))), "none left out, none twice"
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("lanes", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_lane_goes_on_bit_for_bit(lanes: int) -> None:
     starts = (1, 7, 23)
     for lane in range(lanes):
