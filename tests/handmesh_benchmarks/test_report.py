@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +172,26 @@ def test_peak_memory_counts_what_is_allocated() -> None:
     assert after == -1 or after >= max(before, 64)
 
 
+LOADS_200_MIB = """
+import json
+from handmesh_benchmarks import device
+
+kept = []
+
+def load():
+    kept.append(bytearray(b"x") * (200 * 2**20))
+    return lambda: None
+
+print(json.dumps(device.footprint(load)))
+"""
+
+
 def test_footprint_is_of_what_is_loaded() -> None:
-    kept = []
+    """In a process of its own, as footprints are: from one that has held gigabytes the system takes
+    memory back while it runs."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS_200_MIB], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
 
-    def load() -> Any:
-        kept.append(bytearray(b"x") * (200 * 2**20))
-        return lambda: None
-
-    found = device.footprint(load)
-
-    assert found["peak_mib"] == -1 or found["peak_mib"] >= found["before_mib"] + 100
+    assert found["peak_mib"] == -1 or 200 <= found["peak_mib"] - found["before_mib"] < 260
