@@ -1,4 +1,4 @@
-# `make demo` and `make test` need python3, make and a network for pip, nothing else.
+# `make demo` needs python3, make and a network for pip, nothing else; `make test` a C++ compiler, too.
 # The environment lives in .venv and is made here; a second run only checks its stamps.
 
 PYTHON ?= python3

@@ -208,10 +208,12 @@ def test_constants_without_zeros_are_the_same(
     assert sizes[0] < sizes[1] / 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimize", "kind"),
-    [((), "constexpr_affine_dequantize"), (("palettes",), "constexpr_lut_to_dense")],
+    [
+        ((), "constexpr_affine_dequantize"),
+        pytest.param(("palettes",), "constexpr_lut_to_dense", marks=pytest.mark.slow),
+    ],
 )
 def test_large_layers_in_8_bits(
     light: LightNetwork,

@@ -197,7 +197,6 @@ def test_halved_weights_cost_little(
     assert found.tensor.worst > 1e-6  # or nothing was rounded
 
 
-@pytest.mark.slow
 def test_paper_equals_the_network(
     paper: PaperNetwork, topology: Topology, random_crops: Crops, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from handmesh_training.rendering.textures import srgb_to_linear
 from handmesh_training.shards import SetSettings
 from handmesh_training.stand_in import RenderedSamples
 
-pytestmark = [pytest.mark.usefixtures("quick_surroundings"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
 MM = 1000.0
 
