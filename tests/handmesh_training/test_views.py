@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from handmesh_training import views
 from handmesh_training.views import (
     ANYWHERE,
     ARM_FREE_DEG,
@@ -13,6 +14,7 @@ from handmesh_training.views import (
     EGOCENTRIC,
     HELD,
     LENSES,
+    LEVEL,
     SHARES,
     WITHIN,
     sample_orientations,
@@ -26,7 +28,7 @@ def orientations(kind: int, count: int = 6000) -> Array:
     return sample_orientations(np.random.default_rng(0), np.full(count, kind))
 
 
-@pytest.mark.parametrize("kind", [ANYWHERE, HELD, EGOCENTRIC])
+@pytest.mark.parametrize("kind", [ANYWHERE, HELD, EGOCENTRIC, LEVEL])
 def test_orientations_are_rotations(kind: int) -> None:
     turns = orientations(kind, 500)
 
@@ -64,23 +66,51 @@ def test_the_own_hand_reaches_away_from_the_eyes() -> None:
     assert (turns[:, 2, 2] < 0).mean() > 0.55, "its back, mostly"
 
 
+def test_level_hands_are_palm_down_and_their_arms_come_from_their_side() -> None:
+    """Of a right hand whose owner faces the camera, that is the left of the picture."""
+    turns = orientations(LEVEL)
+
+    thumb, fingers, palm = turns[:, :, 0], -turns[:, :, 1], -turns[:, :, 2]
+    assert (palm[:, 1] > 0).mean() > 0.85, "down"
+    assert 0.55 < palm[:, 1].mean() < 0.7, "or inwards"
+    assert (fingers[:, 0] > 0).mean() > 0.8, "to the right"
+    assert abs(fingers[:, 1]).mean() < 0.5, "about level"
+    assert (fingers[:, 2] < 0).mean() > 0.6, "rather towards the camera than away"
+    assert (thumb[:, 2] > 0).mean() > 0.7, "on the far side"
+
+
+def test_each_kind_is_drawn_as_often_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[NDArray[np.int64]] = []
+
+    def orient(rng: np.random.Generator, kind: NDArray[np.int64]) -> Array:
+        drawn.append(kind)
+        return np.broadcast_to(np.eye(3), (len(kind), 3, 3))
+
+    monkeypatch.setattr(views, "sample_orientations", orient)
+    away = np.broadcast_to([0.0, 0.0, 1.0], (20_000, 3))
+    sample_views_of(np.random.default_rng(3), away)
+
+    shares = np.bincount(drawn[0], minlength=4) / len(away)
+    np.testing.assert_allclose(shares, list(SHARES.values()), atol=0.01)
+
+
 def test_hands_stand_where_cameras_see_them() -> None:
     rng = np.random.default_rng(1)
     arm = rng.normal(0, 1, (4000, 3))
     arm /= np.linalg.norm(arm, axis=1, keepdims=True)
 
-    views = sample_views_of(rng, arm)
+    seen = sample_views_of(rng, arm)
 
-    depth = views.middle[:, 2]
+    depth = seen.middle[:, 2]
     assert depth.min() >= np.min(DISTANCES_M)
     assert depth.max() <= np.max(DISTANCES_M)
     assert np.quantile(depth, 0.9) / np.quantile(depth, 0.1) > 3
-    tangent = abs(views.middle[:, :2] / depth[:, None])
+    tangent = abs(seen.middle[:, :2] / depth[:, None])
     assert tangent.max() <= WITHIN * max(max(lens) for lens in LENSES) + 1e-9
     assert 0.1 < tangent.mean() < 0.4
     assert sum(SHARES.values()) == pytest.approx(1)
     # From the hand towards the camera the arm does not point.
-    towards = -views.middle / np.linalg.norm(views.middle, axis=1, keepdims=True)
-    angle = np.arccos(((views.turn @ arm[..., None])[..., 0] * towards).sum(axis=1))
+    towards = -seen.middle / np.linalg.norm(seen.middle, axis=1, keepdims=True)
+    angle = np.arccos(((seen.turn @ arm[..., None])[..., 0] * towards).sum(axis=1))
     assert np.rad2deg(angle).min() >= ARM_FREE_DEG - 1e-6
     assert np.rad2deg(angle).max() > 170

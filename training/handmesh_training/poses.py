@@ -29,10 +29,11 @@ Ints = NDArray[np.int32]
 # Of all hands: a library gesture, on the way between two, anything.
 SHARES = {"gesture": 0.64, "transition": 0.18, "free": 0.18}
 GESTURE, TRANSITION, FREE = range(3)
-# Of the library gestures, by kind. Closed hands are common, and the hardest to see.
+# Of the library gestures, by kind. Closed hands are common, and the hardest to see; flat ones are
+# common, and edge-on left and right ones look alike.
 KIND_SHARES = {
-    "fist": 0.11, "near_fist": 0.14, "thumb_before": 0.20, "count": 0.12, "open": 0.14,
-    "pinch": 0.11, "grip": 0.07, "sign": 0.06, "combined": 0.05,
+    "fist": 0.11, "near_fist": 0.13, "thumb_before": 0.18, "count": 0.12, "flat": 0.08,
+    "open": 0.12, "pinch": 0.10, "grip": 0.06, "sign": 0.06, "combined": 0.04,
 }  # fmt: skip
 FREE_GESTURE = -1
 # Names of shape directions, each with a coefficient.

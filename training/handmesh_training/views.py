@@ -10,17 +10,22 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # Of all views: from anywhere, held up to a camera (a selfie, a webcam, someone else's phone), the
-# own hand seen from the head.
-SHARES = {"anywhere": 0.4, "held": 0.42, "egocentric": 0.18}
-ANYWHERE, HELD, EGOCENTRIC = range(3)
+# own hand seen from the head, and held level before the own body by someone who faces the camera.
+SHARES = {"anywhere": 0.36, "held": 0.36, "egocentric": 0.16, "level": 0.12}
+ANYWHERE, HELD, EGOCENTRIC, LEVEL = range(4)
 # Metres, log-uniform: arm's length and a few steps, the desk, the own hand. A phone held so close
 # that a fist fills half of its picture is about 0.2 m away, and fingers towards it look huge.
-DISTANCES_M = ((0.2, 1.6), (0.18, 1.1), (0.2, 0.7))
+DISTANCES_M = ((0.2, 1.6), (0.18, 1.1), (0.2, 0.7), (0.25, 1.3))
 # Half the field of view as tangents, wider side first: a phone's main camera (26 mm for full
 # frame), its selfie camera (23 mm), a webcam (16:9, 78 degrees across the diagonal), a wide
 # camera worn on the head.
 LENSES = ((0.69, 0.52), (0.78, 0.59), (0.71, 0.40), (1.0, 0.75))
-LENS_SHARES = ((0.5, 0.3, 0.2, 0.0), (0.3, 0.35, 0.35, 0.0), (0.3, 0.0, 0.0, 0.7))
+LENS_SHARES = (
+    (0.5, 0.3, 0.2, 0.0),
+    (0.3, 0.35, 0.35, 0.0),
+    (0.3, 0.0, 0.0, 0.7),
+    (0.4, 0.2, 0.4, 0.0),
+)
 UPRIGHT_SHARE = 0.6  # of phones
 WITHIN = 0.7  # of the half field of view: the hand's middle is not at the picture's edge
 
@@ -42,7 +47,7 @@ def sample_views_of(rng: np.random.Generator, arm: Array) -> Views:
         arm: (B, 3) unit direction from wrist to elbow in the hand's frame.
     """
     count = len(arm)
-    kind = rng.choice(3, size=count, p=list(SHARES.values()))
+    kind = rng.choice(len(SHARES), size=count, p=list(SHARES.values()))
     low, high = np.log(np.array(DISTANCES_M)).T[:, kind]
     distance = np.exp(rng.uniform(low, high))
     place = _places(rng, kind)
@@ -86,9 +91,28 @@ def sample_orientations(rng: np.random.Generator, kind: NDArray[np.int64]) -> Ar
     own = rng.normal(0, 0.7, count) + np.pi * (rng.random(count) < 0.7)
     pitch = -np.deg2rad(rng.uniform(0, 65, count))
     egocentric = _turn(2, roll) @ _turn(0, pitch) @ _turn(1, own)
-    pick = kind[:, None, None]
-    turn: Array = np.where(pick == ANYWHERE, anywhere, np.where(pick == HELD, held, egocentric))
+    kinds = np.stack([anywhere, held, egocentric, _level(rng, count)])  # (4, count, 3, 3)
+    turn: Array = kinds[kind, np.arange(count)]
     return turn
+
+
+# Of a right hand, palm down and fingers to the right of the picture: the axes of its frame (thumb,
+# wrist, back of the hand) as columns, in the camera's.
+_ACROSS = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+
+
+def _level(rng: np.random.Generator, count: int) -> Array:
+    """Edge-on, left and right hands differ little but in which of them would be palm up. People
+    hold a hand before them palm down or inwards, and its arm comes from its own side."""
+
+    def normal(mean_deg: float, spread_deg: float) -> Array:
+        return np.deg2rad(rng.normal(mean_deg, spread_deg, count))
+
+    camera = _turn(2, normal(0, 12)) @ _turn(0, normal(10, 20))  # mostly looks down a little
+    towards_it = _turn(1, normal(30, 45))  # of the fingers
+    hand = _turn(1, normal(-20, 35)) @ _turn(0, normal(0, 25))  # palm inwards; fingers up or down
+    level: Array = camera @ towards_it @ _ACROSS @ hand
+    return level
 
 
 def _quaternion_matrix(q: Array) -> Array:

@@ -64,7 +64,8 @@ class Spec:
         spread: -1 fingers together, 0 as they fall, 1 spread.
         lean: degrees added to the abduction of each finger.
         kind: fist, near_fist (one finger or the thumb different), thumb_before (either, with the
-            thumb bent before the fingers), count, point, pinch, grip, open, sign, or combined.
+            thumb bent before the fingers), count, point, pinch, grip, flat, open, sign, or
+            combined.
     """
 
     name: str
@@ -216,6 +217,10 @@ def _counts() -> list[Spec]:
     return specs
 
 
+# Fingers straight and together: what hands do more often than any other of the open ones.
+_FLAT = ("flat", "flat_thumb_out", "flat_thumb_forward", "easy_together", "karate")
+
+
 def _opens() -> list[Spec]:
     rows = [
         ("flat", "oooo", "natural", -0.6),
@@ -260,7 +265,10 @@ def _opens() -> list[Spec]:
         ("wave_roll_reverse", "hgeo", "out", 0.3),
         ("karate", "oooo", "hook", -1.0),
     ]
-    specs = [_spec("open", name, f, thumb, "", spread) for name, f, thumb, spread in rows]
+    specs = [
+        _spec("flat" if name in _FLAT else "open", name, f, thumb, "", spread)
+        for name, f, thumb, spread in rows
+    ]
     vulcan = (3.0, 16.0, -8.0, 4.0)
     specs.append(_spec("open", "vulcan", "oooo", "out", "", 0.0, vulcan))
     specs.append(_spec("open", "vulcan_soft", "eeee", "natural", "", 0.0, vulcan))
