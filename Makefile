@@ -101,6 +101,7 @@ $(VENV)/.base: $(INPUTS) | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
 
+# Python compiles what is imported. All of it beforehand would be half of the installation's work.
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	$(PIP) install --quiet --no-compile -c constraints.txt -e ".[dev]"
 	@touch $(VENV)/.base $@
