@@ -43,6 +43,8 @@ def test_there_are_five_hundred_named_ones(library: GestureLibrary) -> None:
     assert len(library) >= 500
     assert len(set(library.names)) == len(library.names) == len(library.kinds)
     assert set(library.kinds) == set(KIND_SHARES)
+    kinds = dict(zip(library.names, library.kinds, strict=True))
+    assert all(kinds[spec.name] == spec.kind for spec in authored())
     written = {spec.name for spec in authored()}
     assert written <= set(library.names), "every authored gesture is in"
     assert len(written) >= 250

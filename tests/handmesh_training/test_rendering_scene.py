@@ -96,7 +96,8 @@ def test_at_least_about_half_of_the_hand_stays_in_view() -> None:
     assert rest.parts is not None
     hand = (all_of_it.parts != 255) & (all_of_it.parts != 16)  # 16: the forearm
     kept = (hand & (rest.parts != 255)).sum((1, 2)) / hand.sum((1, 2))
-    assert kept.min() > 0.35
+    assert np.sort(kept)[1] > 0.5  # of one hand, 0.38
+    assert kept.min() > 0.3
     assert (kept < 0.95).mean() > 0.05  # about an eighth: there are things before hands
 
 

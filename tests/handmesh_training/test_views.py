@@ -13,6 +13,7 @@ from handmesh_training.views import (
     DISTANCES_M,
     EGOCENTRIC,
     HELD,
+    LENS_SHARES,
     LENSES,
     LEVEL,
     SHARES,
@@ -77,6 +78,9 @@ def test_level_hands_are_palm_down_and_their_arms_come_from_their_side() -> None
     assert abs(fingers[:, 1]).mean() < 0.5, "about level"
     assert (fingers[:, 2] < 0).mean() > 0.6, "rather towards the camera than away"
     assert (thumb[:, 2] > 0).mean() > 0.7, "on the far side"
+    # Turned inwards, and seen from a little above: the back of the hand shows, the thumb is higher.
+    assert palm[:, 2].mean() > 0.15
+    assert thumb[:, 1].mean() < -0.25
 
 
 def test_each_kind_is_drawn_as_often_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +112,9 @@ def test_hands_stand_where_cameras_see_them() -> None:
     tangent = abs(seen.middle[:, :2] / depth[:, None])
     assert tangent.max() <= WITHIN * max(max(lens) for lens in LENSES) + 1e-9
     assert 0.1 < tangent.mean() < 0.4
+    assert list(SHARES) == ["anywhere", "held", "egocentric", "level"]
     assert sum(SHARES.values()) == pytest.approx(1)
+    assert np.sum(LENS_SHARES, axis=1) == pytest.approx(np.ones(len(SHARES)))
     # From the hand towards the camera the arm does not point.
     towards = -seen.middle / np.linalg.norm(seen.middle, axis=1, keepdims=True)
     angle = np.arccos(((seen.turn @ arm[..., None])[..., 0] * towards).sum(axis=1))

@@ -13,8 +13,8 @@ Array = NDArray[np.float64]
 # own hand seen from the head, and held level before the own body by someone who faces the camera.
 SHARES = {"anywhere": 0.36, "held": 0.36, "egocentric": 0.16, "level": 0.12}
 ANYWHERE, HELD, EGOCENTRIC, LEVEL = range(4)
-# Metres, log-uniform: arm's length and a few steps, the desk, the own hand. A phone held so close
-# that a fist fills half of its picture is about 0.2 m away, and fingers towards it look huge.
+# Metres, log-uniform: arm's length and a few steps, the desk, the own hand, a webcam. A phone held
+# so close that a fist fills half of its picture is about 0.2 m away; fingers towards it look huge.
 DISTANCES_M = ((0.2, 1.6), (0.18, 1.1), (0.2, 0.7), (0.25, 1.3))
 # Half the field of view as tangents, wider side first: a phone's main camera (26 mm for full
 # frame), its selfie camera (23 mm), a webcam (16:9, 78 degrees across the diagonal), a wide
@@ -102,8 +102,11 @@ _ACROSS = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
 
 
 def _level(rng: np.random.Generator, count: int) -> Array:
-    """Edge-on, left and right hands differ little but in which of them would be palm up. People
-    hold a hand before them palm down or inwards, and its arm comes from its own side."""
+    """Rotations (count, 3, 3) from the hand's frame to the camera's.
+
+    Edge-on, left and right hands differ in little but which of them would be palm up. People hold a
+    hand before them palm down or inwards, mostly, and its arm comes from its own side.
+    """
 
     def normal(mean_deg: float, spread_deg: float) -> Array:
         return np.deg2rad(rng.normal(mean_deg, spread_deg, count))

@@ -64,8 +64,7 @@ class Spec:
         spread: -1 fingers together, 0 as they fall, 1 spread.
         lean: degrees added to the abduction of each finger.
         kind: fist, near_fist (one finger or the thumb different), thumb_before (either, with the
-            thumb bent before the fingers), count, point, pinch, grip, flat, open, sign, or
-            combined.
+            thumb bent before the fingers), count, pinch, grip, flat, open, sign, or combined.
     """
 
     name: str
@@ -217,7 +216,7 @@ def _counts() -> list[Spec]:
     return specs
 
 
-# Fingers straight and together: what hands do more often than any other of the open ones.
+# Fingers straight or nearly so, and side by side.
 _FLAT = ("flat", "flat_thumb_out", "flat_thumb_forward", "easy_together", "karate")
 
 
