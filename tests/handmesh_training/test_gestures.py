@@ -120,6 +120,33 @@ def test_fists_are_closed_and_open_hands_open(library: GestureLibrary) -> None:
             assert (finger_bend[1:] > 200).all()
 
 
+def between_deg(hand: Array, one: int, other: int) -> float:
+    """Between two fingers, each from its knuckle to its tip."""
+    a, b = (hand[finger + 3] - hand[finger] for finger in (one, other))
+    cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.rad2deg(np.arccos(cosine)))
+
+
+def test_scissors_are_as_wide_as_those_of_people(library: GestureLibrary, joints_mm: Array) -> None:
+    """On photos of hands that count, a V has 34 degrees in the median and up to 49."""
+    apart, lower = [], []
+    bend = np.rad2deg(library.angles[:, 4:16, FLEXION]).reshape(-1, 4, 3)
+    for hand, kind, name, fingers in zip(
+        joints_mm, library.kinds, library.names, bend, strict=True
+    ):
+        if kind != "scissors":
+            continue
+        apart.append(between_deg(hand, 5, 9))
+        assert fingers[:2, 1:].max() < 35, f"{name}: both fingers are straight beyond the knuckle"
+        assert fingers[2:, 1].min() > 40, f"{name}: and the others are not"
+        lower.append(fingers[1, 0] - fingers[0, 0])
+    assert 10 <= len(apart) <= 20
+    assert min(apart) > 29
+    assert 55 < max(apart) < 70
+    assert max(lower) > 25, "the middle finger may be the lower one"
+    assert min(lower) < -15, "or the index"
+
+
 def test_every_letter_of_the_tables_is_used() -> None:
     specs = authored()
 

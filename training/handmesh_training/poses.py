@@ -32,8 +32,8 @@ GESTURE, TRANSITION, FREE = range(3)
 # Of the library gestures, by kind. Closed hands are common, and the hardest to see; flat ones are
 # common, and edge-on left and right ones look alike.
 KIND_SHARES = {
-    "fist": 0.11, "near_fist": 0.13, "thumb_before": 0.18, "count": 0.12, "flat": 0.08,
-    "open": 0.12, "pinch": 0.10, "grip": 0.06, "sign": 0.06, "combined": 0.04,
+    "fist": 0.10, "near_fist": 0.12, "thumb_before": 0.17, "count": 0.11, "scissors": 0.06,
+    "flat": 0.08, "open": 0.11, "pinch": 0.10, "grip": 0.06, "sign": 0.05, "combined": 0.04,
 }  # fmt: skip
 FREE_GESTURE = -1
 # Names of shape directions, each with a coefficient.

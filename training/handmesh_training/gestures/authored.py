@@ -24,6 +24,7 @@ FINGERS: dict[str, tuple[float, float, float]] = {
     "s": (66, 88, 52),  # softly closed
     "f": (80, 100, 8),  # closed with a straight end joint
     "t": (82, 6, 4),  # table top
+    "l": (26, 6, 4),  # lowered, straight
     "d": (50, 8, 5),  # tilted forward, straight
     "g": (36, 26, 14),  # cupped
     "p": (52, 50, 26),  # meeting the thumb, bent
@@ -64,7 +65,8 @@ class Spec:
         spread: -1 fingers together, 0 as they fall, 1 spread.
         lean: degrees added to the abduction of each finger.
         kind: fist, near_fist (one finger or the thumb different), thumb_before (either, with the
-            thumb bent before the fingers), count, pinch, grip, flat, open, sign, or combined.
+            thumb bent before the fingers), count, scissors, pinch, grip, flat, open, sign, or
+            combined.
     """
 
     name: str
@@ -214,6 +216,28 @@ def _counts() -> list[Spec]:
     for name, fingers in (("crossed_fingers", "oecc"), ("crossed_fingers_soft", "ebss")):
         specs.append(_spec("count", name, fingers, "over", "T2p=R1d", 0.0, crossed))
     return specs
+
+
+def _scissors() -> list[Spec]:
+    """Index and middle finger as far apart as people have them on photos, where 30 to 50 degrees
+    are common, and one of them lowered."""
+    rows = [
+        ("scissors", "oocc", "over", "T2p=R1d", (14, -6)),
+        ("scissors_wide", "oocc", "over", "T2p=R1d", (22, -12)),
+        ("scissors_widest", "oocc", "over", "T2p=R1d", (28, -18)),
+        ("scissors_lowered", "olcc", "over", "T2p=R1d", (12, -6)),
+        ("scissors_lowered_wide", "xlcc", "over", "T2p=R1d", (20, -12)),
+        ("scissors_lowered_far", "odcc", "over", "T2p=R1d", (14, -8)),
+        ("scissors_lowered_index", "locc", "over", "T2p=R1d", (16, -8)),
+        ("scissors_soft", "eess", "over", "T2p=R1d", (18, -10)),
+        ("scissors_thumb_beside", "oocc", "side", "T2p=I0r", (20, -10)),
+        ("scissors_thumb_out", "oocc", "out", "", (18, -10)),
+        ("scissors_half", "oohh", "natural", "", (18, -10)),
+    ]
+    return [
+        _spec("scissors", name, fingers, thumb, touches, 0.0, (index, middle, 0.0, 0.0))
+        for name, fingers, thumb, touches, (index, middle) in rows
+    ]
 
 
 # Fingers straight or nearly so, and side by side.
@@ -428,6 +452,7 @@ def authored() -> list[Spec]:
         *_near_fists(),
         *_thumbs_before(),
         *_counts(),
+        *_scissors(),
         *_opens(),
         *_pinches(),
         *_grips(),
