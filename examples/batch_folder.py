@@ -6,6 +6,7 @@ A photo that has a line is not read again. A run that is stopped loses the photo
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def main() -> None:
     left = [path for path in photos if str(path.relative_to(folder)) not in done]
     print(f"{len(photos)} photos, {len(photos) - len(left)} done already")
 
-    results.write_text("".join(whole), encoding="utf-8")  # without half a line at the end
+    if results.exists():
+        os.truncate(results, len("".join(whole).encode()))  # without half a line at the end
     with sdk.load() as predictor, results.open("a", encoding="utf-8") as lines:
         predictor.warm_up()
         for path in tqdm(left, unit="photo"):

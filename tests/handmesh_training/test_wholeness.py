@@ -9,7 +9,9 @@ from torch import Tensor
 
 from handmesh.graph import Topology
 from handmesh_training.hand import HandModel
+from handmesh_training.losses import to_metric_like
 from handmesh_training.poses import draw_poses
+from handmesh_training.sampling import HandViews, sample_views
 from handmesh_training.surface import Surface
 from handmesh_training.wholeness import SCALE_BONES, HandEdges
 
@@ -41,6 +43,11 @@ def hands() -> tuple[Tensor, Tensor, Tensor]:
         p = (points - posed.joints[:, :1]) / unit
         found.append(torch.cat([0.5 + p[..., :2] / scale[:, None, None], p[..., 2:]], dim=-1))
     return found[0], found[1], scale
+
+
+@pytest.fixture(scope="module")
+def views() -> HandViews:
+    return sample_views(np.random.default_rng(3), HandModel(), 256, 128, 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,21 @@ def test_hands_pass_and_thin_thick_or_torn_ones_do_not(
     torn = vertices.clone()
     torn[:, ring] += torch.tensor([0.1, 0.0, 0.0])
     assert edges.loss(torn, joints, surface, None) > 2 * whole
+
+
+@pytest.mark.parametrize(("near_m", "far_m"), [(0.15, 0.35), (0.35, 0.7), (0.7, 2.0)])
+def test_true_hands_before_cameras_are_let_be(
+    edges: HandEdges, surface: Surface, views: HandViews, near_m: float, far_m: float
+) -> None:
+    """Perspective makes what is nearer larger, which is not to be held against a mesh."""
+    depth = views.joints_m[:, 0, 2]
+    some = np.flatnonzero((depth >= near_m) & (depth < far_m))
+    assert len(some) >= 30
+    vertices, joints = torch.from_numpy(views.vertices[some]), torch.from_numpy(views.joints[some])
+    lengths = surface.edge_vectors(to_metric_like(vertices, edges.scale(joints))).norm(dim=-1)
+    outside = (lengths.log() < edges.low[:, None]) | (lengths.log() > edges.high[:, None])
+    assert float(outside.float().mean()) < 0.06
+    assert float(edges.loss(vertices, joints, surface, None)) < 1.5e-3
 
 
 def test_its_gradient_mends_a_thin_finger(

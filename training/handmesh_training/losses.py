@@ -120,8 +120,8 @@ def to_metric_like(points: Tensor, crop_in_bones: Tensor) -> Tensor:
     """Network coordinates to bones on all three axes, by weak perspective.
 
     x = (u - 1/2) s, y = (v - 1/2) s, z = d, with s = `crop_in_bones`, the crop's side at the
-    wrist's depth over the length of the middle finger's first bone. Only the change of depth
-    within the hand is neglected. With the s of the truth for both prediction and truth it is a
+    wrist's depth over the length of the middle finger's first bone. Neglected is that nearer parts
+    look larger, and that hands beside the camera's axis are seen aslant. With the s of the truth for both prediction and truth it is a
     fixed affine map, so it brings nothing into the loss that the network cannot see.
 
     Args:

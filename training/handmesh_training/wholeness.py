@@ -2,8 +2,9 @@
 
 A mesh may meet labelled joints by bending its surface: their regressor is linear, and most of a
 mesh's motions it does not see. The paper keeps meshes whole by pseudo-ground truth (Fig. 6). Here
-edges may be as long as those of drawn hands, relief aside, in any pose and shape, and no longer or
-shorter.
+edges may be as long as those of drawn hands before cameras, in any pose, shape and view, and no
+longer or shorter. They are measured as the loss sees a mesh, by weak perspective: at arm's length
+that makes what is nearer to the camera larger, in true hands too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from handmesh.types import UNIT_BONE
 
 from .hand import HandModel
 from .losses import reduce_rows, to_metric_like
-from .poses import draw_poses
+from .sampling import sample_views
 from .seeds import Purpose, generator
 from .surface import Surface
 
 DRAWN, SEED = 1024, 0
+# Of crops; lengths in bones depend on neither.
+CROP_PX, MARGIN = 128, 1.5
 # Of an edge's lengths in drawn hands this share is cut off at both ends: few stretch so far.
 TAIL = 0.01
 # The bones that a picture's scale is solved from: the palm's four, and the unit of length itself.
@@ -48,7 +51,7 @@ class HandEdges(nn.Module):
 
     @classmethod
     def drawn(cls) -> HandEdges:
-        """Of hands in random poses and shapes, the same for every run."""
+        """Of hands in random poses, shapes and views, the same for every run."""
         return cls(*_bounds())
 
     def scale(self, joints: Tensor) -> Tensor:
@@ -56,13 +59,7 @@ class HandEdges(nn.Module):
 
         By least squares on squared lengths, which are linear in its square; no gradient.
         """
-        with torch.no_grad():
-            ends = torch.tensor(SCALE_BONES, device=joints.device)
-            bone = joints[:, ends[:, 1]] - joints[:, ends[:, 0]]  # (B, 5, 3)
-            flat = bone[..., :2].square().sum(-1)
-            rest = (self.bones.square() - bone[..., 2].square()).clamp(min=0)
-            square = (flat * rest).sum(1) / flat.square().sum(1).clamp(min=1e-8)
-            return square.sqrt().clamp(2.0, 30.0)
+        return _scale(joints, self.bones)
 
     def loss(
         self, vertices: Tensor, joints: Tensor, surface: Surface, weight: Tensor | None
@@ -80,20 +77,30 @@ class HandEdges(nn.Module):
         return reduce_rows(beyond.square().t(), weight, "mean")
 
 
+def _scale(joints: Tensor, usual: Tensor) -> Tensor:
+    with torch.no_grad():
+        bone = _bones(joints)  # (B, 5, 3)
+        flat = bone[..., :2].square().sum(-1)
+        rest = (usual.square() - bone[..., 2].square()).clamp(min=0)
+        square = (flat * rest).sum(1) / flat.square().sum(1).clamp(min=1e-8)
+        return square.sqrt().clamp(2.0, 30.0)
+
+
+def _bones(joints: Tensor) -> Tensor:
+    ends = torch.tensor(SCALE_BONES, device=joints.device)
+    return joints[:, ends[:, 1]] - joints[:, ends[:, 0]]
+
+
 @lru_cache(maxsize=1)
 def _bounds() -> tuple[Tensor, Tensor, Tensor]:
     """`HandEdges`' arguments."""
-    surface, model = Surface.from_topology(Topology.default()), HandModel()
-    poses = draw_poses(generator(SEED, Purpose.EDGES), model, DRAWN)
-    with torch.no_grad():
-        hand = model(poses.shape, model.rotations(poses.angles))
-        unit = (hand.joints[:, UNIT_BONE[1]] - hand.joints[:, UNIT_BONE[0]]).norm(dim=-1)  # (B,)
-        subset = torch.from_numpy(model.asset.template_subset).long()
-        points = hand.vertices[:, subset] / unit[:, None, None]
-        size = surface.edge_vectors(points).norm(dim=-1).clamp(min=1e-3).log()  # (E, B)
-        ends = torch.tensor(SCALE_BONES)
-        bones = (hand.joints[:, ends[:, 1]] - hand.joints[:, ends[:, 0]]).norm(dim=-1)
-        usual = (bones / unit[:, None]).median(dim=0).values
+    surface = Surface.from_topology(Topology.default())
+    views = sample_views(generator(SEED, Purpose.EDGES), HandModel(), DRAWN, CROP_PX, MARGIN)
+    bones = _bones(torch.from_numpy(views.joints_m)).norm(dim=-1)  # (B, 5) metres
+    usual = (bones / bones[:, -1:]).median(dim=0).values  # the last one is the unit
+    scale = _scale(torch.from_numpy(views.joints), usual)
+    points = to_metric_like(torch.from_numpy(views.vertices), scale)
+    size = surface.edge_vectors(points).norm(dim=-1).clamp(min=1e-3).log()  # (E, B)
     low = torch.quantile(size, TAIL, dim=1)
     high = torch.quantile(size, 1 - TAIL, dim=1)
     return low, high, usual
