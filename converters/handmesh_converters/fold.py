@@ -25,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from handmesh.errors import ExportError
 from handmesh.nn import LightNetwork, PaperNetwork
+from handmesh.nn.blocks import scores
 from handmesh.nn.config import JOINT_COUNT
 from handmesh.nn.graph_head import GraphHead, MaxPoseRegressor
 from handmesh.nn.graph_layers import POOLING, ChebConv, NodeLevel
@@ -188,15 +189,7 @@ class ExportTwin(Twin):
 
     def of_normalised(self, x: Tensor) -> tuple[Tensor, ...]:
         output = self.network(x)
-        presence = output.presence_logit.sigmoid()
-        right = output.handedness_logit
-        return (
-            output.vertices,
-            output.joints,
-            output.confidence_logits.sigmoid(),
-            presence,
-            torch.ones_like(presence) if right is None else right.sigmoid(),
-        )
+        return output.vertices, output.joints, *scores(output)
 
 
 @torch.inference_mode(False)  # the pose regressor's map is found by differentiating it

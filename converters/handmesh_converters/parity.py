@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from handmesh.backends import RawOutput
 from handmesh.errors import ExportError, ParityError
+from handmesh.nn.blocks import scores
 from handmesh.verification import PHOTO_BOX, distances_mm, from_wrist
 
 from .fold import Network
@@ -196,16 +197,7 @@ def network_outputs(network: Network, images: NDArray[np.uint8]) -> RawOutput:
                 batch = torch.from_numpy(images[start : start + 16].copy())
                 # (N, 3, S, S)
                 output = network(batch.permute(0, 3, 1, 2).float() / 255 - 0.5)
-                right = output.handedness_logit
-                presence = output.presence_logit.sigmoid()
-                named = (
-                    output.vertices,
-                    output.joints,
-                    output.confidence_logits.sigmoid(),
-                    presence,
-                    # A network without that head takes every hand for a right one.
-                    torch.ones_like(presence) if right is None else right.sigmoid(),
-                )
+                named = (output.vertices, output.joints, *scores(output))
                 parts.append([tensor.numpy() for tensor in named])
     finally:
         network.train(training)

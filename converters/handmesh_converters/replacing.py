@@ -15,6 +15,9 @@ from handmesh.errors import ExportError, InputError
 
 __all__ = ["replacing_folder"]
 
+# Engines that TensorRT built of the artifact that is replaced, and what macOS leaves in folders.
+_NOBODYS = {".engines", ".DS_Store"}
+
 
 @contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
@@ -48,7 +51,8 @@ def _refuse_other_folders(target: Path) -> None:
     """Only a bundle may be replaced: a folder with anything else in it is somebody's work."""
     if not target.exists():
         return
-    present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    inside = (path.relative_to(target) for path in target.rglob("*") if path.is_file())
+    present = {path.as_posix() for path in inside if path.parts[0] not in _NOBODYS}
     if not present:
         return
     try:

@@ -85,6 +85,10 @@ class Request:
                 f"format {name!r} is for networks that give meshes, and this one finds hands"
                 + (f": export {', '.join(others)}" if others else "")
             )
+        if detector and self.graph is not None:
+            raise InputError(
+                f"a network that finds hands has no mesh graph: leave out the form {self.graph!r}"
+            )
         graph = able.graphs[0] if self.graph is None else self.graph
         one_of("graph", graph, tuple(FORMS))
         precision = precisions[0] if self.precision is None else self.precision

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 from . import search
 from .bundle import DETECTOR, Bundle
 from .detector import Detector
 from .pipeline import Photo
-from .search import Sighting, View, log_odds
+from .search import Sighting, View, log_odds, probability
 
 __all__ = ["DetectedHands", "Finder", "default_finder", "search_windows"]
 
@@ -59,7 +58,8 @@ class DetectedHands:
         # The detector's opinion of the side counts as a look of its own.
         seen = [
             dataclasses.replace(
-                look, looks_right=_joined(log_odds(look.looks_right) + log_odds(one.looks_right))
+                look,
+                looks_right=probability(log_odds(look.looks_right) + log_odds(one.looks_right)),
             )
             for look, one in zip(seen, found, strict=True)
         ]
@@ -67,7 +67,7 @@ class DetectedHands:
         judged = [
             dataclasses.replace(
                 look,
-                presence=_joined(
+                presence=probability(
                     PRIOR + log_odds(look.presence, _SUREST) + log_odds(one.presence, _SUREST)
                 ),
             )
@@ -88,7 +88,3 @@ def default_finder(threads: int | None = None) -> Finder:
     if not Bundle.ships(DETECTOR):
         return search_windows
     return DetectedHands(Detector(threads=threads))
-
-
-def _joined(odds: float) -> float:
-    return 1 / (1 + math.exp(-odds))

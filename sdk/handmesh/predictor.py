@@ -286,11 +286,6 @@ _default_lock = threading.Lock()
 
 def _look_in(photo: Photo, boxes: Sequence[Box], sides: Sequence[bool | None]) -> list[Sighting]:
     """What the network sees in each box: one run where that is clear and the box fits, two at
-    most, those of all boxes together."""
+    most and a third where the looks contradict each other, those of all boxes together."""
     first = photo.look([View(box, bool(side)) for box, side in zip(boxes, sides, strict=True)])
-    found: dict[int, Sighting] = {}
-    for known in set(sides):
-        members = [n for n, side in enumerate(sides) if side is known]
-        last = search.follow(photo.look, [first[n] for n in members], known, rounds=1)
-        found |= zip(members, last, strict=True)
-    return [found[n] for n in range(len(boxes))]
+    return search.follow(photo.look, first, sides, rounds=1)

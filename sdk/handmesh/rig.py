@@ -81,29 +81,36 @@ class Rig:
         return "left" if np.array_equal(hand.faces, self.faces[:, ::-1]) else None
 
     @classmethod
-    @lru_cache(maxsize=2)
     def default(cls, side: Handedness = "right") -> Rig:
-        """The rig of the mesh that ships with the package.
+        """The rig of the mesh that ships with the package; its arrays are not to be written.
 
         Raises:
             BundleError: its file is missing or damaged.
         """
-        topology = Topology.default()
-        remedy = "reinstall handmesh or restore the file"
-        arrays = read_arrays(RIG_PATH, remedy)
-        joints, shares = arrays.get("joints"), arrays.get("shares")
-        shape = (topology.vertex_count, INFLUENCES)
-        if joints is None or shares is None or joints.shape != shape or shares.shape != shape:
-            raise BundleError(f"{RIG_PATH} is no rig of a mesh of {shape[0]} vertices; {remedy}")
-        weights = np.zeros((topology.vertex_count, len(JOINT_NAMES)))  # (V, 21)
-        rows = np.arange(len(weights))[:, None]
-        np.add.at(weights, (rows, joints.astype(np.int64)), shares.astype(np.float64))
-        weights /= weights.sum(axis=1, keepdims=True)
-        vertices = topology.template_vertices_m.astype(np.float64)
-        rest = topology.joint_regressor.astype(np.float64) @ vertices
-        rest -= rest[0]
-        flip = _MIRROR if side == "left" else np.ones(3)
-        return cls(rest * flip, vertices * flip, weights, topology.faces)
+        return _default(side)
+
+
+@lru_cache(maxsize=2)
+def _default(side: Handedness) -> Rig:
+    topology = Topology.default()
+    remedy = "reinstall handmesh or restore the file"
+    arrays = read_arrays(RIG_PATH, remedy)
+    joints, shares = arrays.get("joints"), arrays.get("shares")
+    shape = (topology.vertex_count, INFLUENCES)
+    if joints is None or shares is None or joints.shape != shape or shares.shape != shape:
+        raise BundleError(f"{RIG_PATH} is no rig of a mesh of {shape[0]} vertices; {remedy}")
+    weights = np.zeros((topology.vertex_count, len(JOINT_NAMES)))  # (V, 21)
+    rows = np.arange(len(weights))[:, None]
+    np.add.at(weights, (rows, joints.astype(np.int64)), shares.astype(np.float64))
+    weights /= weights.sum(axis=1, keepdims=True)
+    vertices = topology.template_vertices_m.astype(np.float64)
+    rest = topology.joint_regressor.astype(np.float64) @ vertices
+    rest -= rest[0]
+    flip = _MIRROR if side == "left" else np.ones(3)
+    rig = Rig(rest * flip, vertices * flip, weights, topology.faces)
+    for array in (rig.joints_m, rig.vertices_m, rig.weights):
+        array.flags.writeable = False  # everybody's
+    return rig
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ __all__ = [
     "judge_sides",
     "log_odds",
     "next_box",
+    "probability",
     "separate",
     "windows",
 ]
@@ -140,8 +141,8 @@ def find(
 def follow(
     look: Look,
     sightings: list[Sighting],
-    mirrored: bool | None = None,
-    rounds: int = _REFINEMENTS + 1,
+    mirrored: bool | Sequence[bool | None] | None = None,
+    rounds: int = _REFINEMENTS,
 ) -> list[Sighting]:
     """Move each view to where its joints are, and look again, until it settles.
 
@@ -152,16 +153,17 @@ def follow(
     Args:
         look: shows crops to the network.
         sightings: first looks.
-        mirrored: as in `find`.
-        rounds: further looks at most. After `_REFINEMENTS` of them only hands are shown again whose
-            evidence contradicts the way they were shown.
+        mirrored: as in `find`, of all hands or of each.
+        rounds: further looks at most, and after them one more at hands of which all looks together
+            contradict the way that the last one showed them.
 
     Returns:
         The last look at each hand. Its ``looks_right`` is by all looks.
     """
-    tracks = [_Track(sighting, mirrored) for sighting in sightings]
-    for round_ in range(rounds):
-        moving = [t for t in tracks if not t.settled and (round_ < _REFINEMENTS or t.contradicted)]
+    sides = mirrored if isinstance(mirrored, Sequence) else [mirrored] * len(sightings)
+    tracks = [_Track(sighting, side) for sighting, side in zip(sightings, sides, strict=True)]
+    for round_ in range(rounds + 1):
+        moving = [t for t in tracks if not t.settled and (round_ < rounds or t.contradicted)]
         next_views = [track.next_views() for track in moving]
         if not next_views:
             break
@@ -193,7 +195,7 @@ def judge_sides(look: Look, sightings: list[Sighting]) -> list[Sighting]:
         if (odds < 0) != sighting.view.mirrored:
             (other,) = look([View(sighting.view.box, odds < 0)])
             sighting = dataclasses.replace(other, presence=sighting.presence)
-        judged[n] = dataclasses.replace(sighting, looks_right=_probability(odds))
+        judged[n] = dataclasses.replace(sighting, looks_right=probability(odds))
     return judged
 
 
@@ -252,7 +254,7 @@ class _Track:
             self.last = mirrored if self.side else plain
 
     def result(self) -> Sighting:
-        return dataclasses.replace(self.last, looks_right=_probability(self.log_odds))
+        return dataclasses.replace(self.last, looks_right=probability(self.log_odds))
 
 
 def log_odds(probability: float, surest: float = 1e-7) -> float:
@@ -261,7 +263,8 @@ def log_odds(probability: float, surest: float = 1e-7) -> float:
     return math.log(bounded / (1 - bounded))
 
 
-def _probability(log_odds: float) -> float:
+def probability(log_odds: float) -> float:
+    """In 0..1, of log-odds."""
     return 1 / (1 + math.exp(-log_odds))
 
 
@@ -325,9 +328,7 @@ def separate(sightings: list[Sighting]) -> list[Sighting]:
 
 
 def _with_prior(sighting: Sighting) -> Sighting:
-    return dataclasses.replace(
-        sighting, presence=_probability(log_odds(sighting.presence) + _PRIOR)
-    )
+    return dataclasses.replace(sighting, presence=probability(log_odds(sighting.presence) + _PRIOR))
 
 
 def _surest_first(sightings: list[Sighting]) -> list[Sighting]:

@@ -115,6 +115,9 @@ class Track:
         else:
             self._velocity = np.zeros(2)
         self.last, self.seen_s, self.visible = sighting, time_s, True
+        # Its surface is wound as this sighting's; where evidence says otherwise, the next frame is
+        # looked at both ways round.
+        self.side = sighting.view.mirrored
 
     def hide(self) -> None:
         """It is not to be seen."""

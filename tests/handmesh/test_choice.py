@@ -278,6 +278,33 @@ def test_unknown_devices_are_bad_input(light: Bundle, name: str) -> None:
         backends.create(name, light, device="cudaa")
 
 
+@pytest.mark.parametrize("name", ["auto", "onnx", "torch", "tflite", "coreml"])
+@pytest.mark.parametrize("device", ["cpu:3", "mps:1", "all:x"])
+def test_arguments_that_would_go_unheard_are_refused(light: Bundle, name: str, device: str) -> None:
+    with pytest.raises(InputError, match=r"takes no argument|device must be one of"):
+        backends.create(name, light, device=device)
+
+
+def test_auto_passes_over_backends_that_take_no_argument(
+    light: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that know a device, the argument is for one."""
+    from handmesh.backends import onnx
+
+    monkeypatch.setattr(onnx, "ARGUMENTS", ())
+    assert "without an argument" in str(backends.unavailable("onnx", light, "cuda:1"))
+
+
+@pytest.mark.parametrize("asked", [{"device": 0}, {"device": None, "precision": 16}])
+def test_devices_and_precisions_that_are_no_text_are_bad_input(
+    light: Bundle, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"not 0|not 16"):
+        backends.create("auto", light, **asked)
+    with pytest.raises(InputError, match=r"not 0|not 16"):
+        backends.unavailable("torch", light, **asked)
+
+
 def test_the_page_and_the_help_name_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| [`")]
@@ -394,7 +421,6 @@ def test_a_delegate_that_takes_nothing_is_refused(with_tflite: Bundle, tmp_path:
     [
         ("delegate:/no/such/lib.so", BackendUnavailable),
         ("delegate", InputError),
-        ("cpu:1", InputError),
     ],
 )
 def test_delegates_that_cannot_be_loaded_are_refused(

@@ -214,6 +214,29 @@ def test_one_round_is_two_runs_at_most(opinions: tuple[float, ...], crops: int) 
     assert len(watcher.shown) == crops
 
 
+def test_after_the_last_round_a_contradicted_side_is_looked_at() -> None:
+    watcher = Opinionated(0.96, 1e-4, 0.02)
+    (found,) = follow(watcher, watcher([View(Box(250, 200, 300))]), rounds=1)
+    assert watcher.sides == [False, False, True]
+    assert found.view.mirrored
+    assert found.looks_right < 0.01
+
+
+def test_each_hand_may_have_a_side_of_its_own() -> None:
+    watcher = Watcher((200, 150), looks_right=0.5)
+    start = watcher([View(Box(250, 200, 300), side) for side in (True, False, False)])
+    watcher.shown.clear()
+    runs = []
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        runs.append(len(views))
+        return watcher(views)
+
+    found = follow(look, start, [True, False, None], rounds=1)
+    assert runs == [5], "one look each of the known ones, three of the other, in one run"
+    assert [sighting.view.mirrored for sighting in found[:2]] == [True, False]
+
+
 def test_following_converges_on_the_joints() -> None:
     watcher = Watcher((200, 150))
     (found,) = follow(watcher, watcher([View(Box(230, 180, 290))]))

@@ -194,6 +194,24 @@ def test_another_hand_in_the_place_of_a_lost_one_is_not_taken_for_it() -> None:
     assert seen[-1] == {2: (pytest.approx(_middle(left, 1.4)), True)}
 
 
+def test_the_side_is_always_that_of_the_surface_that_was_seen() -> None:
+    """A hand that returns where it was may be seen the other way round, as a fist often is."""
+    left = Actor(lambda t: (300, 240) if t < 0.5 else (2000, 240), left=True)
+    right = Actor(lambda t: (310, 240) if t > 1 else (-500, 240))
+    scene, tracks = Scene(left, right), Tracks(1, 3.0)
+    sides = []
+    for n in range(60):
+        scene.t = n / FPS
+        tracks.step(scene.look, scene.t, WIDTH, HEIGHT)
+        if n in (0, 40):
+            tracks.admit(scene.find(), scene.t)
+        for track in tracks.visible:
+            assert track.side == track.last.view.mirrored
+            sides.append((track.id, track.side))
+    assert sides[0] == (1, True)
+    assert sides[-1] == (1, False), "evidence of the other one is outweighed within a second"
+
+
 def test_single_wrong_looks_do_not_change_the_side_but_many_do() -> None:
     scene = Scene(Actor(lambda _: (300, 240)))
     scene.lies = {5, 15, 16, 30}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from numpy.typing import NDArray
 from handmesh import cli
 from handmesh.bundle import Bundle
 from handmesh.detector_verification import DETECTOR_TOLERANCE, compare_hands
-from handmesh.errors import ExportError, InputError
+from handmesh.errors import ExportError, InputError, ParityError
 from handmesh.nn import DetectorConfig, DetectorNetwork, StageConfig
 from handmesh.nn.detector import PicturesToHands
 from handmesh_converters import formats
-from handmesh_converters.detector import DetectorTwin, export_detector, write_detector
+from handmesh_converters.detector import (
+    ROUNDING_TOLERANCE,
+    DetectorTwin,
+    export_detector,
+    write_detector,
+)
 from handmesh_converters.request import Job, Request
 
 SIZE = 64
@@ -107,6 +113,7 @@ def test_core_ml_tells_apps_that_it_takes_photos(bundle: Bundle, tmp_path: Path)
         (["--format", "cuda"], "'cuda' is for networks that give meshes, and this one finds hands"),
         (["--format", "onnx,cuda"], "finds hands: export coreml, onnx, tflite"),
         (["--format", "coreml", "--precision", "fp16"], "it has fp32; onnx and tflite can"),
+        (["--format", "onnx", "--graph", "dense"], "has no mesh graph: leave out the form 'dense'"),
         (
             ["--format", "tflite", "--precision", "int8", "--optimize", "static"],
             "a network without a mesh does not have: leave out --optimize",
@@ -126,6 +133,57 @@ def test_what_a_format_cannot_do_for_detectors_is_refused_in_words(
     assert cli.main(["export", str(bundle.folder), *options, "--out", str(out)]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_rounding_spoils_are_refused(
+    network: DetectorNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handmesh.nn.weights.LARGE", 64)  # this network has few weights
+    made, _ = write_detector(
+        network, tmp_path / "d", _pictures(0), provenance={}, licences={}, export=()
+    )
+    rounding = made.artifacts["torch"]["rounding"]
+    assert 0 < rounding["px"] < ROUNDING_TOLERANCE["px"]
+
+    monkeypatch.setitem(ROUNDING_TOLERANCE, "px", rounding["px"] / 2)
+    with pytest.raises(ParityError, match="the network as stored is off by"):
+        write_detector(network, tmp_path / "e", _pictures(0), provenance={}, licences={}, export=())
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_int8_is_proven_on_pictures_that_it_was_not_calibrated_on(
+    network: DetectorNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, calibrated, shown = _pictures(0, 6), [], []
+
+    class Format:
+        """Hands on the stored network as if it were an artifact, and tells what it was given."""
+
+        FILE = "model.onnx"
+        ABLE = replace(formats.load("onnx").ABLE, detector_precisions=("int8",))
+
+        def export(self, twin: DetectorTwin, path: Path, job: Job) -> dict[str, Any]:
+            calibrated.append(job.crops)
+            path.write_bytes(b"artifact")
+            self.twin = twin
+            return {"precision": job.precision}
+
+        def open(self, _: Bundle) -> Any:
+            return self
+
+        def outputs(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+            shown.append(images)
+            with torch.no_grad():
+                return {"hands": self.twin(torch.from_numpy(images))[0].numpy()}
+
+    made_of = Format()
+    monkeypatch.setattr(formats, "load", lambda _: made_of)
+    write_detector(
+        network, tmp_path / "d", pictures, provenance={}, licences={}, export=["onnx"],
+        request=Request(precision="int8"),
+    )  # fmt: skip
+    np.testing.assert_array_equal(calibrated[0], pictures[::2])
+    np.testing.assert_array_equal(np.concatenate(shown), pictures[1::2])
 
 
 def test_cuda_is_refused_before_any_work(network: DetectorNetwork, tmp_path: Path) -> None:

@@ -46,6 +46,19 @@ def test_other_peoples_folders_are_refused(tmp_path: Path, with_manifest: bool) 
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_kept_engines_go_with_the_artifact_that_they_were_built_of(tmp_path: Path) -> None:
+    target = _bundle(tmp_path / "bundle")
+    (target / ".engines").mkdir()
+    (target / ".engines" / "a.engine").write_bytes(b"of the old artifact")
+    (target / ".DS_Store").write_bytes(b"")
+    _replace(target)
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
+    (target / ".git").mkdir()
+    (target / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    with pytest.raises(InputError, match=r"\.git/HEAD"):
+        _replace(target)
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     _replace(tmp_path / "bundle")

@@ -121,8 +121,9 @@ def to_metric_like(points: Tensor, crop_in_bones: Tensor) -> Tensor:
 
     x = (u - 1/2) s, y = (v - 1/2) s, z = d, with s = `crop_in_bones`, the crop's side at the
     wrist's depth over the length of the middle finger's first bone. Neglected is that nearer parts
-    look larger, and that hands beside the camera's axis are seen aslant. With the s of the truth for both prediction and truth it is a
-    fixed affine map, so it brings nothing into the loss that the network cannot see.
+    look larger, and that hands beside the camera's axis are seen aslant. With the s of the truth
+    for both prediction and truth it is a fixed affine map, so it brings nothing into the loss that
+    the network cannot see.
 
     Args:
         points: (B, N, 3) of (u, v, d).

@@ -20,6 +20,7 @@ from handmesh.archive import write_arrays
 from handmesh.backends import NamedBackend, cuda
 from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
+from handmesh.nn.blocks import scores
 
 from ..fold import ExportTwin, FoldedHead, Network, Twin
 from ..forms.explicit import ExplicitConv
@@ -83,15 +84,8 @@ class _Trunk(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         latent = self.network.latent(image.permute(0, 3, 1, 2).float() / 255.0 - 0.5)
-        presence = latent.presence_logit.sigmoid()
-        right = latent.handedness_logit
-        return (
-            latent.features,
-            *(() if latent.anchors is None else (latent.anchors,)),
-            latent.confidence_logits.sigmoid(),
-            presence,
-            torch.ones_like(presence) if right is None else right.sigmoid(),
-        )
+        anchors = () if latent.anchors is None else (latent.anchors,)
+        return latent.features, *anchors, *scores(latent)
 
 
 def head_arrays(head: FoldedHead, precision: str) -> dict[str, NDArray[Any]]:

@@ -8,6 +8,7 @@ none.
     RANK        its place in "auto", the lowest first
     DEVICES     kinds of `Device` that it knows, its default first
     create      (bundle, threads, device) -> Backend; imports the package
+    ARGUMENTS   kinds among DEVICES that take an argument, as "cuda:1"; only where there are such
     ENGINES     kinds among DEVICES that build an engine when they are loaded; `create` then takes
                 `engine_cache`, see `choose`; only where there are such
     unavailable () -> None, or why it cannot run on this system; only where that can be
@@ -107,6 +108,13 @@ class Device(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Device:
+        """Kind and argument.
+
+        Raises:
+            InputError: it is no text.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"a device is text, as 'cpu' or 'cuda:1', not {shown(text)}")
         kind, _, argument = text.partition(":")
         return cls(kind, argument)
 
@@ -161,7 +169,7 @@ def unavailable(
         device, precision: as in `choose`. Without a device no package is imported.
 
     Raises:
-        InputError: there is no backend of that name, or no precision.
+        InputError: there is no backend of that name, or no precision, or the device is no text.
     """
     if name not in names():
         raise InputError(
@@ -170,8 +178,8 @@ def unavailable(
         )
     if precision is not None and precision not in PRECISIONS:
         raise InputError(
-            f"precision must be one of {', '.join(PRECISIONS)}; not {precision!r}"
-            f"{did_you_mean(precision, PRECISIONS)}"
+            f"precision must be one of {', '.join(PRECISIONS)}; not {shown(precision)}"
+            f"{did_you_mean(str(precision), PRECISIONS)}"
         )
     module = _module(name)
     reason: str | None = module.unavailable() if hasattr(module, "unavailable") else None
@@ -201,6 +209,10 @@ def unavailable(
     wanted = Device.parse(device)
     if wanted.kind not in module.DEVICES:
         return f"backend {name!r} knows no device {device!r}, but {', '.join(module.DEVICES)}"
+    if wanted.argument and wanted.kind not in getattr(module, "ARGUMENTS", ()):
+        return (
+            f"backend {name!r} runs on {wanted.kind!r} without an argument, as {device!r} has one"
+        )
     reason = module.refuses(wanted) if hasattr(module, "refuses") else None
     return reason
 
@@ -290,12 +302,15 @@ def _check_device(device: str | None, candidates: Iterable[str]) -> None:
     """Raise `InputError` where none of the backends knows such a device, whatever is installed."""
     if device is None:
         return
-    known = {kind: None for name in candidates if name in names() for kind in _module(name).DEVICES}
-    kind = Device.parse(device).kind
+    modules = [_module(name) for name in candidates if name in names()]
+    known = {kind: None for module in modules for kind in module.DEVICES}
+    kind, argument = Device.parse(device)
     if known and kind not in known:
         raise InputError(
             f"device must be one of {', '.join(known)}; not {device!r}{did_you_mean(kind, known)}"
         )
+    if argument and not any(kind in getattr(module, "ARGUMENTS", ()) for module in modules):
+        raise InputError(f"device {kind!r} takes no argument, {argument!r} was given")
 
 
 def _check_engine_cache(

@@ -44,6 +44,7 @@ EXTRA = "cuda"
 RANK = 300
 # What runs the trunk: ONNX Runtime's own kernels, or TensorRT. "cuda:1" is the second GPU.
 DEVICES = ("cuda", "tensorrt")
+ARGUMENTS = DEVICES
 ENGINES = ("tensorrt",)
 
 # Files of the artifact, which is a folder.

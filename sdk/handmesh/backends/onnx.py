@@ -64,6 +64,7 @@ ENGINES = ("tensorrt",)
 _ONE_BY_ONE = {"coreml", "nnapi", "xnnpack", "qnn"}
 # What a provider calls the number of a GPU.
 _NUMBERED = {"cuda": "device_id", "tensorrt": "device_id", "directml": "device_id"}
+ARGUMENTS = (*_NUMBERED, "openvino")
 # TensorRT builds an engine for a range of batches, and builds again where a larger one comes.
 _LARGEST_BATCH = 16
 
@@ -164,8 +165,6 @@ def _details(
     """Options for the provider."""
     if engine_cache is not False and device.kind != "tensorrt":
         raise InputError(f"an engine cache is for device 'tensorrt', not {device.kind!r}")
-    if device.argument and device.kind not in {*_NUMBERED, "openvino"}:
-        raise InputError(f"device {device.kind!r} takes no argument, {device.argument!r} was given")
     details: dict[str, Any] = {}
     if device.kind in _NUMBERED:
         details[_NUMBERED[device.kind]] = device.number

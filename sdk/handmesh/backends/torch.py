@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable, BundleError
-from . import BundleBackend, Device
+from . import BundleBackend, Device, RawOutput
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -20,6 +20,7 @@ REQUIRES = "torch"
 EXTRA = "torch"
 RANK = 100
 DEVICES = ("cpu", "cuda", "mps")
+ARGUMENTS = ("cuda",)
 
 _one_run = threading.Lock()
 
@@ -92,6 +93,7 @@ class TorchBackend(BundleBackend):
     def _infer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         import torch
 
+        from ..nn.blocks import scores
         from ..nn.detector import decode
 
         with torch.inference_mode(), _threads(self.threads):
@@ -101,17 +103,10 @@ class TorchBackend(BundleBackend):
             if self._detects:
                 hands = decode(output, self._network.config.candidates)
                 return {"hands": hands.cpu().numpy()}
-            right = output.handedness_logit
-            return {
-                "vertices": output.vertices.cpu().numpy(),
-                "joints": output.joints.cpu().numpy(),
-                "confidence": output.confidence_logits.sigmoid().cpu().numpy(),
-                "presence": output.presence_logit.sigmoid().cpu().numpy(),
-                # A network without that head takes every hand for a right one.
-                "handedness": np.ones(len(images))
-                if right is None
-                else right.sigmoid().cpu().numpy(),
-            }
+            named = zip(
+                RawOutput._fields, (output.vertices, output.joints, *scores(output)), strict=True
+            )
+            return {name: tensor.cpu().numpy() for name, tensor in named}
 
 
 @contextlib.contextmanager

@@ -72,6 +72,20 @@ class Latent(NamedTuple):
         )
 
 
+def scores(output: NetworkOutput | Latent) -> tuple[Tensor, Tensor, Tensor]:
+    """Confidence (B, 21), presence (B,) and handedness (B,), 1 for a right hand, all in 0..1.
+
+    A network that has no handedness head takes every hand for a right one.
+    """
+    presence = output.presence_logit.sigmoid()
+    right = output.handedness_logit
+    return (
+        output.confidence_logits.sigmoid(),
+        presence,
+        torch.ones_like(presence) if right is None else right.sigmoid(),
+    )
+
+
 def maps_to_read(own: Tensor, given: Tensor | None) -> Tensor:
     """The heat-maps that the rest of a network reads: the given ones, else its own.
 
