@@ -13,8 +13,8 @@ ARM64_BUNDLE ?= light
 TFLITE_BUNDLE ?= light
 
 # What an app may import; the first is the public face.
-DOCUMENTED := handmesh $(addprefix handmesh.,backends backends.onnx backends.tflite bundle draw \
-  errors geometry smoothing verification video)
+DOCUMENTED := handmesh $(addprefix handmesh.,backends backends.onnx backends.tflite bundle detector \
+  draw errors finding geometry imaging smoothing verification video)
 
 # Each fuzz test runs that many cases, some a multiple: 100,000 and more in all.
 FUZZ_CASES ?= 2500

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .camera import shown
 from .errors import BoxError, CameraError, InputError
 from .finding import Finder
 from .looks import MOST_LOOKS
 from .types import Box, Camera, Handedness, finite
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "BoxLike",
@@ -26,7 +30,7 @@ __all__ = [
 ]
 
 # A Box, or (x0, y0, x1, y1) in pixels around the visible hand.
-BoxLike = Any
+BoxLike: TypeAlias = "Box | Sequence[float] | NDArray[np.number[Any]]"
 
 
 def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
@@ -115,7 +119,7 @@ def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
     return camera
 
 
-def listed_boxes(box: BoxLike | Sequence[BoxLike]) -> list[BoxLike]:
+def listed_boxes(box: Any) -> list[BoxLike]:
     """One box or several as a list; whether they are boxes is for `checked_boxes` to say."""
     if isinstance(box, (Box, str, bytes)):
         return [box]

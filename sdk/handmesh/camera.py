@@ -112,12 +112,14 @@ class Camera:
                 the photo reduced; by default the photo is decoded to learn its own.
 
         Raises:
-            CameraError: no EXIF, none that tells a focal length, one that is damaged or cannot be,
-                or a photo that was cropped since.
+            CameraError: one of width and height without the other, no EXIF, none that tells a focal
+                length, one that is damaged or cannot be, or a photo that was cropped since.
             ImageError: the file cannot be read.
         """
         from .exif import camera_from_exif
 
+        if (width is None) != (height is None):
+            raise CameraError("give both width and height of the reduced photo, or neither")
         if width is not None:
             width = _pixels(width, "width")
         if height is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,8 +21,24 @@ from .types import Box
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageLike", "Pyramid", "crop", "decode", "read_photo"]
 
+
+class HasArray(Protocol):
+    """What NumPy converts by its own method: arrays, tensors."""
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+class HasArrayInterface(Protocol):
+    """What tells NumPy where its pixels lie: PIL images."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
 # A path, an encoded file's bytes, or pixels: a NumPy array or what converts to one (a PIL image).
-ImageLike = Any
+ImageLike: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | HasArray | HasArrayInterface"
+)
 
 # The largest phone sensors give 200 megapixels; three times 2^28 bytes are held at once, no more.
 MAX_PIXELS = 2**28

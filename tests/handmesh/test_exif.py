@@ -41,6 +41,12 @@ def photo(
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("size", [{"width": 320}, {"height": 240}])
+def test_a_side_without_the_other_is_refused(size: dict[str, int]) -> None:
+    with pytest.raises(CameraError, match="both width and height"):
+        Camera.from_exif(photo({FOCAL_35MM: 26}), **size)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_focal_length_in_35_mm_is_by_the_diagonal(form: str) -> None:
     camera = Camera.from_exif(photo({FOCAL_35MM: 26}, form=form))
