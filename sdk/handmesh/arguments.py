@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .camera import shown
 from .errors import BoxError, CameraError, InputError
 from .finding import Finder
 from .looks import MOST_LOOKS
+from .smoothing import HandSmoother
 from .types import Box, Camera, Handedness, finite
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "checked_finder",
     "checked_looks",
     "checked_presence",
+    "checked_smoother",
     "listed_boxes",
     "wanted_side",
     "wanted_sides",
@@ -92,6 +94,22 @@ def checked_finder(find: Finder | None) -> Finder | None:
             f"DetectedHands(Detector(...)), not {type(find).__name__}"
         )
     return find
+
+
+def checked_smoother(make: Callable[[], HandSmoother] | None) -> Callable[[], HandSmoother] | None:
+    """What makes a caller's filters, one for each hand.
+
+    Raises:
+        InputError: it is a filter itself, or cannot be called.
+    """
+    given: Any = make
+    if given is not None and (isinstance(given, HandSmoother) or not callable(given)):
+        got = "one" if isinstance(given, HandSmoother) else type(given).__name__
+        raise InputError(
+            "smoother makes a filter for each hand: pass the class HandSmoother, or a function "
+            f"that returns one, as lambda: HandSmoother(...), not {got}; None for no filter"
+        )
+    return make
 
 
 def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
