@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
+
+from numpy.typing import NDArray
 
 from .camera import shown
 from .errors import BoxError, CameraError, InputError
 from .finding import Finder
 from .looks import MOST_LOOKS
+from .smoothing import HandSmoother
 from .types import Box, Camera, Handedness, finite
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = [
     "BoxLike",
@@ -24,13 +23,14 @@ __all__ = [
     "checked_finder",
     "checked_looks",
     "checked_presence",
+    "checked_smoother",
     "listed_boxes",
     "wanted_side",
     "wanted_sides",
 ]
 
 # A Box, or (x0, y0, x1, y1) in pixels around the visible hand.
-BoxLike: TypeAlias = "Box | Sequence[float] | NDArray[np.number[Any]]"
+BoxLike: TypeAlias = Box | Sequence[float] | NDArray[Any]
 
 
 def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
@@ -98,6 +98,22 @@ def checked_finder(find: Finder | None) -> Finder | None:
     return find
 
 
+def checked_smoother(make: Callable[[], HandSmoother] | None) -> Callable[[], HandSmoother] | None:
+    """What makes a caller's filters, one for each hand.
+
+    Raises:
+        InputError: it is a filter itself, or cannot be called.
+    """
+    given: Any = make
+    if given is not None and (isinstance(given, HandSmoother) or not callable(given)):
+        got = "one" if isinstance(given, HandSmoother) else type(given).__name__
+        raise InputError(
+            "smoother makes a filter for each hand: pass the class HandSmoother, or a function "
+            f"that returns one, as lambda: HandSmoother(...), not {got}; None for no filter"
+        )
+    return make
+
+
 def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
     """The camera of images of that size in pixels, the default one if None.
 
@@ -121,8 +137,8 @@ def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
 
 def listed_boxes(box: Any) -> list[BoxLike]:
     """One box or several as a list; whether they are boxes is for `checked_boxes` to say."""
-    if isinstance(box, (Box, str, bytes)):
-        return [box]
+    if isinstance(box, Box | str | bytes):
+        return [cast("BoxLike", box)]
     try:
         parts = list(box)
     except TypeError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .cli_shared import OK
-from .errors import MissingExtra
+from .errors import BundleError, MissingExtra
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -79,4 +79,10 @@ def _layers(config: dict[str, Any], depth: int | None) -> str:
         if cause.name is None or cause.name.startswith(__package__):
             raise
         raise MissingExtra(cause.name, "torch") from cause
-    return describe(build(from_dict(config), Topology.default())).render(depth)
+    try:
+        summary = describe(build(from_dict(config), Topology.default()))
+    except Exception as cause:  # layers refuse impossible sizes in whatever way
+        raise BundleError(
+            f"the `config` of the bundle's manifest describes no network that can be built: {cause}"
+        ) from cause
+    return summary.render(depth)

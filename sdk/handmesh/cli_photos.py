@@ -107,8 +107,12 @@ def _folder(folder: Path, recursive: bool) -> Iterator[Source]:
 
 def _is_result(path: Path) -> bool:
     """Whether an earlier run made that picture, so that a folder can hold photos and results."""
-    made = re.fullmatch(r"(.+)_(hand|side\d*)\.png", path.name)
-    return made is not None and path.with_name(f"{made[1]}_hand.json").exists()
+    made = re.fullmatch(r"(.+)_(?:hand|side(\d*))\.png", path.name)
+    if made is None:
+        return False
+    # The JSON is written last: where a run was stopped, the GLB tells.
+    endings = (".json", f"{made[2] or ''}.glb")
+    return any(path.with_name(f"{made[1]}_hand{ending}").exists() for ending in endings)
 
 
 def _lines(name: str) -> Iterable[str]:

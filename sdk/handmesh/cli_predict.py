@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
 from collections import Counter
@@ -236,7 +237,17 @@ def _predict_one(
 
 def _results(stem: Path) -> tuple[Path, Path]:
     """The file that is written last, and that says that there is no hand."""
-    return stem.with_name(f"{stem.name}_hand.json"), stem.with_name(f".{stem.name}_no_hand")
+    return _paths(stem, 1)[-1], stem.with_name(f".{stem.name}_no_hand")
+
+
+def _paths(stem: Path, number: int) -> tuple[Path, Path, Path]:
+    """Side view, GLB and JSON of a photo's hand of that number, from 1."""
+    which = "" if number == 1 else str(number)
+    side, glb, described = (
+        stem.with_name(f"{stem.name}_{ending}")
+        for ending in (f"side{which}.png", f"hand{which}.glb", f"hand{which}.json")
+    )
+    return side, glb, described
 
 
 def _done(source: Source, out: Path) -> int | None:
@@ -257,26 +268,57 @@ def _write(pixels: Any, hands: list[Hand], stem: Path, args: argparse.Namespace)
     from .draw import overlay, side_view
 
     _make_folder(stem.parent)
-    _, no_hand = _results(stem)
+    _clear(stem, len(hands))
     if not hands:
         if args.skip_existing:
-            write_atomic(no_hand, b"")
+            write_atomic(_results(stem)[1], b"")
         return []
-    no_hand.unlink(missing_ok=True)
-
-    def beside(ending: str) -> Path:
-        return stem.with_name(stem.name + ending)
-
+    written = []
     picture = overlay(pixels, hands, style=args.style, max_side=_OVERLAY_SIDE)
-    written = [_write_png(beside("_hand.png"), picture)]
-    for number, hand in reversed([*enumerate(hands, start=1)]):
-        which = "" if number == 1 else str(number)
-        written += [
-            _write_png(beside(f"_side{which}.png"), side_view(hand)),
-            hand.save(beside(f"_hand{which}.glb")),
-            hand.save(beside(f"_hand{which}.json")),
-        ]
+    # Upwards, as `_clear` looks for what a run that was stopped has left; the first hand at last.
+    for number, hand in [*enumerate(hands, start=1)][1:] + [(1, hands[0])]:
+        side, glb, described = _paths(stem, number)
+        written += [hand.save(glb), _write_png(side, side_view(hand))]
+        if number == 1:
+            written.append(_write_png(_overlay_path(stem), picture))
+        written.append(hand.save(described))
     return written
+
+
+def _overlay_path(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}_hand.png")
+
+
+def _clear(stem: Path, count: int) -> None:
+    """Take away an earlier run's results of a photo that are not written anew for `count` hands.
+
+    What tells that a photo is done goes first: one that is stopped in here is looked at again. A
+    picture counts as ours only beside data of the same hand: of cup.jpg, cup_side.png may be
+    another photo. So each picture is written after its GLB, and goes before it.
+    """
+    described, no_hand = _results(stem)
+    side, glb, _ = _paths(stem, 1)
+    first_is_ours = described.exists() or glb.exists()
+    for path in (no_hand, described):
+        _remove(path)
+    numbers = itertools.takewhile(
+        lambda number: any(path.exists() for path in _paths(stem, number)[1:]),
+        itertools.count(max(count, 1) + 1),
+    )
+    surplus = [path for number in reversed([*numbers]) for path in _paths(stem, number)]
+    if first_is_ours and not count:
+        surplus += [_overlay_path(stem), side, glb]
+    for path in surplus:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as cause:
+        raise InputError(
+            f"cannot remove {path}, the result of an earlier run: {cause.strerror}"
+        ) from cause
 
 
 def _make_folder(folder: Path) -> None:

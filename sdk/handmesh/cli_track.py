@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_shared import add_min_presence, add_network_options, load_network, silence_stdout
+from .cli_shared import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    NEGATIVE,
+    OK,
+    TERMINATED,
+    add_min_presence,
+    add_network_options,
+    load_network,
+    silence_stdout,
+)
 from .errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
@@ -105,11 +114,12 @@ def _track(args: argparse.Namespace) -> int:
                     if args.show and _is_quit(picture):
                         break
         except KeyboardInterrupt:
-            stopped = 128 + signal.SIGINT
+            stopped = INTERRUPTED
         except SystemExit as stop:  # terminated: what was done is kept all the same
-            stopped = stop.code if isinstance(stop.code, int) else 128 + signal.SIGTERM
+            stopped = stop.code if isinstance(stop.code, int) else TERMINATED
         except BrokenPipeError:  # whoever reads the JSON has seen enough
             silence_stdout()
+            stopped = BROKEN_PIPE
         film = writer.finish() if writer is not None else None
     written = ([] if film is None else [film]) + ([] if animations is None else animations.write())
     if not args.quiet:
@@ -117,10 +127,11 @@ def _track(args: argparse.Namespace) -> int:
         print(f"{args.source}: {report}", file=channel)
         for path in written:
             print(f"  {path}", file=channel)
-    if stopped is not None:
+    if stopped is None:
+        return OK if report.frames_of else NEGATIVE
+    if stopped != BROKEN_PIPE:
         print("handmesh: interrupted", file=sys.stderr)
-        return stopped
-    return 0 if report.frames_of else 1
+    return stopped
 
 
 def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, TrackedFrame]]:

@@ -37,7 +37,7 @@ class HasArrayInterface(Protocol):
 
 # A path, an encoded file's bytes, or pixels: a NumPy array or what converts to one (a PIL image).
 ImageLike: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | HasArray | HasArrayInterface"
+    str | os.PathLike[str] | bytes | bytearray | memoryview | HasArray | HasArrayInterface
 )
 
 # The largest phone sensors give 200 megapixels; three times 2^28 bytes are held at once, no more.

@@ -20,8 +20,10 @@ it is drawn, and each part lags only as much as its own noise demands.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +114,9 @@ class OneEuro:
         self._filtered = self._filtered + _share(step, cutoff) * (values - self._filtered)
         self._time, self._raw = time_s, values
         return self._filtered
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OneEuro:
+        return copy.copy(self)  # its arrays are replaced, never written to
 
 
 def _share(step: float, cutoff_hz: float | Array) -> float | Array:

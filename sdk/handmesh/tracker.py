@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import time
@@ -17,6 +18,7 @@ from .arguments import (
     checked_count,
     checked_finder,
     checked_presence,
+    checked_smoother,
     wanted_side,
 )
 from .closing import Closing
@@ -135,7 +137,8 @@ class Tracker(Closing):
             other hand in view, searches in vain make it up to 8 times as long.
         remember_s: seconds after which a hand that is not seen gets a new id when it returns.
         smoother: makes the filter of each hand, `handmesh.smoothing.HandSmoother` or a function
-            that returns one with other parameters; None for results as they are measured.
+            that returns one with other parameters, not a filter itself; None for results as they
+            are measured.
         find: what searches a whole picture, by default what the predictor searches with.
 
     Raises:
@@ -170,7 +173,7 @@ class Tracker(Closing):
                 "predictor must be a handmesh.Predictor, as handmesh.load() gives one, not "
                 f"{type(predictor).__name__}"
             )
-        self._smoother, self._find = smoother, checked_finder(find)
+        self._smoother, self._find = checked_smoother(smoother), checked_finder(find)
         self._owned = predictor is None
         self._predictor = Predictor() if predictor is None else predictor
         self.reset()
@@ -224,10 +227,13 @@ class Tracker(Closing):
     def _undone_where_it_fails(self) -> Iterator[None]:
         """All of a frame or nothing: what it said before a runtime failed would count twice."""
         kept = self._tracks.copy(), self._searched_s, self._wait, self._lost_s
+        # Filters, a caller's as well, change in themselves from one frame to the next.
+        smoothers = copy.deepcopy(self._smoothers)
         try:
             yield
         except BaseException:
             self._tracks, self._searched_s, self._wait, self._lost_s = kept
+            self._smoothers = smoothers
             raise
 
     def _search_is_due(self, now: float) -> bool:

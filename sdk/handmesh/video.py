@@ -94,13 +94,16 @@ class VideoFile(Video):
         return capture
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._closed:
-            raise InputError(f"the video {self._path} was closed: open it again")
+        self._refuse_if_closed()
         capture, self._unread = self._unread, None
         if capture is None:  # opened anew: not every format can be wound back to its first frame
             capture = self._open()
             self._captures.append(capture)
         return self._frames(capture)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise InputError(f"the video {self._path} was closed: open it again")
 
     def _frames(self, capture: Any) -> Iterator[Frame]:
         last_s = -1.0 / self.fps
@@ -109,6 +112,7 @@ class VideoFile(Video):
             while True:
                 there, pixels = capture.read()
                 if not there:
+                    self._refuse_if_closed()  # which looks like the end of the file
                     break
                 time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                 if not time_s > last_s:  # some files have times for some of their frames only
@@ -152,6 +156,7 @@ class LiveVideo(Video):
         self._read, self._close, self._clock = read, close, clock
         self._changed = threading.Condition()
         self._newest: Frame | None = None
+        self._last = -1  # index of the frame that was handed over last, whoever iterated
         self._ended = self._stopping = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._keep_reading, daemon=True)
@@ -200,21 +205,22 @@ class LiveVideo(Video):
                 self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Frame]:
-        last = -1
         while True:
             with self._changed:
                 there = self._changed.wait_for(
                     lambda: self._newest is not None or self._ended, CAMERA_TIMEOUT_S
                 )
                 frame, self._newest = self._newest, None
+                if frame is not None:
+                    frame = dataclasses.replace(frame, dropped=frame.index - self._last - 1)
+                    self._last = frame.index
             if not there:
                 raise InputError(f"the camera gave no frame for {CAMERA_TIMEOUT_S:g} seconds")
             if frame is None:
                 if self._error is not None:
                     raise self._error
                 return
-            yield dataclasses.replace(frame, dropped=frame.index - last - 1)
-            last = frame.index
+            yield frame
 
     def close(self) -> None:
         """Stop reading and let the camera go."""
@@ -262,7 +268,7 @@ class VideoWriter:
             raise InputError(f"cannot write {self._path}: its folder does not exist")
         self._writer: Any = None
         self._written, self._start_s = 0, 0.0
-        self._finished = False
+        self._finished = self._ended = False
         self._files = contextlib.ExitStack()
         self._size: tuple[int, int] = (0, 0)
 
@@ -270,8 +276,11 @@ class VideoWriter:
         """The next frame, (H, W, 3) uint8 RGB, and its time in seconds.
 
         Raises:
-            InputError: OpenCV cannot write such a video, or the frame has another size.
+            InputError: OpenCV cannot write such a video, the frame has another size, or the file
+                was finished.
         """
+        if self._ended:
+            raise InputError(f"the video {self._path} was finished: write another one")
         size = (pixels.shape[1], pixels.shape[0])
         if self._writer is None:
             self._open(size)
@@ -312,6 +321,7 @@ class VideoWriter:
         Raises:
             InputError: it cannot be put there.
         """
+        self._ended = True
         if self._writer is None:
             return None
         self._finished = True
@@ -331,6 +341,7 @@ class VideoWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._ended = True
         self._files.close()
 
 

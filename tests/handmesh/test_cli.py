@@ -16,7 +16,7 @@ import pytest
 import handmesh.cli as cli
 import handmesh.predictor
 from handmesh import backends
-from handmesh.bundle import Bundle
+from handmesh.bundle import Bundle, write_manifest
 from handmesh.errors import BackendUnavailable
 from handmesh.predictor import Predictor
 from handmesh.types import Camera
@@ -259,6 +259,30 @@ def test_info_says_what_a_bundle_holds_and_what_runs_it(
     assert told["tflite"].startswith("tflite: not here: backend 'tflite'")
     assert layers.startswith("light, input 128 x 128 x 3" if name == "light" else "")
     assert bool(layers) == (name == "light")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"decoder": {"foo": 1}}, r"light.decoder has no hyper-parameter ['foo']"),
+        ({"input_size": "128"}, "light.input_size must be int, got '128'"),
+        ({"latent": -5}, "describes no network that can be built"),
+    ],
+)
+def test_info_of_a_network_that_cannot_be_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    bundle_folder: Path,
+    manifest: dict[str, Any],
+    change: dict[str, Any],
+    said: str,
+) -> None:
+    write_manifest(bundle_folder, {**manifest, "config": {"network": "light", **change}})
+    assert cli.main(["info", str(bundle_folder)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith("test: ")
+    assert captured.err.startswith("handmesh: the `config` of the bundle's manifest")
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
 
 
 def _entry_points(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:

@@ -295,6 +295,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path) -> None:
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()
-    process.wait(60)
+    assert process.wait(60) == 141
     assert "Traceback" not in err
     assert "Exception" not in err
+    assert "interrupted" not in err

@@ -16,6 +16,7 @@ from handmesh.errors import BackendError, CameraError, ImageError, InputError
 from handmesh.imaging import decode
 from handmesh.pipeline import Photo
 from handmesh.search import Sighting, View, follow
+from handmesh.smoothing import HandSmoother
 from handmesh.types import Box
 
 pytestmark = pytest.mark.usefixtures("found_by_windows")
@@ -211,6 +212,55 @@ def test_a_frame_that_failed_can_be_handed_over_again(
     assert followed(True) == undisturbed
 
 
+def test_a_frame_that_failed_late_does_not_count_for_the_filter(
+    predictor: Predictor, make_hand: Make, paint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails after the filters have gone on, for a new hand and for one that is followed."""
+    hands = [make_hand(wrist_m=(0.01 * n, 0.05, 0.5)) for n in range(5)]
+    pixels = [paint(CAMERA, hand) for hand in hands]
+    far = [paint(CAMERA, make_hand(wrist_m=(0.01 * n, 0.04, 0.5))) for n in range(5)]
+    shown = Photo.hands
+
+    class Counting(HandSmoother):
+        """One of a caller's, with more of a state."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.times: list[float] = []
+
+        def __call__(self, points: Any, time_s: float, crop_px: float) -> Any:
+            self.times.append(time_s)
+            return super().__call__(points, time_s, crop_px)
+
+    def fails(*_: Any) -> Any:
+        raise MemoryError
+
+    def followed(fail: bool) -> tuple[list[np.ndarray], list[float]]:
+        made: list[Counting] = []
+
+        def make() -> Counting:
+            made.append(Counting())
+            return made[-1]
+
+        finder = KnownFinder(_box(hands[0]))
+        tracker = Tracker(predictor, max_hands=1, find=finder, smoother=make)
+        joints = []
+        for n, (picture, other) in enumerate(zip(pixels, far, strict=True)):
+            if fail:
+                monkeypatch.setattr(Photo, "hands", fails)
+                with pytest.raises(MemoryError):
+                    tracker.update(other, n / 30)
+                monkeypatch.setattr(Photo, "hands", shown)
+            (tracked,) = tracker.update(picture, n / 30).hands
+            joints.append(tracked.joints_m)
+        ((smoother, _),) = tracker._smoothers.values()
+        return joints, smoother.times
+
+    undisturbed, failed = followed(False), followed(True)
+    assert failed[1] == undisturbed[1] == [n / 30 for n in range(5)]
+    np.testing.assert_array_equal(failed[0], undisturbed[0])
+
+
 def test_without_times_a_coarse_clock_does_no_harm(
     predictor: Predictor, make_hand: Make, paint: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +289,8 @@ def test_without_times_frames_are_taken_as_they_come(
         ({"search_every_s": -1}, InputError, "search_every_s"),
         ({"remember_s": float("inf")}, InputError, "remember_s"),
         ({"find": "detector"}, InputError, "find is a function"),
+        ({"smoother": HandSmoother()}, InputError, "pass the class HandSmoother.*, not one"),
+        ({"smoother": "one euro"}, InputError, "a function that returns one.*, not str"),
     ],
 )
 def test_bad_options_are_refused_before_a_frame(

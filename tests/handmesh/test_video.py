@@ -60,6 +60,18 @@ def test_each_pass_over_a_file_begins_anew(tmp_path: Path, suffix: str) -> None:
         list(video)
 
 
+def test_a_file_that_is_closed_while_it_is_read_is_told(tmp_path: Path) -> None:
+    path = _write(tmp_path / "clip.avi", [40, 80, 120, 160])
+    for read in (0, 1, 3):
+        video = VideoFile(path)
+        frames = iter(video)
+        for _ in range(read):
+            next(frames)
+        video.close()
+        with pytest.raises(InputError, match="was closed: open it again"):
+            next(frames)
+
+
 def test_frames_that_were_left_out_are_made_up_for(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "live.avi", 10.0) as writer:
         for time_s, level in ((5.0, 50), (5.1, 100), (5.4, 150), (5.42, 200)):
@@ -80,6 +92,23 @@ def test_what_is_not_finished_leaves_the_old_file(tmp_path: Path) -> None:
     with VideoWriter(path, 25.0) as writer:
         assert writer.finish() is None, "there was no frame"
     assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_was_finished_takes_no_frame(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.avi", 25.0) as writer:
+        writer.write(_gray(9), 0.0)
+        writer.finish()
+        with pytest.raises(InputError, match=r"clip\.avi was finished"):
+            writer.write(_gray(9), 0.04)
+    with VideoWriter(tmp_path / "empty.avi", 25.0) as writer:
+        writer.finish()
+        with pytest.raises(InputError, match=r"empty\.avi was finished"):
+            writer.write(_gray(9), 0.0)
+    with VideoWriter(tmp_path / "left.avi", 25.0) as writer:
+        writer.write(_gray(9), 0.0)
+    with pytest.raises(InputError, match=r"left\.avi was finished"):
+        writer.write(_gray(9), 0.04)
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.avi"]
 
 
 def test_files_that_cannot_be_read_or_written_are_told(tmp_path: Path) -> None:
@@ -151,6 +180,21 @@ def test_a_slow_reader_of_a_camera_gets_the_newest_frame_and_a_count_of_the_othe
     assert [frame.index for frame in frames] in ([9], []), "then it ends"
     video.close()
     assert sensor.closed
+
+
+def test_a_second_loop_over_a_camera_counts_from_where_the_first_one_ended() -> None:
+    sensor = Sensor(20)
+    video = LiveVideo(sensor.read, sensor.close, clock=lambda: sensor.now)
+    sensor.given.acquire()
+    seen = []
+    for passing in (3, 1, 4):
+        sensor.let_pass(passing)
+        for frame in video:
+            seen.append((frame.index, frame.dropped))
+            break
+    assert seen == [(2, 2), (3, 0), (7, 3)]
+    sensor.go.release(20)
+    video.close()
 
 
 def test_an_error_of_the_camera_s_thread_arrives() -> None:

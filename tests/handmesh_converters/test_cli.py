@@ -177,6 +177,9 @@ def test_bad_arguments(
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "empty.npz", other=np.zeros(1))
+    np.savez_compressed(tmp_path / "bytes.npz", images=np.load(reference)["images"])
+    whole = (tmp_path / "bytes.npz").read_bytes()
+    (tmp_path / "bytes.npz").write_bytes(whole[:80] + bytes(64) + whole[144:])
     start = ("--checkpoint", checkpoint, "--out", tmp_path / "b")
     cases: list[tuple[tuple[object, ...], str]] = [
         ((), "either a BUNDLE or --checkpoint"),
@@ -186,6 +189,7 @@ def test_bad_arguments(
         (("--checkpoint", checkpoint, "--reference", reference), "--checkpoint needs --out"),
         ((*start, "--reference", tmp_path / "text.npz"), "not an .npz file"),
         ((*start, "--reference", tmp_path / "empty.npz"), "not an .npz file"),
+        ((*start, "--reference", tmp_path / "bytes.npz"), "not an .npz file"),
         ((*start, "--reference", tmp_path / "none.npz"), "not an .npz file"),
         ((*start, "--reference", reference, "--card", tmp_path / "list.json"), "must hold"),
         ((*start, "--reference", reference, "--card", tmp_path / "none.json"), "cannot read"),

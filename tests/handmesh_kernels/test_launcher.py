@@ -282,3 +282,13 @@ def test_missing_and_damaged_files(arrays: dict[str, NDArray[Any]], tmp_path: Pa
     path.write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ConstantsError, match="cannot read"):
         HeadConstants.load(path)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    whole = path.read_bytes()
+    for place in range(60, 160, 4):  # the first array's bytes: zlib finds that they are none
+        path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
+        with pytest.raises(ConstantsError, match="cannot read"):
+            HeadConstants.load(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))  # an array, and no archive of them
+    with pytest.raises(ConstantsError, match="cannot read"):
+        HeadConstants.load(path)

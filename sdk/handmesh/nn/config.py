@@ -7,8 +7,8 @@ Ge et al., CVPR 2019. Both share `DecoderConfig`, the graph CNN of the paper's F
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from handmesh.errors import InputError
 
@@ -17,6 +17,7 @@ JOINT_COUNT = 21
 _DEEPEST = 16
 
 Pooling = Literal["mean", "max"]
+Block = Literal["fused", "separable"]
 # Fields that are younger than files which name every other one: left out at these values, so that
 # the networks of those files are still written as they were.
 _YOUNGER = {"pose_pooling": "mean", "uv_from_heatmaps": False}
@@ -71,11 +72,15 @@ class StageConfig:
         kernel: of the spatial convolution.
     """
 
-    block: Literal["fused", "separable"]
+    block: Block
     channels: int
     depth: int
     expansion: float = 4.0
     kernel: int = 3
+
+    def __post_init__(self) -> None:
+        if self.block not in get_args(Block):
+            raise InputError(f"block is fused or separable, not {self.block!r}")
 
 
 @dataclass(frozen=True)
@@ -246,23 +251,49 @@ def from_dict(values: dict[str, Any]) -> NetworkConfig:
     """Inverse of `to_dict`; also takes what JSON made of it (lists for tuples).
 
     Raises:
-        InputError: an unknown network or an unknown field.
+        InputError: an unknown network, an unknown or a missing field, or a value that is none.
     """
-    rest = dict(values)
-    network = rest.pop("network", None)
-    if network not in _NETWORKS:
+    network = values.get("network") if isinstance(values, dict) else None
+    if not isinstance(network, str) or network not in _NETWORKS:
         raise InputError(f"expected a network out of {sorted(_NETWORKS)}, got {network!r}")
-    kind = _NETWORKS[network]
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(rest) - known)
+    rest = {name: value for name, value in values.items() if name != "network"}
+    config: NetworkConfig = _made(_NETWORKS[network], rest, network)
+    return config
+
+
+def _made(kind: type[Any], values: Any, name: str) -> Any:
+    """One of the classes above, of what JSON made of it; `name` says where that stands."""
+    if not isinstance(values, dict):
+        raise InputError(f"{name} must be an object of hyper-parameters, got {values!r}")
+    hints = get_type_hints(kind)
+    known = sorted(f.name for f in fields(kind))
+    unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
-        raise InputError(f"{network} has no hyper-parameter {unknown}; it has {sorted(known)}")
-    if "decoder" in rest:
-        rest["decoder"] = DecoderConfig(**_tuples(rest["decoder"]))
-    if "stages" in rest:
-        rest["stages"] = tuple(StageConfig(**stage) for stage in rest["stages"])
-    return kind(**_tuples(rest))
+        raise InputError(f"{name} has no hyper-parameter {unknown}; it has {known}")
+    needed = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
+    missing = sorted(needed - set(values))
+    if missing:
+        raise InputError(f"{name} lacks the hyper-parameters {missing}")
+    return kind(**{k: _fitting(v, hints[k], f"{name}.{k}") for k, v in values.items()})
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+def _fitting(value: Any, hint: Any, name: str) -> Any:
+    """A value of the type that a field is declared with."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _made(hint, value, name)
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value  # the class itself refuses others
+    if get_origin(hint) is tuple:
+        any_number = inner[-1] is Ellipsis
+        if not isinstance(value, (list, tuple)) or not (any_number or len(value) == len(inner)):
+            count = "" if any_number else f" of {len(inner)}"
+            raise InputError(f"{name} must be a list{count}, got {value!r}")
+        kinds = inner[:1] * len(value) if any_number else inner
+        parts = enumerate(zip(value, kinds, strict=True))
+        return tuple(_fitting(part, each, f"{name}[{i}]") for i, (part, each) in parts)
+    allowed = (int, float) if hint is float else hint
+    # True is a whole number to Python.
+    if not isinstance(value, allowed) or isinstance(value, bool) is not (hint is bool):
+        raise InputError(f"{name} must be {hint.__name__}, got {value!r}")
+    return value

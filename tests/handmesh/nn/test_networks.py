@@ -12,7 +12,15 @@ from torch import nn
 
 from handmesh.errors import InputError
 from handmesh.graph import Topology
-from handmesh.nn import DecoderConfig, LightConfig, PaperConfig, build, from_dict, to_dict
+from handmesh.nn import (
+    DecoderConfig,
+    LightConfig,
+    PaperConfig,
+    StageConfig,
+    build,
+    from_dict,
+    to_dict,
+)
 
 
 def millions(*modules: nn.Module) -> float:
@@ -127,14 +135,45 @@ def test_config_round_trip_through_json(config: LightConfig | PaperConfig) -> No
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
+STAGE = {"block": "fused", "channels": 8, "depth": 1}
+
+
 @pytest.mark.parametrize(
-    "values",
-    [{"network": "heavy"}, {}, {"network": "light", "beat": 1.0}],
-    ids=["unknown", "none", "misspelt"],
+    ("values", "message"),
+    [
+        ({"network": "heavy"}, "expected a network out of .*, got 'heavy'"),
+        ({}, "got None"),
+        ([], "got None"),
+        ({"network": ["light"]}, "expected a network"),
+        ({"network": "light", "beat": 1.0}, r"light has no hyper-parameter \['beat'\]"),
+        ({"network": "light", "decoder": {"foo": 1}}, r"light.decoder has no .*\['foo'\]"),
+        ({"network": "light", "decoder": 3}, "light.decoder must be an object"),
+        ({"network": "light", "stages": [STAGE | {"wide": 1}]}, r"stages\[0\] has no .*'wide'"),
+        ({"network": "light", "stages": [STAGE, {"block": "fused"}]}, r"stages\[1\] lacks .*depth"),
+        ({"network": "light", "stages": [STAGE | {"block": "fussed"}] * 4}, "fused or separable"),
+        ({"network": "light", "stages": 4}, "light.stages must be a list, got 4"),
+        ({"network": "light", "stages": [STAGE] * 3}, "four stages"),
+        ({"network": "light", "input_size": "128"}, "input_size must be int, got '128'"),
+        ({"network": "light", "latent": True}, "latent must be int, got True"),
+        ({"network": "light", "latent": 2.0}, "latent must be int"),
+        ({"network": "light", "beta": None}, "beta must be float"),
+        ({"network": "light", "anchor_to_heatmaps": 1}, "anchor_to_heatmaps must be bool"),
+        ({"network": "light", "pyramid_depth": [1, 1]}, "pyramid_depth must be a list of 3"),
+        ({"network": "light", "pyramid_depth": [1, 1, "1"]}, r"pyramid_depth\[2\] must be int"),
+    ],
 )
-def test_bad_config(values: dict[str, object]) -> None:
-    with pytest.raises(InputError):
+def test_bad_config(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         from_dict(values)
+
+
+def test_bad_blocks() -> None:
+    with pytest.raises(InputError, match="block is fused or separable, not 'fussed'"):
+        StageConfig("fussed", 24, 2)  # type: ignore[arg-type]
+
+
+def test_a_whole_number_is_a_real_one() -> None:
+    assert from_dict({"network": "light", "beta": 20}) == LightConfig()
 
 
 @pytest.mark.parametrize("config", [LightConfig(), PaperConfig()])
