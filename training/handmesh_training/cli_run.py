@@ -47,7 +47,7 @@ def train(options: argparse.Namespace) -> int:
     if options.stage == DETECTOR:
         _check_folder(options, (DETECTOR,))
         return cli_detector.train(options, _recipe(options))
-    wanted = _wanted(options)
+    wanted = wanted_stages(options)
     _check_folder(options, wanted)
     with parallel.process_group(options.device) as device:
         run = _run_of(options, wanted, device)
@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
+def wanted_stages(options: argparse.Namespace) -> tuple[str, ...]:
     """The stages to run; of all, those that the head has."""
     if options.stage != "all":
         return (options.stage,)
