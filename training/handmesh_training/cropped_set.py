@@ -38,10 +38,13 @@ LABEL_SUFFIXES = (".json", ".mat", ".pickle", ".txt")
 
 class SampleSource(Protocol):
     """A `datasets.Dataset`, or what looks like one. Where it has a true attribute ``our_mesh``, its
-    meshes are the networks' own, of right hands."""
+    meshes are the networks' own, of right hands. Its folder is None where no file holds its samples:
+    then the split tells all that decides them."""
 
-    folder: Path
     split: str
+
+    @property
+    def folder(self) -> Path | None: ...
 
     @property
     def revision(self) -> int: ...
@@ -126,11 +129,11 @@ def build(
     settings: dict[str, Any] = {
         "sets": [
             [
-                str(data.folder),
+                None if data.folder is None else str(data.folder),
                 data.split,
                 data.revision,
                 len(rows),
-                _labels_sha256(data.folder, folder),
+                None if data.folder is None else _labels_sha256(data.folder, folder),
             ]
             for data, rows in chosen
         ],
@@ -146,7 +149,8 @@ def build(
         if found.made_from != digest:
             raise CheckpointError(
                 f"{folder} holds hands cut out of other sets, or otherwise, or labels or how they "
-                "are read have changed since; delete it, or use another folder"
+                "are read have changed since, or the renderer of rendered ones; delete it, or use "
+                "another folder"
             )
         return found
     total = sum(len(rows) for _, rows in chosen)
