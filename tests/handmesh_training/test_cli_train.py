@@ -83,6 +83,7 @@ def test_hands_without_all_joints_are_not_watched(
     monkeypatch.setattr(cli_run, "held_out", lambda *_: Crops.empty(0, 64, 4))
     assert main(command) == 0
     assert ["real" in run.validation for run in made] == [True, False]
+    assert [run.real.held_out for run in made if run.real is not None] == [(31,), (31,)]
 
 
 @pytest.mark.parametrize("left", ["pseudo/meshes.npy", "pseudo/meshes.npz", "weak/checkpoint.pt"])

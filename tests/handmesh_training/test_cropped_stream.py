@@ -32,6 +32,9 @@ class Numbered:
     def __len__(self) -> int:
         return COUNT
 
+    def group_of(self, index: int) -> int:
+        return index
+
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng(0)
         px = rng.uniform((25, 20), (70, 60), (21, 2))
@@ -125,6 +128,15 @@ def test_every_hand_comes_once_an_epoch_over_all_lanes(settings: CroppedSettings
     assert orders[0] != orders[1]
     # Those that do not fill a batch are others in other epochs.
     assert set(orders[0]) != set(orders[1])
+
+
+def test_what_is_held_out_is_not_drawn(settings: CroppedSettings) -> None:
+    held = (2, 3, 17, 24, 25)
+    stream = CroppedStream(replace(settings, held_out=held), 3)
+    epoch = parts(stream, 0, 1, 0, (COUNT - len(held)) // BATCH)
+    drawn = [number for batch in epoch for number in numbers(batch)]
+    assert len({*drawn}) == len(drawn) == 20
+    assert not {*drawn} & {*held}
 
 
 @pytest.mark.parametrize("start", [1, 3, 7])

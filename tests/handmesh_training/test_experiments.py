@@ -170,7 +170,7 @@ def test_studies_go_on_with_the_same_weights_and_sources_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(laboratory, "engine_sha256", lambda: "f" * 64)
-        with pytest.raises(InputError, match="by other sources.*delete the folder"):
+        with pytest.raises(InputError, match=r"by other sources.*delete the folder"):
             Lab(tmp_path / "studies", settings)
     with pytest.raises(InputError, match=r"or weights \(.*: start_from\).*delete the folder"):
         Lab(tmp_path / "studies", weights(tmp_path / "some.pt", 1))

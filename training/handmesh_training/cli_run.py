@@ -32,8 +32,8 @@ from .weak_losses import WITH_POSE, WITHOUT_POSE
 
 FINE_TUNING = (stages.FINE_TUNED, stages.PSEUDO, stages.WEAK)
 REAL_MARGIN, REAL_DEPTH_PX = 1.9, 64
-# Of sets that are adapted to, the last twentieth, but no more hands, is watched, not trained on.
-HELD_OUT = 256
+# Of each set that is adapted to, one hand in so many, or so many, are watched, not trained on.
+HELD_OUT_ONE_IN, HELD_OUT = 20, 256
 
 
 def train(options: argparse.Namespace) -> int:
@@ -255,5 +255,5 @@ def _real(options: argparse.Namespace, config: MeshConfig, look: RenderSettings)
         )  # fmt: skip
     parallel.wait_for_all()
     augment = Augmentation(input_size=config.input_size, stored_margin=REAL_MARGIN)
-    kept_back = min(HELD_OUT, len(CroppedSet(folder)) // 20)
-    return CroppedSettings(folder, augment=augment, held_out=kept_back)
+    kept_back = CroppedSet(folder).last_groups(HELD_OUT_ONE_IN, HELD_OUT)
+    return CroppedSettings(folder, augment=augment, held_out=tuple(kept_back.tolist()))

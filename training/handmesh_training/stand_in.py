@@ -104,6 +104,10 @@ class RenderedSamples:
     def __len__(self) -> int:
         return self.count
 
+    def group_of(self, index: int) -> int:
+        """Each is another hand."""
+        return index
+
     def __getitem__(self, index: int) -> Sample:
         (record,) = self.renderer.records([index])
         sample = record.to_sample()

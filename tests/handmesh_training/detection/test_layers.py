@@ -20,5 +20,5 @@ def test_layers_of_another_renderer_are_refused(
     with pytest.raises(InputError, match="holds layers made otherwise"):
         layers.prepare(tmp_path, look, 1, 0, 0)
     monkeypatch.setattr(layers, "engine_sha256", lambda: "f" * 64)
-    with pytest.raises(InputError, match="another version of the renderer.*delete it"):
+    with pytest.raises(InputError, match=r"another version of the renderer.*delete it"):
         layers.prepare(tmp_path, look, 0, 0, 0)
