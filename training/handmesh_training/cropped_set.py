@@ -37,8 +37,7 @@ LABEL_SUFFIXES = (".json", ".mat", ".pickle", ".txt")
 
 
 class SampleSource(Protocol):
-    """A `datasets.Dataset`, or what looks like one. Where it has a true attribute ``our_mesh``, its
-    meshes are the networks' own, of right hands. Its folder is None where its samples lie in no
+    """A `datasets.Dataset`, or what looks like one. Its folder is None where its samples lie in no
     file: then the split tells all that decides them."""
 
     split: str
@@ -195,7 +194,7 @@ def build(
                 if not can_crop(sample):
                     continue
                 crops = to_crops([sample], side, margin, vertex_count)
-                if getattr(data, "our_mesh", False):
+                if sample.our_mesh and sample.is_right:
                     _label_mesh(crops, sample, margin)
                 if not joints_3d:
                     crops.has_depth[:] = False

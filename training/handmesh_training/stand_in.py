@@ -73,11 +73,9 @@ class RenderedSamples:
 
     Attributes:
         split, revision: as of a `datasets.Dataset`. folder: None, for no file holds them.
-        our_mesh: its samples' meshes are the networks' own.
     """
 
     WALL_M = 0.5
-    our_mesh = True
     folder = None
     revision = 1
 
