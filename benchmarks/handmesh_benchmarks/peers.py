@@ -357,9 +357,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _surest(predictor: Predictor, pictures: Sequence[Image]) -> Image:
-    """The picture whose hand is seen best: the one that moves in the video."""
+    """The picture whose hand is seen best: the one that moves in the video.
+
+    Raises:
+        InputError: none shows a hand.
+    """
 
     def presence(picture: Image) -> float:
-        return predictor.predict(picture, min_presence=0.0)[0].presence
+        hands = predictor.predict(picture, min_presence=0.0)
+        return max((hand.presence for hand in hands), default=0.0)
 
-    return max(pictures, key=presence)
+    seen = [presence(picture) for picture in pictures]
+    if not any(seen):
+        raise InputError(
+            "none of the photos shows a hand that could be followed: give --photos others"
+        )
+    return pictures[int(np.argmax(seen))]

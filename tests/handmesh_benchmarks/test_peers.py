@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -168,3 +170,14 @@ def test_tables_say_both_names_and_the_ratio() -> None:
     assert "| video | 5.0 | 5.0 | 10.0 | 10.0 | 0.50 (0.50 to 0.50) | 100 % / 50 % |" in text
     assert "| asl | 200 | 75.0 % | 95.0 % | 74.0 % |" in text
     assert "- processor: X" in text
+
+
+def test_the_clip_is_of_the_photo_whose_hand_is_seen_best() -> None:
+    class Finder:
+        def predict(self, picture: np.ndarray, min_presence: float) -> list[SimpleNamespace]:
+            return [SimpleNamespace(presence=0.1 * n) for n in range(picture[0, 0, 0], 0, -1)]
+
+    finder: Any = Finder()
+    assert peers._surest(finder, [_picture(n) for n in (0, 1, 3, 2, 0)])[0, 0, 0] == 3
+    with pytest.raises(InputError, match="none of the photos shows a hand"):
+        peers._surest(finder, [_picture(0), _picture(0)])

@@ -83,6 +83,7 @@ def test_hands_without_all_joints_are_not_watched(
     monkeypatch.setattr(cli_run, "held_out", lambda *_: Crops.empty(0, 64, 4))
     assert main(command) == 0
     assert ["real" in run.validation for run in made] == [True, False]
+    assert [run.real.held_out for run in made if run.real is not None] == [(31,), (31,)]
 
 
 @pytest.mark.parametrize("left", ["pseudo/meshes.npy", "pseudo/meshes.npz", "weak/checkpoint.pt"])
@@ -162,3 +163,58 @@ def test_later_stages_take_crops_of_the_size_of_the_run(
     assert main([*begin, "--network", "paper"]) == 0  # told to be another network later
     assert main([*begin, "--input-size", "64"]) == 0
     assert [run.config.input_size for run in made] == [96, 256, 64]
+
+
+@pytest.mark.parametrize(
+    ("line", "typed", "stages_it_is_of"),
+    [
+        ("full --data freihand:train:D --limit 100", "--limit", "weak"),
+        ("full --joints-3d", "--joints-3d", "weak"),
+        ("full --no-depth", "--no-depth", "weak"),
+        ("full --no-pseudo", "--no-pseudo", "weak"),
+        ("weak --photos D", "--photos", "heatmaps, full, detector"),
+        ("weak --shards D", "--shards", "heatmaps, full"),
+        ("fine-tune-heatmaps --reuse 2", "--reuse", "heatmaps, full"),
+        ("pose --steps 10", "--steps", "heatmaps, full"),
+        ("weak --losses paper", "--losses", "full"),
+        ("all --head transfer --limit 3", "--limit", "weak"),
+        ("detector --network paper", "--network", "full"),
+        ("detector --head lbs", "--head", "full"),
+        ("detector --joints-3d", "--joints-3d", "weak"),
+        ("detector --no-depth", "--no-depth", "weak"),
+        ("detector --data stb:train_sk:D", "--data", "weak"),
+        ("detector --no-draw-on-device", "--draw-on-device", "full"),
+    ],
+)
+def test_an_option_that_a_stage_leaves_aside_is_refused(
+    tmp_path: Path,
+    made: list[stages.Run],
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    typed: str,
+    stages_it_is_of: str,
+) -> None:
+    assert main(["train", *line.split(), "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert f"{typed} has no effect on {line.split()[0].replace('all', 'full')}" in told
+    assert stages_it_is_of in told
+    assert not made
+
+
+def test_options_that_a_stage_reads_pass(tmp_path: Path, made: list[stages.Run]) -> None:
+    every = {*cli_train.STAGES, cli_train.DETECTOR}
+    assert all({*of} < every for of in cli_train.EFFECTIVE.values())
+    command = ["train", "weak", "--smoke", "--workers", "0", "--out", str(tmp_path / "run")]
+    assert main([*command, "--limit", "20", "--joints-3d"]) == 0
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("wrong", ["--steps 0 --decay 0", "--steps -5", "--limit 0", "--lanes 0"])
+def test_counts_below_one_are_refused(
+    tmp_path: Path, made: list[stages.Run], capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    stage = "weak" if "limit" in wrong else "full"
+    assert main(["train", stage, *wrong.split(), "--out", str(tmp_path / "run")]) == 2
+    name, value = wrong.split()[:2]
+    assert f"{name} must be at least 1, not {value}" in capsys.readouterr().err
+    assert not made

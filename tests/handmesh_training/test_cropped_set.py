@@ -24,6 +24,8 @@ WIDTH, HEIGHT = 96, 80
 class Samples:
     """A data set in memory that counts how often it is read."""
 
+    poses = 1_000
+
     def __init__(self, samples: Sequence[Sample], split: str = "training") -> None:
         self.folder, self.split, self.revision = Path("somewhere"), split, 1
         self.samples = list(samples)
@@ -31,6 +33,9 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def group_of(self, index: int) -> int:
+        return index % self.poses
 
     def __getitem__(self, index: int) -> Sample:
         self.read += 1
@@ -167,9 +172,37 @@ def test_samples_that_cannot_be_used_are_left_out(made: Build) -> None:
     # Known in part, a hand has no crop that a whole one's depth map would be of.
     assert data.has_depth_map.tolist() == [True, False, True]
     assert sorted(path.name for path in data.folder.iterdir()) == sorted(
-        [*(f"{field.name}.npy" for field in fields(Crops)), "depth_maps.npy", "index.json"]
+        [f"{name}.npy" for name in (*(f.name for f in fields(Crops)), "depth_maps", "groups")]
+        + ["index.json"]
     )
     assert json.loads((data.folder / "index.json").read_text())["count"] == 3
+
+
+def test_whole_groups_of_every_set_are_the_last(made: Build) -> None:
+    """Ten poses thrice each, of which one hand cannot be used, and a set in which all differ."""
+    thrice = Samples([a_sample(i) for i in range(30)])
+    thrice.poses = 10
+    thrice.samples[9] = replace(thrice.samples[9], is_right=None)
+    data = made(thrice, Samples([a_sample(100 + i) for i in range(20)], "other"))
+    poses = [i % 10 for i in range(30) if i != 9]
+    assert data.groups.tolist() == [[0, p] for p in poses] + [[1, i] for i in range(20)]
+
+    rows = {pose: np.flatnonzero(np.array(poses) == pose).tolist() for pose in (8, 9)}
+    # 29 hands over 20, and 20 over 20, are one hand each; the pose has two.
+    assert data.last_groups(20, 256).tolist() == [*rows[9], 48]
+    # A tenth is 2 hands; a seventh is 4 in the one and 2 in the other; a group is never cut.
+    assert data.last_groups(10, 256).tolist() == [*rows[9], 47, 48]
+    assert data.last_groups(7, 256).tolist() == [*sorted(rows[8] + rows[9]), 47, 48]
+    assert data.last_groups(7, 1).tolist() == [*rows[9], 48]
+    assert not data.last_groups(30, 256).size
+    # Something is left to train on.
+    assert data.last_groups(1, 256).tolist() == [i for i in range(49) if i not in (0, 9, 19, 29)]
+
+
+def test_a_set_of_one_group_is_trained_on(made: Build) -> None:
+    alike = Samples([a_sample(i) for i in range(4)])
+    alike.poses = 1
+    assert not made(alike).last_groups(2, 256).size
 
 
 def test_without_any_usable_hand(made: Build, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from handmesh.errors import InputError
 from handmesh_training.augment import Augmentation
 from handmesh_training.cropped_set import CroppedSet, build
-from handmesh_training.cropped_stream import CroppedSettings, CroppedStream
+from handmesh_training.cropped_stream import CroppedSettings, CroppedStream, adapting
 from handmesh_training.datasets import Sample
 from handmesh_training.sources import Batch
 
@@ -31,6 +31,9 @@ class Numbered:
 
     def __len__(self) -> int:
         return COUNT
+
+    def group_of(self, index: int) -> int:
+        return index
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng(0)
@@ -125,6 +128,23 @@ def test_every_hand_comes_once_an_epoch_over_all_lanes(settings: CroppedSettings
     assert orders[0] != orders[1]
     # Those that do not fill a batch are others in other epochs.
     assert set(orders[0]) != set(orders[1])
+
+
+def test_what_is_held_out_is_not_drawn(settings: CroppedSettings) -> None:
+    held = (2, 3, 17, 24, 25)
+    stream = CroppedStream(replace(settings, held_out=held), 3)
+    epoch = parts(stream, 0, 1, 0, (COUNT - len(held)) // BATCH)
+    drawn = [number for batch in epoch for number in numbers(batch)]
+    assert len({*drawn}) == len(drawn) == 20
+    assert not {*drawn} & {*held}
+
+
+def test_what_adapts_a_network_keeps_the_labels_of_every_hand(settings: CroppedSettings) -> None:
+    stream = CroppedStream(replace(settings, augment=adapting(32, MARGIN)), 3)
+    batches = parts(stream, 0, 1, 0, 2 * COUNT // BATCH)
+    for name in ("has_hand", "has_joints", "has_depth", "has_depth_map"):
+        known = [(flag, n) for b in batches for flag, n in zip(b[name], numbers(b), strict=True)]
+        assert all(flag for flag, n in known if n != COUNT - 1), name  # the last is known in part
 
 
 @pytest.mark.parametrize("start", [1, 3, 7])

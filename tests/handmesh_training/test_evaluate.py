@@ -46,6 +46,7 @@ def hand(index: int, known: NDArray[np.bool_] = ALL) -> Sample:
         intrinsics=K,
         joints_m=np.where(known[:, None], joints_m, np.nan),
         vertices_m=vertices_m.astype(np.float32),
+        our_mesh=True,
     )
 
 
@@ -191,19 +192,26 @@ def test_f_scores_are_those_of_another_implementation() -> None:
 
 
 def test_meshes_of_other_vertices_are_aligned_by_their_joints() -> None:
-    """40 vertices against 80: no correspondence, hence no mesh error; F-scores there are."""
+    """40 vertices against 80, or 40 others: no correspondence, hence no mesh error; F-scores there
+    are."""
     samples = [hand(i) for i in range(2)]
-    theirs = [
+    more = [
         replace(s, vertices_m=np.concatenate([s.vertices_m, s.vertices_m + np.float32(1e-4)]))
         for s in samples
         if s.vertices_m is not None
     ]
+    others = [
+        replace(s, vertices_m=s.vertices_m[::-1].copy(), our_mesh=False)
+        for s in samples
+        if s.vertices_m is not None
+    ]
 
-    report = evaluate(Planted(samples, similar), theirs, PAPER, "made")
+    for theirs in (more, others):
+        report = evaluate(Planted(samples, similar), theirs, PAPER, "made")
 
-    assert names(report).isdisjoint({"mesh_mm", "mesh_pa_mm", "f5_pa"})
-    assert report["f5_pa_joints"].value == 1
-    assert report["f5_pa_joints"].alignment == "procrustes_joints"
+        assert names(report).isdisjoint({"mesh_mm", "mesh_pa_mm", "f5_pa"})
+        assert report["f5_pa_joints"].value == 1
+        assert report["f5_pa_joints"].alignment == "procrustes_joints"
 
 
 def test_networks_without_a_mesh_have_no_mesh_figures() -> None:
@@ -216,7 +224,8 @@ def test_networks_without_a_mesh_have_no_mesh_figures() -> None:
 
 
 def test_the_median_thickness_of_each_finger_is_stated() -> None:
-    topology, samples = Topology.default(), [hand(i) for i in range(3)]
+    topology = Topology.default()
+    samples = [replace(hand(i), our_mesh=False) for i in range(3)]
     rest = np.float64(topology.template_vertices_m)
     joints = topology.joint_regressor @ rest
     sliver = rest.copy()
@@ -231,7 +240,12 @@ def test_the_median_thickness_of_each_finger_is_stated() -> None:
     # Where the labelled hand has our mesh, its own fingers are what they are compared with.
     thick = joints[9] + 1.5 * (rest - joints[9])
     thick_hands = [
-        replace(sample, joints_m=joints + (0, 0, 1), vertices_m=np.float32(thick + (0, 0, 1)))
+        replace(
+            sample,
+            joints_m=joints + (0, 0, 1),
+            vertices_m=np.float32(thick + (0, 0, 1)),
+            our_mesh=True,
+        )
         for sample in samples
     ]
     same = evaluate(Planted(thick_hands), thick_hands, PAPER, "thick")

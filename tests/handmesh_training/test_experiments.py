@@ -18,7 +18,7 @@ from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, build, load_weights
 from handmesh_training import stages
-from handmesh_training.checkpoint import load_network
+from handmesh_training.checkpoint import describe_network, load_network, write_checkpoint
 from handmesh_training.experiments import lab as laboratory
 from handmesh_training.experiments.curves import (
     THRESHOLDS_MM,
@@ -149,6 +149,31 @@ def test_studies_that_are_older_than_a_setting_go_on(tmp_path: Path) -> None:
     Lab(tmp_path, LabSettings(hands=50))
     with pytest.raises(InputError, match="other settings"):
         Lab(tmp_path, LabSettings(hands=51))
+
+
+def test_studies_go_on_with_the_same_weights_and_sources_alone(
+    tmp_path: Path, tiny_config: LightConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(path: Path, seed: int) -> LabSettings:
+        torch.manual_seed(seed)
+        network = build_network(tiny_config, Topology.default(), "mesh")
+        state = {**describe_network(tiny_config, "mesh"), "average": network.state_dict()}
+        write_checkpoint(path, state)
+        return LabSettings(start_from=str(path))
+
+    settings = weights(tmp_path / "some.pt", 0)
+    Lab(tmp_path / "studies", settings)
+    Lab(tmp_path / "studies", settings)
+    copied = tmp_path / "copied.pt"
+    copied.write_bytes((tmp_path / "some.pt").read_bytes())
+    Lab(tmp_path / "studies", replace(settings, start_from=str(copied)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(laboratory, "engine_sha256", lambda: "f" * 64)
+        with pytest.raises(InputError, match=r"by other sources.*delete the folder"):
+            Lab(tmp_path / "studies", settings)
+    with pytest.raises(InputError, match=r"or weights \(.*: start_from\).*delete the folder"):
+        Lab(tmp_path / "studies", weights(tmp_path / "some.pt", 1))
 
 
 def test_hands_that_cannot_be_had_are_told_before_work_begins(

@@ -81,7 +81,7 @@ def test_samples_without_labels_leave_views_dark(samples: list[Sample]) -> None:
     for view in range(1, 5):
         assert (tile(sheet, 0, view, 5, 1) == PAPER).all()
     # A mesh that is not ours cannot be shown; the joints can.
-    other = replace(samples[0], vertices_m=np.zeros((778, 3), dtype=np.float32))
+    other = replace(samples[0], vertices_m=np.zeros((778, 3), dtype=np.float32), our_mesh=False)
     sheet = contact_sheet([other], ("skeleton", "mesh"), tile=96)
     assert (tile(sheet, 0, 1, 2, 1) == PAPER).all()
     assert (tile(sheet, 0, 0, 2, 1) != samples[0].image).any()

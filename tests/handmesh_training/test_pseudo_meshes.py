@@ -61,6 +61,9 @@ class Samples:
     def __len__(self) -> int:
         return COUNT
 
+    def group_of(self, index: int) -> int:
+        return index
+
     def __getitem__(self, index: int) -> Sample:
         return a_sample(index)
 

@@ -10,6 +10,7 @@ import torch
 
 from handmesh.errors import CheckpointError
 from handmesh.graph import Topology
+from handmesh_training import stand_in
 from handmesh_training.cropped_set import build
 from handmesh_training.depth_renderer import DepthRenderer
 from handmesh_training.rendered import RenderSettings
@@ -156,8 +157,10 @@ class TestRenderedSamples:
         off = (real.depth_m - perfect.depth_m)[both]
         assert 0 < off.std() < 0.03
 
-    def test_sets_cut_out_of_others_can_be_told_apart(self, tmp_path: Path) -> None:
-        """By the renderer's settings and the sensor, too."""
+    def test_sets_cut_out_of_others_can_be_told_apart(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By the renderer's settings, its sources and the sensor, too."""
         count = Topology.default().vertex_count
 
         def make(samples: RenderedSamples) -> None:
@@ -173,3 +176,18 @@ class TestRenderedSamples:
         ):
             with pytest.raises(CheckpointError):
                 make(other)
+        monkeypatch.setattr(stand_in, "engine_sha256", lambda: "f" * 64)
+        with pytest.raises(CheckpointError, match="the renderer of rendered ones; delete it"):
+            make(RenderedSamples(LOOK, 3, 2))
+
+    def test_no_file_is_taken_for_their_labels(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even those of a folder "rendered" in the working directory."""
+        monkeypatch.chdir(tmp_path)
+        sizes = (16, 1.9, 8, Topology.default().vertex_count)
+        first = build([RenderedSamples(LOOK, 3, 2)], tmp_path / "set", *sizes)
+        (tmp_path / "rendered").mkdir()
+        (tmp_path / "rendered" / "manifest.json").write_text("{}")
+        again = build([RenderedSamples(LOOK, 3, 2)], tmp_path / "set", *sizes)
+        assert again.made_from == first.made_from

@@ -93,6 +93,13 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("name", ["steps", "report", "evaluate", "lanes"])
+def test_counts_of_a_run_are_at_least_one(name: str) -> None:
+    for wrong in (0, -5):
+        with pytest.raises(InputError, match=f"{name} must be at least 1, not {wrong}"):
+            replace(SETTINGS, **{name: wrong})
+
+
 def test_the_loss_falls_on_a_repeated_batch(tiny_config: LightConfig, tmp_path: Path) -> None:
     recipe = replace(RECIPE, warmup=5, decay=0, learning_rate=4e-3)
     trainer = trainer_of(tiny_config, tmp_path, replace(SETTINGS, steps=1000, recipe=recipe))

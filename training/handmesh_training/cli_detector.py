@@ -12,20 +12,13 @@ from .recipe import Recipe
 from .render_settings import RenderSettings
 from .train import TrainSettings
 
-# Options of `handmesh train` that mean nothing here, with their names in argparse.
-_MEANINGLESS = ("shards", "reuse", "backgrounds", "start_from", "losses", "limit", "input_size")
-
 
 def train(options: argparse.Namespace, recipe: Recipe) -> int:
     """What `handmesh train detector` does with the options of `handmesh train`.
 
     Raises:
-        InputError: an option that is of the other stages, or panoramas are missing.
+        InputError: panoramas are missing.
     """
-    given = [name for name in _MEANINGLESS if getattr(options, name) is not None]
-    if given or options.data:
-        names = ", ".join("--" + name.replace("_", "-") for name in given or ["data"])
-        raise InputError(f"the detector is not trained with {names}: leave it out")
     if options.environments is None:
         raise InputError("the detector's scenes take panoramas: give --environments DIR")
     smoke = options.smoke

@@ -65,5 +65,6 @@ def _evaluate_finding(options: argparse.Namespace) -> int:
         sys.stdout.write(found.to_table(name) + "\n")
         figures[name] = asdict(found)
     if options.out is not None:
-        write_atomic(options.out, (json.dumps(figures, indent=2) + "\n").encode())
+        text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
+        write_atomic(options.out, text.encode())
     return 0

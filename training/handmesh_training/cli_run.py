@@ -16,7 +16,7 @@ from .augment import Augmentation
 from .checkpoint import FILE, read_checkpoint, weights_file
 from .cli_options import EVALUATION_SEED
 from .cropped_set import CroppedSet, SampleSource, build
-from .cropped_stream import CroppedSettings
+from .cropped_stream import CroppedSettings, adapting
 from .datasets import parse_dataset
 from .detection.run import STAGE as DETECTOR
 from .losses import PAPER, LossWeights
@@ -32,8 +32,8 @@ from .weak_losses import WITH_POSE, WITHOUT_POSE
 
 FINE_TUNING = (stages.FINE_TUNED, stages.PSEUDO, stages.WEAK)
 REAL_MARGIN, REAL_DEPTH_PX = 1.9, 64
-# Of sets that are adapted to, the last twentieth, but no more hands, is watched, not trained on.
-HELD_OUT = 256
+# Of each set that is adapted to, one hand in so many, or so many, are watched, not trained on.
+HELD_OUT_ONE_IN, HELD_OUT = 20, 256
 
 
 def train(options: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def train(options: argparse.Namespace) -> int:
     if options.stage == DETECTOR:
         _check_folder(options, (DETECTOR,))
         return cli_detector.train(options, _recipe(options))
-    wanted = _wanted(options)
+    wanted = wanted_stages(options)
     _check_folder(options, wanted)
     with parallel.process_group(options.device) as device:
         run = _run_of(options, wanted, device)
@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
+def wanted_stages(options: argparse.Namespace) -> tuple[str, ...]:
     """The stages to run; of all, those that the head has."""
     if options.stage != "all":
         return (options.stage,)
@@ -254,6 +254,6 @@ def _real(options: argparse.Namespace, config: MeshConfig, look: RenderSettings)
             Topology.default().vertex_count, options.limit, options.joints_3d,
         )  # fmt: skip
     parallel.wait_for_all()
-    augment = Augmentation(input_size=config.input_size, stored_margin=REAL_MARGIN)
-    kept_back = min(HELD_OUT, len(CroppedSet(folder)) // 20)
-    return CroppedSettings(folder, augment=augment, held_out=kept_back)
+    augment = adapting(config.input_size, REAL_MARGIN)
+    kept_back = CroppedSet(folder).last_groups(HELD_OUT_ONE_IN, HELD_OUT)
+    return CroppedSettings(folder, augment=augment, held_out=tuple(kept_back.tolist()))

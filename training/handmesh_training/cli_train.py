@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from handmesh.errors import InputError
 
 from .cli_options import add_data, needing_the_extra
 
@@ -12,6 +16,33 @@ from .cli_options import add_data, needing_the_extra
 STAGES = ("heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak")
 HEADS = ("mesh", "joints", "transfer", "lbs", "parametric")
 DETECTOR = "detector"
+_RENDERING = ("heatmaps", "full")
+_ADAPTING = ("fine-tune-heatmaps", "pseudo", "weak")
+_LOOKING = (*_RENDERING, *_ADAPTING)  # those that are watched on rendered hands among them
+# The stages that an option has an effect on; those that are missing here have one on all.
+EFFECTIVE = {
+    "skins": (*_LOOKING, DETECTOR),
+    "environments": (*_LOOKING, DETECTOR),
+    "backgrounds": _LOOKING,
+    "photos": (*_RENDERING, DETECTOR),
+    "data": _LOOKING,
+    "shards": _RENDERING,
+    "reuse": _RENDERING,
+    "network": STAGES,
+    "input_size": STAGES,
+    "head": STAGES,
+    "start_from": _LOOKING,
+    "steps": ("heatmaps", "full", "fine-tune-heatmaps", "weak", DETECTOR),
+    "decay": ("heatmaps", "full", "fine-tune-heatmaps", "weak", DETECTOR),
+    "losses": ("full",),
+    "draw_on_device": STAGES,
+    "joints_3d": _ADAPTING,  # fine-tune-heatmaps and pseudo cut the set that weak is trained on
+    "pseudo": ("weak",),
+    "depth": ("weak",),
+    "limit": _ADAPTING,
+}
+# As they are typed, where that is not the name in argparse.
+_TYPED = {"pseudo": "--no-pseudo", "depth": "--no-depth"}
 
 
 def add_train(commands: Any) -> None:
@@ -43,7 +74,7 @@ def add_train(commands: Any) -> None:
     _add_network(parser)
     _add_optimisation(parser)
     _add_fine_tuning(parser)
-    parser.set_defaults(run=needing_the_extra(_train))
+    parser.set_defaults(run=needing_the_extra(partial(_train, parser)))
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +184,26 @@ def _add_fine_tuning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", type=int, metavar="N", help="hands of each set at most")
 
 
-def _train(options: argparse.Namespace) -> int:
-    from .cli_run import train  # heavy imports belong to the command, not to `handmesh --help`
+def _train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from .cli_run import train, wanted_stages  # heavy: not for `handmesh --help`
 
+    _check(options, parser, wanted_stages(options))
     return train(options)
+
+
+def _check(
+    options: argparse.Namespace, parser: argparse.ArgumentParser, wanted: Sequence[str]
+) -> None:
+    """Raise `InputError` where an option would have no effect on the stages, or a count makes no
+    sense."""
+    for name, stages in EFFECTIVE.items():
+        if getattr(options, name) != parser.get_default(name) and not {*stages} & {*wanted}:
+            typed = _TYPED.get(name, "--" + name.replace("_", "-"))
+            raise InputError(
+                f"{typed} has no effect on {', '.join(wanted)}, but on {', '.join(stages)}: leave "
+                "it out"
+            )
+    for name in ("steps", "limit", "lanes", "batch"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, not {value}")

@@ -31,17 +31,19 @@ from .depth_maps import UNKNOWN, Depths, reference_depth
 from .samples import Crops
 from .shards.manifest import file_sha256
 
-INDEX, DEPTHS = "index.json", "depth_maps"
+INDEX, DEPTHS, GROUPS = "index.json", "depth_maps", "groups"
 # Of the files in which the known layouts keep labels.
 LABEL_SUFFIXES = (".json", ".mat", ".pickle", ".txt")
 
 
 class SampleSource(Protocol):
-    """A `datasets.Dataset`, or what looks like one. Where it has a true attribute ``our_mesh``, its
-    meshes are the networks' own, of right hands."""
+    """A `datasets.Dataset`, or what looks like one. Its folder is None where its samples lie in no
+    file: then the split tells all that decides them."""
 
-    folder: Path
     split: str
+
+    @property
+    def folder(self) -> Path | None: ...
 
     @property
     def revision(self) -> int: ...
@@ -49,6 +51,8 @@ class SampleSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def group_of(self, index: int) -> int: ...
 
 
 class CroppedSet:
@@ -58,6 +62,7 @@ class CroppedSet:
         crops: all of them, mapped; writing to them is an error.
         depth_maps: (N, D, D) float32, see `depth_maps.reference_depth`; all unknown where there
             is no depth picture, or no root depth and scale to tell it by.
+        groups: (N, 2) int64, the number of the data set and its group, see `Dataset.group_of`.
         margin: side of the crops over the joints' box.
         sha256: of what is in it, and how it was cut; pseudo-ground-truth meshes name it.
         made_from: sha256 of how it was cut, and of the sets' label files.
@@ -72,7 +77,7 @@ class CroppedSet:
             index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
             arrays = {
                 name: np.load(self.folder / f"{name}.npy", mmap_mode="r")
-                for name in (*(field.name for field in fields(Crops)), DEPTHS)
+                for name in (*(field.name for field in fields(Crops)), DEPTHS, GROUPS)
             }
             self.margin, self.sha256 = float(index["margin"]), str(index["sha256"])
             self.made_from = str(index["made_from"])
@@ -82,6 +87,7 @@ class CroppedSet:
                 "delete it, it is made anew"
             ) from error
         self.depth_maps: Depths = arrays.pop(DEPTHS)
+        self.groups: NDArray[np.int64] = arrays.pop(GROUPS)
         self.crops = Crops(**arrays)
 
     def __len__(self) -> int:
@@ -91,6 +97,20 @@ class CroppedSet:
     def has_depth_map(self) -> NDArray[np.bool_]:
         """(N,) whether anything is known of the depth map."""
         return np.asarray(~np.isnan(self.depth_maps).all(axis=(1, 2)))
+
+    def last_groups(self, one_in: int, most: int) -> NDArray[np.int64]:
+        """Rows of the last groups of each data set, whole: as few of them as hold one hand in
+        ``one_in``, or ``most`` of them, but never all that a set has."""
+        chosen = [np.empty(0, np.int64)]
+        for number in np.unique(self.groups[:, 0]):
+            rows = np.flatnonzero(self.groups[:, 0] == number)
+            wanted = min(len(rows) // one_in, most)
+            names, sizes = np.unique(self.groups[rows, 1], return_counts=True)
+            if wanted and len(names) > 1:
+                count = 1 + int(np.searchsorted(np.cumsum(sizes[::-1]), wanted))
+                last = names[max(len(names) - count, 1) :]
+                chosen.append(rows[np.isin(self.groups[rows, 1], last)])
+        return np.concatenate(chosen)
 
 
 def build(
@@ -126,11 +146,11 @@ def build(
     settings: dict[str, Any] = {
         "sets": [
             [
-                str(data.folder),
+                None if data.folder is None else str(data.folder),
                 data.split,
                 data.revision,
                 len(rows),
-                _labels_sha256(data.folder, folder),
+                None if data.folder is None else _labels_sha256(data.folder, folder),
             ]
             for data, rows in chosen
         ],
@@ -146,7 +166,8 @@ def build(
         if found.made_from != digest:
             raise CheckpointError(
                 f"{folder} holds hands cut out of other sets, or otherwise, or labels or how they "
-                "are read have changed since; delete it, or use another folder"
+                "are read have changed since, or the renderer of rendered ones; delete it, or use "
+                "another folder"
             )
         return found
     total = sum(len(rows) for _, rows in chosen)
@@ -156,6 +177,8 @@ def build(
     empty = Crops.empty(1, side, vertex_count)
     arrays = {field.name: getattr(empty, field.name) for field in fields(Crops)}
     arrays[DEPTHS] = np.zeros((1, depth_side, depth_side), np.float32)
+    contents = sorted(arrays)
+    arrays[GROUPS] = np.zeros((1, 2), np.int64)
     stores = {
         name: np.lib.format.open_memmap(
             partial / f"{name}.npy", "w+", array.dtype, (total, *array.shape[1:])
@@ -164,21 +187,22 @@ def build(
     }
     kept, content = 0, hashlib.sha256(digest.encode())
     with tqdm(total=total, desc="cropping", unit="hand") as bar:
-        for data, rows in chosen:
+        for number, (data, rows) in enumerate(chosen):
             for row in rows:
                 bar.update()
                 sample = data[row]
                 if not can_crop(sample):
                     continue
                 crops = to_crops([sample], side, margin, vertex_count)
-                if getattr(data, "our_mesh", False):
+                if sample.our_mesh and sample.is_right:
                     _label_mesh(crops, sample, margin)
                 if not joints_3d:
                     crops.has_depth[:] = False
                 for field in fields(Crops):
                     stores[field.name][kept] = getattr(crops, field.name)[0]
                 stores[DEPTHS][kept] = _depth_map(sample, margin, depth_side)
-                for name in sorted(stores):
+                stores[GROUPS][kept] = number, data.group_of(row)
+                for name in contents:
                     content.update(stores[name][kept].tobytes())
                 kept += 1
     if not kept:

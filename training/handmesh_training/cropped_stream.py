@@ -23,6 +23,12 @@ from .sources import Batch, to_tensors
 FAR_BONES = REACH_BONES + 0.3
 
 
+def adapting(input_size: int, stored_margin: float) -> Augmentation:
+    """Augmentation that depth maps and 3D labels outlive: a mirrored hand, and one that is hardly
+    in the crop, would be taught by its heat-maps alone, or by nothing."""
+    return Augmentation(input_size, stored_margin=stored_margin, left=0, misses=0)
+
+
 @dataclass(frozen=True)
 class CroppedSettings:
     """What is in a batch.
@@ -33,7 +39,7 @@ class CroppedSettings:
         depth_px: side of the depth maps, the paper's 32. far: depth that stands for what lies
             behind the hand, in bones: the background of the `DepthRenderer` that they meet.
         augment: from stored crops to network inputs.
-        held_out: the last so many hands of the set are not drawn.
+        held_out: rows of the set that are not drawn, see `CroppedSet.last_groups`.
     """
 
     folder: Path
@@ -42,7 +48,7 @@ class CroppedSettings:
     depth_px: int = 32
     far: float = FAR_BONES
     augment: Augmentation = field(default_factory=Augmentation)
-    held_out: int = 0
+    held_out: tuple[int, ...] = ()
 
 
 class CroppedStream:
@@ -67,14 +73,16 @@ class CroppedStream:
             InputError: see `check`, or pseudo meshes of another set.
         """
         settings, data = self.settings, self.check(of)
-        count, whole = len(data) - settings.held_out, settings.batch * of
+        drawn = np.delete(np.arange(len(data)), settings.held_out)
+        count, whole = len(drawn), settings.batch * of
         pseudo = None if settings.pseudo is None else load_pseudo_meshes(settings.pseudo, data)
         per_epoch = count // whole
         batch, order = start, np.empty(0, np.int64)
         while True:
             epoch, place = divmod(batch, per_epoch)
             if place == 0 or batch == start:
-                order = generator(self.seed, Purpose.CROPPED_EPOCH, epoch).permutation(count)
+                rng = generator(self.seed, Purpose.CROPPED_EPOCH, epoch)
+                order = drawn[rng.permutation(count)]
             first = (place * of + number) * settings.batch
             rng = generator(self.seed, Purpose.CROPPED_BATCH, number, batch)
             yield self._part(rng, data, order[first : first + settings.batch], pseudo)
@@ -89,7 +97,7 @@ class CroppedStream:
         """
         settings = self.settings
         data = CroppedSet(settings.folder)
-        count, whole = len(data) - settings.held_out, settings.batch * of
+        count, whole = len(data) - len(settings.held_out), settings.batch * of
         if count < whole:
             raise InputError(
                 f"{settings.folder} holds {count} hands to train on, a batch takes {whole}: give a "

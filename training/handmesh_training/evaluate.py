@@ -189,8 +189,10 @@ class Tally:
         if estimate.presence is not None:
             self._values["presence"].append(estimate.presence > 0.5)
         if len(estimate.vertices_m) == self._girth.vertex_count:
-            labels = sample.vertices_m, sample.joints_m
-            self._girths.append(self._girth.shares(estimate.vertices_m, estimate.joints_m, *labels))
+            mesh = sample.vertices_m if sample.our_mesh else None
+            self._girths.append(
+                self._girth.shares(estimate.vertices_m, estimate.joints_m, mesh, sample.joints_m)
+            )
         protocol = self.protocol
         followed = (
             (query.camera is not None or not protocol.camera)
@@ -242,9 +244,10 @@ class Tally:
     def _add_mesh(
         self, estimate: Estimate, vertices_m: NDArray[np.float32], sample: Sample
     ) -> None:
-        """Vertices correspond one to one where there are as many of them as in the labels."""
+        """Vertices correspond one to one where the labels are of our mesh: as many of another are
+        others."""
         found, truth = np.float64(estimate.vertices_m) * MM, np.float64(vertices_m) * MM
-        same, known = len(found) == len(truth), sample.joint_known
+        same, known = sample.our_mesh and len(found) == len(truth), sample.joint_known
         if self.protocol.camera:
             self._add_f("", found, truth)
             if same:

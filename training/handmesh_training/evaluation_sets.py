@@ -75,6 +75,7 @@ def _rendered(renderer: HandRenderer, count: int) -> Iterator[Sample]:
                 intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
                 joints_m=views.joints_m[i].astype(np.float64),
                 vertices_m=np.asarray(views.vertices_m[i, subset], dtype=np.float32),
+                our_mesh=True,
                 groups={
                     "gesture": kinds[g].replace("_", " ")
                     if (g := views.gesture[i]) >= 0

@@ -59,13 +59,15 @@ class FingerGirth:
         true_vertices: ArrayLike | None = None,
         true_joints: ArrayLike | None = None,
     ) -> Array:
-        """(5,) over the girths of the labelled hand, or of the template if its mesh is not ours.
+        """(5,) over the girths of the labelled hand, or of the template if its mesh is not given.
 
-        Ours is a mesh of as many vertices. Labelled joints may be unknown, NaN.
+        It must be ours. Labelled joints may be unknown, NaN.
         """
         true_girth = self.template
-        if true_vertices is not None and true_joints is not None:
-            ours = len(np.asarray(true_vertices)) == self.vertex_count
-            if ours and np.isfinite(np.asarray(true_joints)).all():
-                true_girth = self(true_vertices, true_joints)
+        if (
+            true_vertices is not None
+            and true_joints is not None
+            and np.isfinite(np.asarray(true_joints)).all()
+        ):
+            true_girth = self(true_vertices, true_joints)
         return np.asarray(self(vertices, joints) / true_girth)

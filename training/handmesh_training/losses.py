@@ -29,7 +29,7 @@ from .surface import Surface
 
 Reduction = Literal["mean", "sum"]
 
-HEATMAP_CELLS_PER_SIGMA = 16  # the paper's 4 px of 64
+HEATMAP_SIGMAS_PER_SIDE = 16  # the paper's 4 px of 64
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def gaussian_heatmaps(joints_uv: Tensor, size: int, sigma: float | None = None) 
     Returns:
         (B, J, H, H).
     """
-    spread = size / HEATMAP_CELLS_PER_SIGMA if sigma is None else sigma
+    spread = size / HEATMAP_SIGMAS_PER_SIDE if sigma is None else sigma
     cells = torch.arange(size, device=joints_uv.device, dtype=joints_uv.dtype) + 0.5
     offsets = (cells - joints_uv[..., None] * size) / spread  # (B, J, 2, H)
     bells = torch.exp(-0.5 * offsets.square())

@@ -72,13 +72,12 @@ def _as_hand(sample: Sample, topology: Topology) -> Hand | None:
     height, width = sample.image.shape[:2]
     lens = sample.intrinsics
     camera = Camera(lens[0, 0], lens[1, 1], lens[0, 2], lens[1, 2], width, height)
-    ours = sample.vertices_m is not None and len(sample.vertices_m) == topology.vertex_count
-    vertices = sample.vertices_m if ours else np.zeros((0, 3), dtype=np.float32)
-    assert vertices is not None
+    none = np.zeros((0, 3), dtype=np.float32)
+    vertices = sample.vertices_m if sample.our_mesh and sample.vertices_m is not None else none
     seen = vertices.astype(np.float64) @ lens.T
     return Hand(
         vertices_m=vertices,
-        faces=topology.faces if ours else np.zeros((0, 3), dtype=np.int32),
+        faces=topology.faces if len(vertices) else np.zeros((0, 3), dtype=np.int32),
         joints_m=sample.joints_m.astype(np.float32),
         joints_px=sample.joints_px.astype(np.float32),
         vertices_px=(seen[:, :2] / seen[:, 2:]).astype(np.float32),

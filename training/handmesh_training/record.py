@@ -65,6 +65,7 @@ class HandRecord:
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64),
             joints_m=joints if seen else None,
             vertices_m=self.vertices_m if seen else None,
+            our_mesh=True,
             depth_m=self.depth_m,
             mask=self.mask,
         )

@@ -6,7 +6,6 @@ For trying fine-tuning out without a data set, and for measuring it: their true 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from .opencv import cv2
 from .other_hand import hash_of
 from .rendered import HandRenderer, RenderSettings
 from .seeds import Purpose, generator
+from .shards.manifest import engine_sha256
 
 # Neighbouring pixels farther apart than this are on two surfaces: a finger and what is behind it.
 JUMP_M = 0.02
@@ -72,12 +72,11 @@ class RenderedSamples:
     everywhere. What hides a part of the hand has no depth here, so nothing is read there.
 
     Attributes:
-        folder, split, revision: as of a `datasets.Dataset`.
-        our_mesh: its samples' meshes are the networks' own.
+        split, revision: as of a `datasets.Dataset`. folder: None, for no file holds them.
     """
 
     WALL_M = 0.5
-    our_mesh = True
+    folder = None
     revision = 1
 
     def __init__(
@@ -93,7 +92,7 @@ class RenderedSamples:
         """
         self.sensor = DepthSensor(0.0, 0.0, 0.0) if sensor is None else sensor
         # The split tells all that decides the samples: a cropped set goes by it.
-        self.folder, self.split = Path("rendered"), f"seed {seed}, {settings}, {self.sensor}"
+        self.split = f"seed {seed}, {settings}, {self.sensor}, engine {engine_sha256()}"
         if settings.other_hand is not None:
             self.split += f", hand {hash_of(settings.other_hand)}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
@@ -102,6 +101,10 @@ class RenderedSamples:
 
     def __len__(self) -> int:
         return self.count
+
+    def group_of(self, index: int) -> int:
+        """Each is another hand."""
+        return index
 
     def __getitem__(self, index: int) -> Sample:
         (record,) = self.renderer.records([index])

@@ -9,7 +9,7 @@ import numpy as np
 from handmesh.errors import InputError
 
 from .datasets import parse_dataset
-from .datasets.crops import can_crop, to_crops
+from .datasets.crops import MIN_JOINTS, can_crop, to_crops
 from .outline_cache import open_outlines
 from .photos import load_crops
 from .samples import Crops
@@ -56,7 +56,8 @@ class LabelledCrops:
             index = int(rng.integers(len(data)))
         raise InputError(
             f"{data.folder}: of {self.TRIES} hands none is known to be a right or left one with "
-            "two joints or more: leave this set out"
+            f"{MIN_JOINTS} joints or more, some of the palm and some of the fingers: leave this "
+            "set out"
         )
 
 

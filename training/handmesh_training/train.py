@@ -88,6 +88,9 @@ class TrainSettings:
         synchronize_norms: whether several processes share the statistics of batch norms; then they
             compute what one process would from the same batches.
         tensorboard: see `Monitor`.
+
+    Raises:
+        InputError: a count below 1.
     """
 
     steps: int = 20_000
@@ -99,6 +102,12 @@ class TrainSettings:
     checkpoint_seconds: float = 180.0
     synchronize_norms: bool = True
     tensorboard: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "report", "evaluate", "lanes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
 
     @property
     def lane_count(self) -> int:

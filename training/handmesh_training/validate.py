@@ -6,6 +6,7 @@ are lifted by weak perspective. `evaluate` measures a finished network as an app
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -76,9 +77,10 @@ def heatmap_errors(part: nn.Module, crops: Crops, device: torch.device) -> dict[
     return {"2d": float(box_normalised_error(torch.cat(found), crops.joints[..., :2]).mean())}
 
 
-def held_out(data: CroppedSet, count: int, input_size: int) -> Crops:
-    """The last hands of a cropped set that have all their joints, as a network is shown them."""
-    rows = np.arange(len(data) - count, len(data))
+def held_out(data: CroppedSet, held: Sequence[int], input_size: int) -> Crops:
+    """Of these rows of a cropped set the hands that have all their joints, as a network is shown
+    them."""
+    rows = np.array(held, dtype=np.int64)
     rows = rows[data.crops.has_joints[rows]]
     stored = data.crops.take(rows)
     side, zoom = stored.images.shape[1], data.margin / CROP_MARGIN

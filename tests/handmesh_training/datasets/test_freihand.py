@@ -42,6 +42,7 @@ def test_each_pose_is_there_four_times(
         assert sample.intrinsics[0, 0] == 470 + number % POSES
         assert_sound(sample)
     assert len({sample.key for sample in data}) == 4 * POSES
+    assert [data.group_of(i) for i in range(4 * POSES)] == 4 * list(range(POSES))
 
 
 def test_evaluation_and_its_meshes(freihand: Path) -> None:

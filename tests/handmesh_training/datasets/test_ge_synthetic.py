@@ -33,6 +33,9 @@ def test_splits_are_by_camera(ge: Path) -> None:
     assert len(train) == 8
     assert {sample.key.split("/")[1] for sample in train} == {"cam01", "cam25"}
     assert len({sample.key for sample in train}) == 8
+    gestures = [int(sample.key.rpartition(".")[2]) - 1 for sample in train]
+    assert [train.group_of(i) for i in range(8)] == gestures
+    assert len({*gestures}) == 2
 
 
 def test_joints_mesh_and_camera(

@@ -62,6 +62,7 @@ def test_each_hand_is_a_sample(interhand: Path, known_hand: Any, assert_sound: A
 
     assert [sample.is_right for sample in data] == [True, False, True, False]
     assert len({sample.key for sample in data}) == 4
+    assert [data.group_of(i) for i in range(4)] == [0, 1, 2, 2]
     for sample, k in zip(data, (0, 1, 2, 2), strict=True):
         hand = known_hand(sample.is_right, k)
         truth = np.array([hand[name] for name in JOINT_NAMES])

@@ -60,6 +60,15 @@ class Dataset(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    def group_of(self, index: int) -> int:
+        """The same number for samples that show one hand in one pose, or nearly: to watch some and
+        train on the others would tell nothing. Here each sample is a group of its own.
+
+        Raises:
+            InputError: labels that cannot be read.
+        """
+        return index
+
     @abstractmethod
     def _read(self, index: int) -> Sample:
         """Sample ``index``, which is in range."""

@@ -52,6 +52,10 @@ class FreiHand(Dataset):
     def __len__(self) -> int:
         return len(self._cameras) * self._times
 
+    def group_of(self, index: int) -> int:
+        """Of one pose, in all its pictures."""
+        return index % len(self._cameras)
+
     def _labels(self, what: str) -> Path:
         return self.folder / f"{self._name}_{what}.json"
 

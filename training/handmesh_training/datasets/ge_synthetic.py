@@ -73,6 +73,10 @@ class GeSynthetic(Dataset):
     def __len__(self) -> int:
         return len(self._keep("pictures", self._pictures))
 
+    def group_of(self, index: int) -> int:
+        """Of one gesture, from all sides and in all lights."""
+        return self._numbers(self._keep("pictures", self._pictures)[index])[0]
+
     def _read(self, index: int) -> Sample:
         path = self._keep("pictures", self._pictures)[index]
         gesture, camera = self._numbers(path)

@@ -80,6 +80,17 @@ class InterHand26M(Dataset):
             raise InputError(f"{self._files['data']} is not as expected ({error!r})") from error
         return found
 
+    def group_of(self, index: int) -> int:
+        """Of one moment, from all cameras; of both hands."""
+        return self._keep("moments", self._find_moments)[index]
+
+    def _find_moments(self) -> list[int]:
+        numbers: dict[tuple[str, str], int] = {}
+        return [
+            numbers.setdefault((str(p.get("capture")), str(p.get("frame_idx"))), len(numbers))
+            for p, _ in self._hands()
+        ]
+
     def _read(self, index: int) -> Sample:
         picture, side = self._hands()[index]
         try:

@@ -34,6 +34,7 @@ class Sample:
         intrinsics: (3, 3) float64 camera matrix in pixels; None where the set does not tell.
         joints_m: (21, 3) float64 metres in the camera frame; None where there is no 3D label.
         vertices_m: (V, 3) float32 metres in the camera frame, of the set's own mesh; or None.
+        our_mesh: whether that mesh is the networks' own, vertex by vertex.
         depth_m: (H, W) float32 metres of the nearest surface, 0 where unknown; or None.
         mask: (H, W) uint8 share of the pixel that the hand covers, 0..255; or None.
         groups: what else is known of the hand, as gesture or skin: kind to name.
@@ -56,6 +57,7 @@ class Sample:
     joint_taught: NDArray[np.bool_] | None = None
     outline_px: NDArray[np.float64] | None = None
     outline_known: NDArray[np.bool_] | None = None
+    our_mesh: bool = False
 
     def __post_init__(self) -> None:
         image = self.image

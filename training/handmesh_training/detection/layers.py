@@ -24,6 +24,7 @@ from ..render_settings import RenderSettings
 from ..rendered import HandRenderer
 from ..rendering.scene import SHARES
 from ..rendering.textures import LEVELS
+from ..shards.manifest import engine_sha256
 
 # Side of the stored layers and pictures in pixels, and their side over that of the joints' box.
 LAYER_PX, LAYER_MARGIN = 192, 2.0
@@ -139,13 +140,19 @@ def prepare(folder: Path, look: RenderSettings, seed: int, count: int, pictures:
         count: samples that cut-outs are made of. pictures: whole pictures.
 
     Raises:
-        InputError: the folder holds layers that were made otherwise.
+        InputError: the folder holds layers that were made otherwise, or by other sources.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plan: dict[str, Any] = {"look": repr(look), "seed": seed, "cut_outs": count, "whole": pictures}
+    plan: dict[str, Any] = {
+        "look": repr(look), "seed": seed, "cut_outs": count, "whole": pictures,
+        "engine": engine_sha256(),
+    }  # fmt: skip
     told = folder / "layers.json"
     if told.exists() and json.loads(told.read_text()) != plan:
-        raise InputError(f"{folder} holds layers made otherwise: use another folder, or delete it")
+        raise InputError(
+            f"{folder} holds layers made otherwise, or by another version of the renderer: use "
+            "another folder, or delete it"
+        )
     write_atomic(told, json.dumps(plan).encode())
     # A seed of their own for the pictures: cut-outs and pictures show different hands.
     for name, wanted, settings, own_seed, draw in (

@@ -32,7 +32,7 @@ _SEED = 4
 
 @dataclass(frozen=True)
 class FindingFigures:
-    """Of one finder.
+    """Of one finder. What there was nothing to measure for is None.
 
     Attributes:
         photos: of one hand each. found, found_twins: share in which the hand is found at its place,
@@ -46,22 +46,25 @@ class FindingFigures:
     """
 
     photos: int
-    found: float
-    found_twins: float
-    sides: float
-    side_twins: float
+    found: float | None
+    found_twins: float | None
+    sides: float | None
+    side_twins: float | None
     extra: float
     pairs: int
-    both: float
+    both: float | None
     empty: int
-    false_alarms: float
-    ms_p50: float
-    ms_p90: float
-    empty_ms_p50: float
+    false_alarms: float | None
+    ms_p50: float | None
+    ms_p90: float | None
+    empty_ms_p50: float | None
 
     def to_table(self, name: str) -> str:
         """For a reader."""
-        rows = [f"{key:<14}{value:10.3f}" for key, value in asdict(self).items()]
+        rows = [
+            f"{key:<14}{'-' if value is None else format(value, '.3f'):>10}"
+            for key, value in asdict(self).items()
+        ]
         return "\n  ".join([f"found by {name}", *rows])
 
 
@@ -179,9 +182,9 @@ def _empty(
     return alarms, timings
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
-    return float(np.quantile(values, share)) if len(values) else float("nan")
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return float(np.quantile(values, share)) if len(values) else None

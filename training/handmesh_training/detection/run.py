@@ -26,7 +26,7 @@ from .targets import DetectionWeights, detection_loss
 from .validate import detection_errors
 
 STAGE = "detector"
-# Scenes that are watched come from another seed.
+# Scenes that are watched are composed by another seed, of what the others are composed of.
 _WATCHED_SEED = 987_654
 # Of them, so many are drawn on a sheet in the run's folder.
 _SHOWN = 60
@@ -42,7 +42,9 @@ class DetectorRun:
         photos: sets of labelled photos to adapt to.
         config: of the network. settings: of the optimisation. weights: of the loss.
         cut_outs: samples that cut-outs are made of. pictures: rendered pictures.
-        watched: scenes that are looked at now and then.
+        watched: scenes that are looked at now and then. They are other compositions of the same
+            cut-outs, pictures, photos and panoramas that are trained on: their figures tell how the
+            training goes, not how unknown hands are found.
         device: "cpu" or "cuda". workers: loader processes. minutes: stop after so long.
     """
 

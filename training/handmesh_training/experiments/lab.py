@@ -38,6 +38,7 @@ from ..other_hand import read_hand
 from ..pseudo_meshes import make_pseudo_meshes
 from ..recipe import Recipe
 from ..rendered import HandRenderer, RenderSettings
+from ..shards.manifest import engine_sha256, file_sha256
 from ..sources import Batch, to_input
 from ..stages import (
     HEATMAPS,
@@ -58,6 +59,8 @@ from .networks import CONFIGS, RECIPE, STARTED, trained_network
 MARGIN, DEPTH_PX, MM = 1.9, 64, 1000.0
 # What a training took, beside its checkpoint; not there if it was stopped in between.
 COST = "cost.json"
+# Among the settings of a folder: which sources its hands and trainings are of.
+ENGINE = "engine"
 # Batches of the pose regressor's training.
 POSE_STEPS = 400
 # Seeds of the four sets.
@@ -116,8 +119,8 @@ class Lab:
     def __init__(self, folder: Path, settings: LabSettings) -> None:
         """
         Raises:
-            InputError: the folder holds studies of another size or network; both skins and another
-                hand, or a folder that holds no such hand.
+            InputError: the folder holds studies of another size, network or weights, or by other
+                sources; both skins and another hand, or a folder that holds no such hand.
             BundleError, CheckpointError: of ``start_from``.
         """
         self.folder, self.settings = folder, settings
@@ -140,17 +143,27 @@ class Lab:
         self._claim()
 
     def _claim(self) -> None:
-        """Figures of one folder are all of the same settings."""
+        """Figures of one folder are all of the same settings, weights and sources."""
         wanted, default = (
             json.loads(json.dumps(asdict(s), default=str)) for s in (self.settings, LabSettings())
         )
+        wanted["start_from"] = None if self.start is None else file_sha256(self.start)
+        wanted[ENGINE] = engine_sha256()
         path = self.folder / "settings.json"
         if path.exists():
             # A setting that is not named there is newer than the studies.
-            if {**default, **json.loads(path.read_text())} != wanted:
+            stored = {**default, **json.loads(path.read_text())}
+            differing = [name for name in wanted if stored.get(name) != wanted[name]]
+            if differing == [ENGINE]:
                 raise InputError(
-                    f"{self.folder} holds studies with other settings ({path}): give the same, or "
-                    "another folder"
+                    f"{self.folder} holds studies by other sources than this handmesh has ({path}),"
+                    " whose hands and trainings are not comparable: delete the folder, or give "
+                    "another"
+                )
+            if differing:
+                raise InputError(
+                    f"{self.folder} holds studies with other settings or weights ({path}: "
+                    f"{', '.join(differing)}): give the same, delete the folder, or give another"
                 )
             return
         self.folder.mkdir(parents=True, exist_ok=True)

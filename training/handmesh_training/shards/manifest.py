@@ -214,7 +214,7 @@ def versions() -> dict[str, str]:
     """Of what decides the samples; ``engine`` is the SHA-256 of the sources that make them."""
     return {
         "handmesh": __version__,
-        "engine": _engine_sha256(),
+        "engine": engine_sha256(),
         "numpy": np.__version__,
         "torch": torch.__version__,
         "opencv": cv2.__version__,
@@ -224,7 +224,8 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache
-def _engine_sha256() -> str:
+def engine_sha256() -> str:
+    """SHA-256, in hex, of the sources that make samples: others may make other ones."""
     root = Path(__file__).parents[1]
     sources = [path for path in root.rglob("*") if path.suffix in (".py", ".cpp", ".cu", ".npz")]
     return files_sha256(root, sorted(sources))
