@@ -370,6 +370,32 @@ def test_estimators_are_asked_in_batches() -> None:
     assert planted.batches == [BATCH, 3]
 
 
+def test_several_boxes_about_each_hand() -> None:
+    samples = [hand(i) for i in range(3)]
+    single, several = Planted(samples), Planted(samples)
+    evaluate(single, samples, IN_THE_WILD, "made")
+    report = evaluate(several, samples, IN_THE_WILD, "made", boxes=16)
+
+    assert (report.hands, report.boxes) == (48, 16)
+    assert "made (48 hands, counting the 16 boxes of each)" in to_table([report])
+    assert [query.box for query in several.asked[:3]] == [query.box for query in single.asked]
+    for n, given in enumerate(query.box for query in single.asked):
+        boxes = [query.box for query in several.asked[n::3]]
+        assert given is not None
+        assert len(set(boxes)) == 16
+        for box in boxes:
+            assert box is not None
+            assert 0.87 < box.size / given.size < 1.13
+            assert np.hypot(box.cx - given.cx, box.cy - given.cy) < 0.07 * given.size
+            assert box.angle == given.angle
+
+
+@pytest.mark.parametrize(("boxes", "protocol"), [(0, PAPER), (17, PAPER), (2, UNAIDED)])
+def test_boxes_that_cannot_be_are_refused(boxes: int, protocol: Protocol) -> None:
+    with pytest.raises(InputError, match="1 to 16 boxes"):
+        evaluate(Planted([hand(0)]), [hand(0)], protocol, "made", boxes=boxes)
+
+
 def test_the_report_in_words_and_in_json() -> None:
     samples = [hand(i) for i in range(3)]
     planted = Planted(samples, away, missed=[2])

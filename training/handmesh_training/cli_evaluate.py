@@ -77,6 +77,14 @@ def add_evaluate(commands: Any) -> None:
         help="at each hand, 1 to 5 (default 1), as `handmesh predict` has it; of a bundle, and not "
         "for --negatives and --pairs",
     )
+    parser.add_argument(
+        "--boxes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="about each hand, 1 to 16 (default 1), a little larger, smaller and beside the given "
+        "one: the mean over them tells more of few hands",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="photos or hands of a set at most")
     parser.add_argument(
         "--search", action="store_true", help="also find hands without a box: protocol unaided"
@@ -136,7 +144,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     finding, pairs = None, []
     with ExitStack() as stack:
         estimator, predictor = _estimator(options, stack)
-        reports = list(_reports(estimator, _jobs(options, sets, rendered)))
+        reports = list(_reports(estimator, _jobs(options, sets, rendered), options.boxes))
         if predictor is not None and options.negatives is not None:
             finding = evaluate_finding(predictor, options.negatives, options.photos, options.limit)
         if predictor is not None:
@@ -222,12 +230,12 @@ def _jobs(options: argparse.Namespace, sets: dict[str, Dataset], rendered: int) 
         )
 
 
-def _reports(estimator: Estimator, jobs: Iterator[Job]) -> Iterator[Report]:
+def _reports(estimator: Estimator, jobs: Iterator[Job], boxes: int) -> Iterator[Report]:
     from .evaluate import evaluate
 
     for job in jobs:
         for name in job.protocols:
-            yield evaluate(estimator, job.samples(), STANDARD[name], job.name, job.total)
+            yield evaluate(estimator, job.samples(), STANDARD[name], job.name, job.total, boxes)
 
 
 def _file_for(out: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -33,6 +34,14 @@ F_THRESHOLDS_MM = (5.0, 15.0)
 CURVE_MM = np.linspace(0.0, 50.0, 101)
 # The smallest box that `Predictor.predict` takes, in pixels.
 SMALLEST_BOX_PX = 4.0
+
+# Boxes about the given one, which is the first: its size times these, moved right and down by
+# these shares of it. What an app gives is hardly nearer.
+BOXES = tuple(
+    (size, right, down)
+    for right, down in ((0.0, 0.0), (0.05, 0.03), (-0.05, 0.04), (0.03, -0.06))
+    for size in (1.0, 0.88, 0.95, 1.12)
+)
 
 # Name, unit and alignment of the figures that are means over hands, in the order of a report.
 FIGURES: tuple[tuple[str, Unit, Alignment | None], ...] = (
@@ -63,6 +72,7 @@ def evaluate(
     protocol: Protocol,
     name: str,
     total: int | None = None,
+    boxes: int = 1,
 ) -> Report:
     """Compare an estimator with labels.
 
@@ -72,13 +82,21 @@ def evaluate(
 
     Args:
         name: of the set, for the report. total: of the samples, for the progress bar.
+        boxes: ask for each hand in so many of `BOXES`, and take the mean: of few hands, one that is
+            read in some boxes alone decides the figures of a single one.
 
     Raises:
-        InputError: the estimator must be told more than the protocol gives, or there is no hand
-            that it could be asked for.
+        InputError: the estimator must be told more than the protocol gives, there is no hand that
+            it could be asked for, or another number of boxes than there are, or of a protocol that
+            gives none.
     """
     estimator.require(protocol)
-    tally = Tally(protocol)
+    if not 1 <= boxes <= len(BOXES) or (boxes > 1 and not protocol.box):
+        raise InputError(
+            f"a hand is asked for in 1 to {len(BOXES)} boxes, where the protocol gives its box: "
+            f"not in {boxes}"
+        )
+    tally = Tally(protocol, boxes)
     with tqdm(total=total, desc=name, unit="hand") as bar:
         for batch in _batches(samples):
             asked = []
@@ -89,9 +107,11 @@ def evaluate(
                 else:
                     tally.left_out[reason] += 1
             queries = [query_for(sample, protocol) for sample in asked]
-            found = estimator.estimate(queries)
-            for sample, query, estimate in zip(asked, queries, found, strict=True):
-                tally.add(sample, query, estimate)
+            for variation in BOXES[:boxes]:
+                varied = [_varied(query, *variation) for query in queries]
+                found = estimator.estimate(varied)
+                for sample, query, estimate in zip(asked, varied, found, strict=True):
+                    tally.add(sample, query, estimate)
             bar.update(len(batch))
     if not tally.asked:
         reasons = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
@@ -138,6 +158,14 @@ def query_for(sample: Sample, protocol: Protocol) -> Query:
     )
 
 
+def _varied(query: Query, size: float, right: float, down: float) -> Query:
+    if query.box is None:
+        return query
+    old = query.box
+    moved = old.cx + right * old.size, old.cy + down * old.size
+    return replace(query, box=Box(*moved, size * old.size, old.angle))
+
+
 def groups_of(sample: Sample) -> dict[str, str]:
     """Kinds and names of the groups that a hand belongs to; its view where 3D labels tell it."""
     groups = dict(sample.groups)
@@ -156,8 +184,8 @@ def groups_of(sample: Sample) -> dict[str, str]:
 class Tally:
     """Errors hand by hand, as they come in."""
 
-    def __init__(self, protocol: Protocol) -> None:
-        self.protocol = protocol
+    def __init__(self, protocol: Protocol, boxes: int = 1) -> None:
+        self.protocol, self.boxes = protocol, boxes
         self.asked = self.hands = 0
         self.left_out: Counter[str] = Counter()
         self._values: defaultdict[str, list[float]] = defaultdict(list)
@@ -271,6 +299,7 @@ class Tally:
         return Report(
             name, self.protocol, self.hands, dict(self.left_out),
             tuple(self._figures()), tuple(self._curves()), tuple(self._groups.report()),
+            self.boxes,
         )  # fmt: skip
 
     def _figures(self) -> Iterator[Figure]:

@@ -74,6 +74,7 @@ class Report:
         hands: how many were compared. left_out: how many were not, by reason.
         figures, curves: those that there is something to say of.
         groups: figures by view, gesture and skin, as far as the labels tell them.
+        boxes: in how many each hand was asked for; all counts are of hands times these.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Report:
     figures: Sequence[Figure]
     curves: Sequence[Curve]
     groups: Sequence[GroupFigures] = ()
+    boxes: int = 1
 
     def __getitem__(self, name: str) -> Figure:
         """The figure of that name.
@@ -106,7 +108,8 @@ def to_table(reports: Sequence[Report], groups: bool = False) -> str:
     lines = []
     for report in reports:
         given = ", ".join(report.protocol.given()) or "nothing"
-        lines.append(f"{report.name} ({report.hands} hands)")
+        each = "" if report.boxes == 1 else f", counting the {report.boxes} boxes of each"
+        lines.append(f"{report.name} ({report.hands} hands{each})")
         lines.append(f"  protocol {report.protocol_name}; given: {given}")
         lines += [f"  left out: {count}, {why}" for why, count in report.left_out.items()]
         for figure in report.figures:
@@ -137,6 +140,7 @@ def to_dict(estimator: Mapping[str, str], reports: Sequence[Report]) -> dict[str
                 "set": report.name,
                 "protocol": {"name": report.protocol_name, **asdict(report.protocol)},
                 "hands": report.hands,
+                "boxes": report.boxes,
                 "left_out": dict(report.left_out),
                 "figures": [
                     {**asdict(figure), "given": list(report.protocol.given())}
