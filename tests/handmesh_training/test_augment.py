@@ -311,7 +311,7 @@ def test_pictures_without_a_hand_stay_without(crops: Crops) -> None:
 
 def test_something_covers_a_part_of_the_picture(crops: Crops, geometry_alone: None) -> None:
     shares = []
-    for i in range(16):
+    for i in range(len(crops)):
         one = crops.take(slice(i, i + 1))
         free, covered = (
             Augmentation(INPUT, **(PLAIN | {"occluders": share}))(np.random.default_rng(i), one)
@@ -320,7 +320,7 @@ def test_something_covers_a_part_of_the_picture(crops: Crops, geometry_alone: No
         shares.append((free.images != covered.images).any(axis=-1).mean())
         np.testing.assert_array_equal(free.joints, covered.joints)
     assert max(shares) < 0.25
-    assert np.mean(np.array(shares) > 0.005) > 0.5
+    assert np.mean(np.array(shares) > 0.005) > 0.4
 
 
 @pytest.mark.parametrize("side", [64, INPUT, 256])
