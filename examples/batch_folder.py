@@ -27,8 +27,8 @@ def main() -> None:
     left = [path for path in photos if str(path.relative_to(folder)) not in done]
     print(f"{len(photos)} photos, {len(photos) - len(left)} done already")
 
-    if results.exists():
-        os.truncate(results, len("".join(whole).encode()))  # without half a line at the end
+    if results.exists():  # half a line at the end is cut off
+        os.truncate(results, results.read_bytes().rfind(b"\n") + 1)
     with sdk.load() as predictor, results.open("a", encoding="utf-8") as lines:
         predictor.warm_up()
         for path in tqdm(left, unit="photo"):

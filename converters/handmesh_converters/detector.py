@@ -97,7 +97,7 @@ def write_detector(
         network: trained; left as it is.
         folder: of the bundle; its parent must exist.
         pictures: (N, S, S, 3) uint8 RGB: each artifact is proven on them, and they are kept. int8
-            is calibrated on every other one, and proven on the rest.
+            is calibrated on every other one and proven on the rest, or both on a single one.
         provenance, licences, name, export, request, weights: as in `export.write_bundle`.
 
     Returns:

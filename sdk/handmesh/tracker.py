@@ -227,8 +227,12 @@ class Tracker(Closing):
     def _undone_where_it_fails(self) -> Iterator[None]:
         """All of a frame or nothing: what it said before a runtime failed would count twice."""
         kept = self._tracks.copy(), self._searched_s, self._wait, self._lost_s
-        # Filters, a caller's as well, change in themselves from one frame to the next.
-        smoothers = copy.deepcopy(self._smoothers)
+        # Filters, a caller's as well, change in themselves from one frame to the next. Those that
+        # cannot be copied begin anew after a frame that failed.
+        try:
+            smoothers = copy.deepcopy(self._smoothers)
+        except Exception:  # whatever a stranger's attributes raise: a lock is a TypeError
+            smoothers = {}
         try:
             yield
         except BaseException:

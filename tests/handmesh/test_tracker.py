@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -259,6 +261,26 @@ def test_a_frame_that_failed_late_does_not_count_for_the_filter(
     undisturbed, failed = followed(False), followed(True)
     assert failed[1] == undisturbed[1] == [n / 30 for n in range(5)]
     np.testing.assert_array_equal(failed[0], undisturbed[0])
+
+
+def test_filters_that_cannot_be_copied_begin_anew_after_a_frame_that_failed(
+    predictor: Predictor, make_hand: Make, paint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Locked(HandSmoother):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+    picture = paint(CAMERA, make_hand())
+    find = KnownFinder(_box(make_hand()))
+    tracker = Tracker(predictor, max_hands=1, find=find, smoother=Locked)
+    for n in range(2):
+        (first,) = tracker.update(picture, n / 30).hands
+    with monkeypatch.context() as failing, pytest.raises(MemoryError):
+        failing.setattr(Photo, "hands", Mock(side_effect=MemoryError))
+        tracker.update(picture, 2 / 30)
+    (again,) = tracker.update(picture, 2 / 30).hands
+    assert again.id == first.id
 
 
 def test_without_times_a_coarse_clock_does_no_harm(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,11 @@ def test_kept_engines_go_with_the_artifact_that_they_were_built_of(tmp_path: Pat
     (target / ".DS_Store").write_bytes(b"")
     _replace(target)
     assert [path.name for path in target.iterdir()] == ["model.onnx"]
+    (target / "mine" / ".engines").mkdir(parents=True)
+    (target / "mine" / ".engines" / "x").write_text("somebody's")
+    with pytest.raises(InputError, match=r"mine/\.engines/x"):
+        _replace(target)
+    shutil.rmtree(target / "mine")
     (target / ".git").mkdir()
     (target / ".git" / "HEAD").write_text("ref: refs/heads/main")
     with pytest.raises(InputError, match=r"\.git/HEAD"):

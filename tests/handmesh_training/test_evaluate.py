@@ -390,6 +390,27 @@ def test_several_boxes_about_each_hand() -> None:
             assert box.angle == given.angle
 
 
+def test_hands_that_some_box_cannot_be_given_for_are_left_out() -> None:
+    """One whose box is just large enough, and one whose box has its middle at the border."""
+    small, outer = hand(0), hand(1)
+    small = replace(small, joints_px=70 + 2.9 * unit(small.joints_px))
+    outer = replace(outer, joints_px=[0.5, 60] + 40 * unit(outer.joints_px))
+    for sample, reason in ((small, "too small"), (outer, "outside the picture")):
+        samples = [sample, hand(2)]
+        assert evaluate(Planted(samples), samples, IN_THE_WILD, "made").hands == 2
+        report = evaluate(Planted(samples), samples, IN_THE_WILD, "made", boxes=16)
+        assert report.hands == 16
+        ((why, count),) = report.left_out.items()
+        assert reason in why
+        assert count == 16
+
+
+def unit(points: Array) -> Array:
+    """About their middle, the larger side of their box being 1."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.asarray((points - (low + high) / 2) / (high - low).max())
+
+
 @pytest.mark.parametrize(("boxes", "protocol"), [(0, PAPER), (17, PAPER), (2, UNAIDED)])
 def test_boxes_that_cannot_be_are_refused(boxes: int, protocol: Protocol) -> None:
     with pytest.raises(InputError, match="1 to 16 boxes"):

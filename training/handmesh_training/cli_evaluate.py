@@ -125,6 +125,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .finding_pairs import evaluate_pairs
 
     checked_looks(options.looks)
+    _check_boxes(options)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
     sets: dict[str, Dataset] = {}
@@ -161,6 +162,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     if file is not None:
         _write(file, figures, reports)
     return 0
+
+
+def _check_boxes(options: argparse.Namespace) -> None:
+    """Before the work: afterwards all that was measured would be lost."""
+    from .evaluate import BOXES
+
+    if not 1 <= options.boxes <= len(BOXES):
+        raise InputError(f"--boxes must be from 1 to {len(BOXES)}, not {options.boxes}")
+    without = options.search or not all(STANDARD[name].box for name in options.protocol or ())
+    if options.boxes > 1 and without:
+        raise InputError(
+            "--boxes goes with protocols that give the box: leave out unaided, --search"
+        )
 
 
 def _estimator(options: argparse.Namespace, stack: ExitStack) -> tuple[Estimator, Predictor | None]:

@@ -19,8 +19,14 @@ DETECTOR = "detector"
 _RENDERING = ("heatmaps", "full")
 _ADAPTING = ("fine-tune-heatmaps", "pseudo", "weak")
 _LOOKING = (*_RENDERING, *_ADAPTING)  # those that are watched on rendered hands among them
+_TRAINING = (*(stage for stage in STAGES if stage != "pseudo"), DETECTOR)
 # The stages that an option has an effect on; those that are missing here have one on all.
 EFFECTIVE = {
+    "rate": _TRAINING,
+    "recipe": _TRAINING,
+    "batch": _TRAINING,
+    "lanes": _TRAINING,
+    "workers": _TRAINING,
     "skins": (*_LOOKING, DETECTOR),
     "environments": (*_LOOKING, DETECTOR),
     "backgrounds": _LOOKING,

@@ -101,14 +101,19 @@ def evaluate(
         for batch in _batches(samples):
             asked = []
             for sample in batch:
-                reason = why_not(sample, protocol)
+                reason = why_not(sample, protocol, boxes)
                 if reason is None:
                     asked.append(sample)
                 else:
-                    tally.left_out[reason] += 1
+                    tally.left_out[reason] += boxes
             queries = [query_for(sample, protocol) for sample in asked]
             for variation in BOXES[:boxes]:
-                varied = [_varied(query, *variation) for query in queries]
+                varied = [
+                    query
+                    if query.box is None
+                    else replace(query, box=_varied(query.box, *variation))
+                    for query in queries
+                ]
                 found = estimator.estimate(varied)
                 for sample, query, estimate in zip(asked, varied, found, strict=True):
                     tally.add(sample, query, estimate)
@@ -119,19 +124,20 @@ def evaluate(
     return tally.report(name)
 
 
-def why_not(sample: Sample, protocol: Protocol) -> str | None:
-    """Why a hand cannot be asked for under a protocol; None if it can."""
+def why_not(sample: Sample, protocol: Protocol, boxes: int = 1) -> str | None:
+    """Why a hand cannot be asked for under a protocol in so many `BOXES`; None if it can."""
     if not locates_hand(sample):
         return "too few joints known to tell where the hand is"
     if protocol.handedness and sample.is_right is None:
         return "right or left not known"
     if protocol.box:
-        box = Box.from_points(sample.joints_px[sample.joint_known])
+        given = Box.from_points(sample.joints_px[sample.joint_known])
         height, width = sample.image.shape[:2]
-        if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):
-            return "middle of the box outside the picture"
-        if not SMALLEST_BOX_PX <= box.size <= 8 * max(width, height):
-            return "box too small or too large"
+        for box in (_varied(given, *variation) for variation in BOXES[:boxes]):
+            if not (-0.5 <= box.cx <= width - 0.5 and -0.5 <= box.cy <= height - 0.5):
+                return "middle of the box outside the picture"
+            if not SMALLEST_BOX_PX <= box.size <= 8 * max(width, height):
+                return "box too small or too large"
     return None
 
 
@@ -158,12 +164,9 @@ def query_for(sample: Sample, protocol: Protocol) -> Query:
     )
 
 
-def _varied(query: Query, size: float, right: float, down: float) -> Query:
-    if query.box is None:
-        return query
-    old = query.box
-    moved = old.cx + right * old.size, old.cy + down * old.size
-    return replace(query, box=Box(*moved, size * old.size, old.angle))
+def _varied(box: Box, size: float, right: float, down: float) -> Box:
+    moved = box.cx + right * box.size, box.cy + down * box.size
+    return Box(*moved, size * box.size, box.angle)
 
 
 def groups_of(sample: Sample) -> dict[str, str]:

@@ -165,6 +165,8 @@ def _details(
     """Options for the provider."""
     if engine_cache is not False and device.kind != "tensorrt":
         raise InputError(f"an engine cache is for device 'tensorrt', not {device.kind!r}")
+    if device.argument and device.kind not in ARGUMENTS:
+        raise InputError(f"device {device.kind!r} takes no argument, {device.argument!r} was given")
     details: dict[str, Any] = {}
     if device.kind in _NUMBERED:
         details[_NUMBERED[device.kind]] = device.number

@@ -103,12 +103,13 @@ class TfliteBackend(BundleBackend):
 
 def _delegate(interpreters: Any, device: Device, options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that make an interpreter use the delegate, and no other one; none for the CPU."""
+    if (device.kind == "delegate") != bool(device.argument):
+        raise InputError(
+            f"a delegate is named by its library, as delegate:/usr/lib/libvx_delegate.so, and the "
+            f"CPU by 'cpu' alone; not {str(device)!r}"
+        )
     if device.kind == "cpu":
         return {}
-    if not device.argument:
-        raise InputError(
-            "a delegate is named by its library, as delegate:/usr/lib/libvx_delegate.so"
-        )
     try:
         delegate = interpreters.load_delegate(device.argument, dict(options))
     except (OSError, ValueError) as cause:

@@ -220,7 +220,7 @@ def _counts() -> list[Spec]:
 
 def _scissors() -> list[Spec]:
     """Index and middle finger as far apart as people have them on photos, where 30 to 50 degrees
-    are common, and one of them lowered."""
+    are common; in four, one of them is lowered."""
     rows = [
         ("scissors", "oocc", "over", "T2p=R1d", (14, -6)),
         ("scissors_wide", "oocc", "over", "T2p=R1d", (22, -12)),
