@@ -276,9 +276,10 @@ def test_filters_that_cannot_be_copied_begin_anew_after_a_frame_that_failed(
     tracker = Tracker(predictor, max_hands=1, find=find, smoother=Locked)
     for n in range(2):
         (first,) = tracker.update(picture, n / 30).hands
-    with monkeypatch.context() as failing, pytest.raises(MemoryError):
+    with monkeypatch.context() as failing:
         failing.setattr(Photo, "hands", Mock(side_effect=MemoryError))
-        tracker.update(picture, 2 / 30)
+        with pytest.raises(MemoryError):
+            tracker.update(picture, 2 / 30)
     (again,) = tracker.update(picture, 2 / 30).hands
     assert again.id == first.id
 
