@@ -184,6 +184,15 @@ def test_later_stages_take_crops_of_the_size_of_the_run(
         ("detector --no-depth", "--no-depth", "weak"),
         ("detector --data stb:train_sk:D", "--data", "weak"),
         ("detector --no-draw-on-device", "--draw-on-device", "full"),
+        ("pseudo --rate 1e-3", "--rate", "full"),
+        ("pseudo --recipe muon", "--recipe", "full"),
+        ("pseudo --workers 3", "--workers", "full"),
+        ("pose --decay 3", "--decay", "full"),
+        ("pose --start-from light", "--start-from", "full"),
+        ("pose --skins D", "--skins", "full"),
+        ("pose --environments D", "--environments", "full"),
+        ("detector --backgrounds D", "--backgrounds", "full"),
+        ("detector --input-size 64", "--input-size", "full"),
     ],
 )
 def test_an_option_that_a_stage_leaves_aside_is_refused(
@@ -209,7 +218,9 @@ def test_options_that_a_stage_reads_pass(tmp_path: Path, made: list[stages.Run])
     assert len(made) == 1
 
 
-@pytest.mark.parametrize("wrong", ["--steps 0 --decay 0", "--steps -5", "--limit 0", "--lanes 0"])
+@pytest.mark.parametrize(
+    "wrong", ["--steps 0 --decay 0", "--steps -5", "--limit 0", "--lanes 0", "--batch 0"]
+)
 def test_counts_below_one_are_refused(
     tmp_path: Path, made: list[stages.Run], capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
