@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from planted import Planted, hand
 from scipy.spatial import cKDTree
 
 import handmesh
@@ -19,8 +18,7 @@ from handmesh import Box
 from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.types import FINGERS
-from handmesh_training.datasets import Sample
-from handmesh_training.estimators import BATCH, Estimate, Query
+from handmesh_training.estimators import BATCH
 from handmesh_training.evaluate import evaluate
 from handmesh_training.evaluation_report import SCHEMA, Report, to_dict, to_table
 from handmesh_training.protocols import FREIHAND, IN_THE_WILD, PAPER, UNAIDED, Protocol
@@ -28,68 +26,6 @@ from handmesh_training.protocols import FREIHAND, IN_THE_WILD, PAPER, UNAIDED, P
 Array = NDArray[np.float64]
 TURN = np.asarray(cv2.Rodrigues(np.array([0.3, -1.0, 0.4]))[0])
 ALL = np.ones(21, dtype=bool)
-
-
-def hand(index: int, known: NDArray[np.bool_] = ALL) -> Sample:
-    """Random joints a metre away, with a cloud of 40 vertices; the grey value is the number."""
-    rng = np.random.default_rng(index)
-    joints_m = rng.normal(0, 0.04, (21, 3)) + (0, 0, 1.0)
-    vertices_m = rng.normal(0, 0.05, (40, 3)) + (0, 0, 1.0)
-    K = np.array([[300.0 + index, 0, 80], [0, 300.0 + index, 60], [0, 0, 1]])
-    projected = joints_m @ K.T
-    return Sample(
-        key=str(index),
-        image=np.full((120, 160, 3), index, dtype=np.uint8),
-        is_right=index % 2 == 0,
-        joints_px=np.where(known[:, None], projected[:, :2] / projected[:, 2:], np.nan),
-        joint_known=known,
-        intrinsics=K,
-        joints_m=np.where(known[:, None], joints_m, np.nan),
-        vertices_m=vertices_m.astype(np.float32),
-        our_mesh=True,
-    )
-
-
-class Planted:
-    """Answers with the labels after ``move``; with nonsense for joints that are not known."""
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        move: Callable[[Array], Array] = lambda x: x,
-        offset_share: float = 0.0,
-        missed: Sequence[int] = (),
-        **other: Any,
-    ) -> None:
-        self.samples = {int(sample.key): sample for sample in samples}
-        self.move, self.offset_share, self.missed, self.other = move, offset_share, missed, other
-        self.description = {"kind": "planted", "name": "planted", "sha256": "0"}
-        self.asked: list[Query] = []
-        self.batches: list[int] = []
-
-    def require(self, protocol: Protocol) -> None: ...
-
-    def estimate(self, queries: Sequence[Query]) -> list[Estimate | None]:
-        self.batches.append(len(queries))
-        self.asked += queries
-        return [self._answer(self.samples[int(query.image[0, 0, 0])]) for query in queries]
-
-    def _answer(self, sample: Sample) -> Estimate | None:
-        if int(sample.key) in self.missed:
-            return None
-        side = np.ptp(sample.joints_px[sample.joint_known], axis=0).max()
-        joints = np.ones((21, 3)) if sample.joints_m is None else self.move(sample.joints_m)
-        vertices = np.empty((0, 3))
-        if sample.vertices_m is not None:
-            vertices = self.move(np.float64(sample.vertices_m))
-        made = Estimate(
-            joints_px=np.nan_to_num(sample.joints_px, nan=1e6) + [0, self.offset_share * side],
-            joints_m=np.nan_to_num(joints, nan=9.0),
-            vertices_m=vertices,
-            handedness="right",
-            presence=0.9 if int(sample.key) else 0.1,
-        )
-        return replace(made, **self.other)
 
 
 def away(x: Array) -> Array:
@@ -368,53 +304,6 @@ def test_estimators_are_asked_in_batches() -> None:
     planted = Planted(samples)
     assert evaluate(planted, iter(samples), PAPER, "made").hands == BATCH + 3
     assert planted.batches == [BATCH, 3]
-
-
-def test_several_boxes_about_each_hand() -> None:
-    samples = [hand(i) for i in range(3)]
-    single, several = Planted(samples), Planted(samples)
-    evaluate(single, samples, IN_THE_WILD, "made")
-    report = evaluate(several, samples, IN_THE_WILD, "made", boxes=16)
-
-    assert (report.hands, report.boxes) == (48, 16)
-    assert "made (48 hands, counting the 16 boxes of each)" in to_table([report])
-    assert [query.box for query in several.asked[:3]] == [query.box for query in single.asked]
-    for n, given in enumerate(query.box for query in single.asked):
-        boxes = [query.box for query in several.asked[n::3]]
-        assert given is not None
-        assert len(set(boxes)) == 16
-        for box in boxes:
-            assert box is not None
-            assert 0.87 < box.size / given.size < 1.13
-            assert np.hypot(box.cx - given.cx, box.cy - given.cy) < 0.07 * given.size
-            assert box.angle == given.angle
-
-
-def test_hands_that_some_box_cannot_be_given_for_are_left_out() -> None:
-    """One whose box is just large enough, and one whose box has its middle at the border."""
-    small, outer = hand(0), hand(1)
-    small = replace(small, joints_px=70 + 2.9 * unit(small.joints_px))
-    outer = replace(outer, joints_px=[0.5, 60] + 40 * unit(outer.joints_px))
-    for sample, reason in ((small, "too small"), (outer, "outside the picture")):
-        samples = [sample, hand(2)]
-        assert evaluate(Planted(samples), samples, IN_THE_WILD, "made").hands == 2
-        report = evaluate(Planted(samples), samples, IN_THE_WILD, "made", boxes=16)
-        assert report.hands == 16
-        ((why, count),) = report.left_out.items()
-        assert reason in why
-        assert count == 16
-
-
-def unit(points: Array) -> Array:
-    """About their middle, the larger side of their box being 1."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    return np.asarray((points - (low + high) / 2) / (high - low).max())
-
-
-@pytest.mark.parametrize(("boxes", "protocol"), [(0, PAPER), (17, PAPER), (2, UNAIDED)])
-def test_boxes_that_cannot_be_are_refused(boxes: int, protocol: Protocol) -> None:
-    with pytest.raises(InputError, match="1 to 16 boxes"):
-        evaluate(Planted([hand(0)]), [hand(0)], protocol, "made", boxes=boxes)
 
 
 def test_the_report_in_words_and_in_json() -> None:
