@@ -22,6 +22,7 @@ from handmesh_training.photos import (
     LABELS,
     LabelledHand,
     load_crops,
+    points,
     read_labels,
     thumb_before_palm,
 )
@@ -171,8 +172,50 @@ def test_hands_that_point_or_count(degrees: dict[str, float], before: bool) -> N
     assert thumb_before_palm(bent_hand(**degrees) @ turn.T + 0.3) == before
 
 
+@pytest.mark.parametrize(
+    ("degrees", "alone"),
+    [
+        ({"middle": 75, "ring": 75, "little": 75}, True),
+        ({"thumb": 75, "middle": 55, "ring": 55, "little": 55}, True),  # cosines of 1.15
+        ({"index": 35, "middle": 75, "ring": 75, "little": 75}, True),  # 1.64
+        ({"index": 39, "middle": 75, "ring": 75, "little": 75}, False),  # 1.55
+        ({"middle": 51, "ring": 75, "little": 75}, False),  # 1.26
+        ({"ring": 75, "little": 75}, False),
+        ({"middle": 75, "little": 75}, False),
+        ({"middle": 75, "ring": 75}, False),
+        ({}, False),
+    ],
+)
+def test_hands_that_point(degrees: dict[str, float], alone: bool) -> None:
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    assert points(bent_hand(**degrees) @ turn.T - 0.2) == alone
+
+
+def test_hands_that_point_are_read_but_not_trained_on(photo_set: Path) -> None:
+    labels = json.loads((photo_set / LABELS).read_text())
+    pointing = bent_hand(middle=75, ring=75, little=75).tolist()
+    labels["left.png"]["hands"][0]["world_m"] = pointing
+    (photo_set / LABELS).write_text(json.dumps(labels))
+    names = [hand.path.name for hand in read_labels(photo_set)]
+    every = to_crops(Photos(photo_set, "all"), 32, 1.9, 3)
+    asked: list[str] = []
+
+    def outlines(hands: Sequence[LabelledHand]) -> list[Outline | None]:
+        asked.extend(hand.path.name for hand in hands)
+        return [None] * len(hands)
+
+    crops = load_crops([photo_set], 32, 1.9, 3, outlines)
+
+    others = [i for i, name in enumerate(names) if name != "left.png"]
+    assert len(others) == len(names) - 1
+    assert len(every) == len(names)
+    np.testing.assert_array_equal(crops.images, every.images[others])
+    assert asked == [names[i] for i in others]
+
+
 def test_blank_joints_are_no_such_hand() -> None:
     assert not thumb_before_palm(np.zeros((21, 3)))
+    assert not points(np.zeros((21, 3)))
     joints = bent_hand(ring=75, little=75)
     joints[[17, 18, 19, 20]] = 0
     assert not thumb_before_palm(joints)
