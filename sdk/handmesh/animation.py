@@ -64,6 +64,8 @@ class Animation:
             InputError: the time is not later, it is another hand than before (left and right, or
                 mirrored and not), or its mesh is another than the package's.
         """
+        if not isinstance(hand, Hand):
+            raise InputError(f"an animation is of hands, not of {type(hand).__name__}")
         pose = hand.pose()
         if self._first is None:
             self._first = hand, pose

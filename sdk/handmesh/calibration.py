@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .camera import numbers
+from .camera import numbers, shown
 from .errors import InputError
 from .types import FINGERS, ROOT_JOINT, Camera, Hand, finite
 
@@ -158,6 +158,9 @@ def _frames(hands: Hand | Sequence[Hand]) -> Sequence[Hand]:
     frames = [hands] if isinstance(hands, Hand) else list(hands)
     if not frames:
         raise InputError("calibration needs at least one hand; none came: was one found at all?")
+    for frame in frames:
+        if not isinstance(frame, Hand):
+            raise InputError(f"calibration takes hands, as predict gives, not {shown(frame)}")
     return frames
 
 

@@ -55,7 +55,8 @@ def find_photos(
         recursive: folders with their sub-folders.
 
     Raises:
-        InputError: nothing is meant, a folder or a pattern holds nothing, or a list cannot be read.
+        InputError: nothing is meant, an argument is empty, a folder or a pattern holds nothing, or
+            a list cannot be read.
     """
     if files_from == STDIN and STDIN in arguments:
         raise InputError("standard input is either one photo (-) or a list (--files-from -)")
@@ -68,6 +69,8 @@ def find_photos(
 
 
 def _meant(argument: str, recursive: bool) -> Iterator[Source]:
+    if not argument:  # a variable of the shell that is not set: not the current folder
+        raise InputError("a PHOTO is empty (''): name a file, a folder or a pattern; . is this one")
     path = Path(argument)
     if argument == STDIN:
         yield Source(None, Path("stdin"))

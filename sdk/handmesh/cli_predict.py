@@ -268,6 +268,7 @@ def _write(pixels: Any, hands: list[Hand], stem: Path, args: argparse.Namespace)
     from .draw import overlay, side_view
 
     _make_folder(stem.parent)
+    _keep_pictures(stem, len(hands))
     _clear(stem, len(hands))
     if not hands:
         if args.skip_existing:
@@ -287,6 +288,20 @@ def _write(pixels: Any, hands: list[Hand], stem: Path, args: argparse.Namespace)
 
 def _overlay_path(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}_hand.png")
+
+
+def _keep_pictures(stem: Path, count: int) -> None:
+    """Refuse results that would replace pictures that are not ours, as `_clear` tells them."""
+    for number in range(1, count + 1):
+        side, glb, described = _paths(stem, number)
+        if glb.exists() or described.exists():
+            continue
+        for picture in (side, _overlay_path(stem)) if number == 1 else (side,):
+            if picture.exists():
+                raise InputError(
+                    f"{picture} is there and is no result of an earlier run ({glb.name} is not "
+                    "beside it): it is left as it is; give --out another folder"
+                )
 
 
 def _clear(stem: Path, count: int) -> None:

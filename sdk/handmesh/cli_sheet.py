@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_photos import find_photos
+from .cli_photos import Source, find_photos
 from .cli_shared import BAD_INPUT, NEGATIVE, OK, add_network_options, load_network, report
 from .errors import InputError
 from .styles import STYLES
@@ -25,7 +25,7 @@ def add_sheet(commands: Any) -> None:
         "sheet",
         help="one picture of what is found in many photos",
         description="Draws the hands found in each photo and puts all of them on one contact "
-        "sheet, with name, side and presence below, failures included.",
+        "sheet, with name, side and presence below, those without a hand included.",
         epilog="Exit codes as of `handmesh predict`; a photo that cannot be read is left out.",
     )
     parser.add_argument(
@@ -46,11 +46,31 @@ def add_sheet(commands: Any) -> None:
     parser.set_defaults(run=_sheet)
 
 
+def _keep_photos(sources: list[Source], out: Path) -> None:
+    """Refuse a sheet that would replace one of its photos.
+
+    An earlier sheet in the same folder is refused, too: nothing tells it from a photo.
+    """
+    if out.exists() and any(s.path is not None and _is_same(s.path, out) for s in sources):
+        raise InputError(
+            f"the sheet would replace {out}, one of the photos: give --out another folder, or "
+            "delete it if it is an earlier sheet"
+        )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # a photo that is missing is told where it is read
+        return False
+
+
 def _sheet(args: argparse.Namespace) -> int:
     import cv2
     import numpy as np
     from tqdm import tqdm
 
+    from .arguments import checked_count
     from .atomic import write_atomic
     from .draw import overlay
     from .imaging import decode
@@ -60,8 +80,12 @@ def _sheet(args: argparse.Namespace) -> int:
         raise InputError(f"--out must end in {', '.join(FORMATS)}, not {args.out.name!r}")
     if not args.out.parent.is_dir():
         raise InputError(f"cannot write {args.out}: there is no folder {args.out.parent}")
+    if args.out.is_dir():
+        raise InputError(f"cannot write {args.out}: it is a folder; name a file")
     sources = find_photos(args.photos, None, args.recursive)
+    _keep_photos(sources, args.out)
     # What makes no sheet is refused before the work, not after.
+    checked_count(args.max_hands)
     blank = np.zeros((1, 1, 3), dtype=np.uint8)
     contact_sheet([Tile(blank, "")] * len(sources), args.tile, args.columns)
     tiles: list[Tile] = []

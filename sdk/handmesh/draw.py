@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import checked_count
 from .errors import InputError
 from .geometry import vertex_normals
 from .imaging import ImageLike, decode
@@ -104,7 +105,11 @@ def depth_map(hands: Sequence[Hand], width: int, height: int) -> NDArray[np.floa
 
     Returns:
         (H, W) float32, metres along the camera's axis; NaN where no hand is.
+
+    Raises:
+        InputError: a size that is not a whole number from 1.
     """
+    width, height = checked_count(width, "width"), checked_count(height, "height")
     nearest = np.full((height, width), np.inf)
     for hand in hands:
         vertices_px = hand.vertices_px.astype(np.float64)
@@ -125,8 +130,13 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
 
     Returns:
         (size, size, 3) uint8 RGB.
+
+    Raises:
+        InputError: a size that is not a whole number from 1, or an angle that is not finite.
     """
-    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    size = checked_count(size, "size")
+    turned = np.radians(finite(degrees, "degrees", InputError))
+    cos, sin = np.cos(turned), np.sin(turned)
     turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
     vertices = hand.vertices_m.astype(np.float64)
     low, high = vertices.min(axis=0), vertices.max(axis=0)

@@ -36,7 +36,7 @@ def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: the suffix is not .obj, .ply, .glb or .json, or the file cannot be written.
     """
-    target = Path(path)
+    target = _target(path)
     encode = _ENCODERS.get(target.suffix.lower())
     if encode is None:
         raise InputError(
@@ -44,6 +44,13 @@ def save(hand: Hand, path: str | os.PathLike[str]) -> Path:
             f"{target.name!r} ends in {target.suffix!r}"
         )
     return write_atomic(target, encode(hand))
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path)
+    except TypeError as cause:
+        raise InputError(f"a file is named by a str or a path, not {shown(path)}") from cause
 
 
 def save_animation(
@@ -61,7 +68,7 @@ def save_animation(
         InputError: another suffix, no hands, times that do not fit, left and right hands mixed, or
             a folder that does not exist.
     """
-    target = Path(path)
+    target = _target(path)
     if target.suffix.lower() != ".glb":
         raise InputError(
             f"an animation is saved as .glb; {target.name!r} ends in {target.suffix!r}"

@@ -71,8 +71,8 @@ class VideoFile(Video):
     """A video file, every frame of it. Each pass over it begins with the first frame.
 
     Raises:
-        InputError: the file is missing, or no video that OpenCV can read; while it is read, it
-            holds no frame, or was closed.
+        InputError: the file is missing, or no video that OpenCV can read, or its name is not
+            UTF-8; while it is read, it holds no frame, or was closed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -254,11 +254,11 @@ class VideoWriter:
         fps: frames a second of the file.
 
     Raises:
-        InputError: another suffix, or a folder that does not exist.
+        InputError: another suffix, a folder that does not exist, or a name that is not UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
-        self._path, self._fps = Path(path), fps
+        self._path, self._fps = _nameable(Path(path)), fps
         if self._path.suffix.lower() not in CODECS:
             raise InputError(
                 f"a video is written as one of {', '.join(CODECS)}; {self._path.name!r} ends in "
@@ -359,7 +359,22 @@ def _path(path: str | os.PathLike[str]) -> Path:
         ) from cause
     if not there or not isinstance(path, (str, os.PathLike)):
         raise InputError(f"there is no video file {str(path)!r}")
-    return Path(path)
+    return _nameable(Path(path))
+
+
+def _nameable(path: Path) -> Path:
+    """The path, if OpenCV can be told it: of names that are not UTF-8 it dies.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as cause:
+        raise InputError(
+            f"videos need names in UTF-8, and {str(path)!r} is not: rename it or its folder"
+        ) from cause
+    return path
 
 
 def _stated_fps(capture: Any) -> float:

@@ -86,6 +86,8 @@ def test_what_does_not_go_on_is_refused(topology: Topology) -> None:
     with pytest.raises(InputError, match="at least one hand"):
         Animation().encode()
     animation = Animation()
+    with pytest.raises(InputError, match="of hands, not of str"):
+        animation.add("hand", 0.0)  # type: ignore[arg-type]
     animation.add(_hand(topology), 1.0)
     for hand, time_s, message in (
         (_hand(topology), 1.0, "each above the last"),

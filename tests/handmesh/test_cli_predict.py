@@ -155,6 +155,15 @@ def test_folders_without_photos_are_refused(album: Path) -> None:
         find_photos([])
 
 
+def test_an_empty_argument_is_not_the_current_folder(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(album)
+    assert len(find_photos(["."])) == 2
+    with pytest.raises(InputError, match="a PHOTO is empty"):
+        find_photos([""])
+
+
 def test_lists_of_files(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"{album / 'a.png'}\n\n{album / 'b.PNG'}\n"
     (listed := tmp_path / "list.txt").write_text(text)

@@ -101,6 +101,23 @@ def test_photos_of_somebody_s_are_no_results(run: Make, photo: Path) -> None:
     assert _names(photo.parent) == {"two.png", *pictures}
 
 
+@pytest.mark.parametrize("name", ["two_side.png", "two_hand.png", "two_side2.png"])
+def test_photos_of_somebody_s_are_not_replaced(
+    run: Make, photo: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is anything else of that photo written: it is as if it had not been there."""
+    somebody_s = photo.with_name(name)
+    somebody_s.write_bytes(photo.read_bytes())
+    both = () if name == "two_side.png" else ("--max-hands", "2")
+    assert run(photo, "--out", photo.parent, *both) == 2
+    assert f"{name} is there and is no result" in capsys.readouterr().err
+    assert _names(photo.parent) == {"two.png", name}
+    assert somebody_s.read_bytes() == photo.read_bytes()
+    somebody_s.unlink()
+    assert run(photo, "--out", photo.parent, *both) == 0
+    assert run(photo, "--out", photo.parent, *both) == 0, "our own are replaced"
+
+
 def test_pictures_of_a_run_that_was_stopped_are_no_photos(photo: Path) -> None:
     for name in ("two_hand.glb", "two_hand.png", "two_side.png", "two_hand2.glb", "two_side2.png"):
         photo.with_name(name).touch()

@@ -263,6 +263,23 @@ def test_other_styles_are_refused(hand: Hand, photo: np.ndarray) -> None:
         overlay(photo, [hand], opacity=2)
 
 
+@pytest.mark.parametrize("size", [0, -5, 1.5, "64", None])
+def test_sizes_that_no_picture_has_are_refused(hand: Hand, size: Any) -> None:
+    for draw in (
+        lambda: side_view(hand, size),
+        lambda: depth_map([hand], size, 5),
+        lambda: depth_map([hand], 5, size),
+    ):
+        with pytest.raises(InputError, match=r"(size|width|height) must be"):
+            draw()
+
+
+@pytest.mark.parametrize("degrees", [np.nan, np.inf, "x"])
+def test_turns_that_are_none_are_refused(hand: Hand, degrees: Any) -> None:
+    with pytest.raises(InputError, match="degrees"):
+        side_view(hand, 64, degrees)
+
+
 def test_drawing_is_quick_enough_for_a_preview(hand: Hand, photo: np.ndarray) -> None:
     start = time.process_time()
     overlay(photo, [hand])

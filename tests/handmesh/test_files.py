@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from handmesh.errors import InputError
+from handmesh.files import save_animation
 from handmesh.geometry import vertex_normals
 from handmesh.graph import Topology
 from handmesh.types import JOINT_NAMES, Box, Camera, Hand
@@ -242,6 +243,12 @@ def test_the_schema_tells_every_field(hand: Hand, schema: Any) -> None:
 def test_other_suffixes_are_refused(hand: Hand, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.obj, \.ply, \.glb, \.json"):
         hand.save(tmp_path / "hand.fbx")
+
+
+def test_what_is_no_path_is_refused(hand: Hand) -> None:
+    for save in (hand.save, lambda path: save_animation([hand], [0.0], path)):
+        with pytest.raises(InputError, match="a str or a path, not 5"):
+            save(5)  # type: ignore[arg-type]
 
 
 def test_missing_folders_are_refused(hand: Hand, tmp_path: Path) -> None:

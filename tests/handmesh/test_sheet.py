@@ -75,10 +75,44 @@ def test_the_command_draws_what_is_found_and_shows_what_is_not(
     assert (grey == 90).all(), "enlarged, with nothing drawn over it"
 
 
-@pytest.mark.parametrize("name", ["sheet.gif", "missing/sheet.png"])
-def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handmesh.cli_sheet.load_network", lambda args: pytest.fail("work begun"))
 
+
+@pytest.mark.parametrize("name", ["sheet.gif", "missing/sheet.png", "folder.png"])
+@pytest.mark.usefixtures("no_work")
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+
     assert cli.main(["sheet", str(PHOTOS), "--out", str(tmp_path / name)]) == 2
+
+
+@pytest.mark.usefixtures("no_work")
+def test_too_few_hands_are_refused_once_and_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "sheet.png")
+
+    assert cli.main(["sheet", str(PHOTOS), "--out", out, "--max-hands", "0"]) == 2
+    assert capsys.readouterr().err.count("max_hands must be at least 1") == 1
+
+
+@pytest.mark.parametrize("means", ["a.png", ".", "*.png"])
+@pytest.mark.usefixtures("no_work")
+def test_a_sheet_replaces_no_photo(
+    means: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "a.png"
+    cv2.imwrite(str(photo), plain(64, 48, RED))
+    before = photo.read_bytes()
+    (tmp_path / "deeper").mkdir()
+    out = tmp_path / "deeper" / ".." / "a.png"
+
+    code = cli.main(["sheet", str(tmp_path / means), str(tmp_path / "gone.png"), "--out", str(out)])
+
+    assert code == 2
+    assert "one of the photos" in capsys.readouterr().err
+    assert photo.read_bytes() == before

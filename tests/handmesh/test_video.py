@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -127,6 +129,19 @@ def test_files_that_cannot_be_read_or_written_are_told(tmp_path: Path) -> None:
         writer.write(_gray(0), 0.0)
         with pytest.raises(InputError, match="one size"):
             writer.write(_gray(0)[:32], 1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names elsewhere are always Unicode")
+def test_names_that_opencv_cannot_be_told_are_refused(tmp_path: Path) -> None:
+    named = _write(tmp_path / "clip.avi", [0, 100])
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/v\xff.avi"))
+    named.rename(path)
+    with pytest.raises(InputError, match="UTF-8"):
+        open_video(path)
+    with pytest.raises(InputError, match="UTF-8"):
+        VideoWriter(path, 25.0)
+    path.rename(named := tmp_path / "Hände.avi")
+    assert [frame.index for frame in open_video(named)] == [0, 1]
 
 
 def test_a_truncated_video_gives_what_is_left_of_it(tmp_path: Path) -> None:
