@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handmesh.errors import InputError, MissingExtra, ParityError
+from handmesh.errors import InputError, ParityError
 
+from .cli_extra import needing_the_extra
 from .cli_import import add_import
 from .cli_sensitivity import add_sensitivity
 
@@ -71,14 +72,10 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="print the form of the export and what it costs, part by part, and end",
     )
-    parser.set_defaults(run=_export)
+    parser.set_defaults(run=needing_the_extra(_export))
 
 
 def _export(args: argparse.Namespace) -> int:
-    try:
-        import torch  # noqa: F401
-    except ImportError as cause:
-        raise MissingExtra("torch", "converters") from cause
     if args.list:
         return _list()
     if (args.bundle is None) == (args.checkpoint is None):

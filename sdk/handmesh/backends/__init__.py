@@ -4,6 +4,8 @@ none.
 
     REQUIRES    import name of the package that it needs, as "onnxruntime", or a tuple of names any
                 one of which will do, the preferred one first
+    BESIDES     import names of the packages that it needs as well, all of them; only where there
+                are such
     EXTRA       the extra of handmesh that installs it
     RANK        its place in "auto", the lowest first
     DEVICES     kinds of `Device` that it knows, its default first
@@ -186,9 +188,12 @@ def unavailable(
     if reason is not None:
         return reason
     packages = (module.REQUIRES,) if isinstance(module.REQUIRES, str) else module.REQUIRES
-    if not any(importlib.util.find_spec(package) for package in packages):
+    missing = [] if any(map(importlib.util.find_spec, packages)) else [packages[0]]
+    besides = getattr(module, "BESIDES", ())
+    missing += [package for package in besides if importlib.util.find_spec(package) is None]
+    if missing:
         return (
-            f"backend {name!r} needs the package {packages[0]!r}, which is not installed: "
+            f"backend {name!r} needs the package {missing[0]!r}, which is not installed: "
             f"{pip_install(module.EXTRA)}"
         )
     if name not in bundle.artifacts:
