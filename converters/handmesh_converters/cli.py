@@ -113,16 +113,14 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
-    from handmesh.bundle import Bundle, shipped
+    from handmesh.bundle import Bundle
 
     from .export import add_formats
 
     _refuse_options_of_checkpoints(args)
     request = _request(args, chosen)
     bundle = Bundle.load(args.bundle)
-    # Whatever it was called by: a name, or the way to its folder.
-    own = {folder.resolve() for folder in shipped().values()}
-    if args.out is None and bundle.folder.resolve() in own:
+    if args.out is None and bundle.is_shipped:
         raise InputError(
             f"{args.bundle!r} is the bundle inside the package, which an export would change: "
             "say with --out DIR where the new one goes"

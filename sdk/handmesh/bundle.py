@@ -116,6 +116,26 @@ class Bundle:
         return bool(self.manifest["network"] == DETECTOR)
 
     @property
+    def is_shipped(self) -> bool:
+        """Whether it is inside this package, by whatever way it was opened."""
+        return self.folder.resolve() in {folder.resolve() for folder in shipped().values()}
+
+    @property
+    def can_be_exported(self) -> bool:
+        """Whether it holds what exports begin with: weights, and crops to prove artifacts on."""
+        return "torch" in self.artifacts and "reference.npz" in self.manifest["files"]
+
+    @property
+    def typed(self) -> str:
+        """What names it in a command: a name that ships with handmesh, or the way to its folder."""
+        own, name = shipped(), self.folder.resolve().name
+        if self.is_shipped and not os.path.isdir(name):  # of a folder here the name is refused
+            return name
+        path = str(self.folder)
+        # By itself it would be a name or an option.
+        return os.path.join(".", path) if path in own or path.startswith("-") else path
+
+    @property
     def image_size(self) -> int:
         """Side of the crops that the network takes, in pixels."""
         return int(self.manifest["input"]["shape"][1])
@@ -180,10 +200,13 @@ class Bundle:
     def _entry(self, name: str) -> Mapping[str, Any]:
         entry = self.artifacts.get(name)
         if entry is None:
+            from .backends import export_command
+
             has = ", ".join(sorted(self.artifacts)) or "none"
+            command = export_command(name, self)
             raise BundleError(
                 f"bundle {self.name!r} has no {name!r} artifact (it has: {has}); "
-                f"make it with `handmesh export --format {name}`"
+                + (f"make it with `{command}`" if command else "give a bundle that has one")
             )
         return entry
 

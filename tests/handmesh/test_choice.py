@@ -344,7 +344,7 @@ def test_auto_says_what_it_chose_and_why(light: Bundle, monkeypatch: pytest.Monk
         assert first == f"onnx: chosen, the first that can run: {predictor.backend.description}"
         assert others == [f"{n}: not tried, as it comes later" for n in backends.names()[1:]]
     monkeypatch.setattr(backends, "names", lambda: ["coreml", "onnx", "torch"])
-    monkeypatch.setattr(coreml, "unavailable", lambda: "this is no Mac")
+    monkeypatch.setattr(coreml, "unavailable", lambda bundle: "this is no Mac")
     passed, chosen, later = backends.choose("auto", light).reasons
     assert passed == "coreml: passed over: this is no Mac"
     assert chosen.startswith("onnx: chosen")

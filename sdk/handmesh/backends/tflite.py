@@ -28,6 +28,7 @@ RANK = 10
 # "delegate:FILE" is a library that takes operators over, as the maker of an accelerator gives it.
 DEVICES = ("cpu", "delegate")
 ARGUMENTS = ("delegate",)
+EXPORTS = ("fp16", "fp32", "int8")
 
 
 def create(bundle: Bundle, threads: int, device: Device) -> TfliteBackend:
