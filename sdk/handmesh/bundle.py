@@ -22,6 +22,7 @@ from .manifest import (
     io_specs,
     read_manifest,
     verify_file,
+    verify_size,
     write_manifest,
 )
 from .spelling import did_you_mean
@@ -42,6 +43,8 @@ __all__ = [
 DEFAULT = "light"
 # The kind of network that finds hands, and the name of the bundle that ships with one.
 DETECTOR = "detector"
+
+TOPOLOGY = "topology.npz"
 
 _SHIPPED = Path(__file__).parent / "bundles"
 
@@ -159,7 +162,7 @@ class Bundle:
                 f"bundle {self.name!r} finds hands and gives no meshes: open it with "
                 "handmesh.detector.Detector, or give another bundle"
             )
-        topology = Topology.load(self.file("topology.npz"))
+        topology = Topology.load(self.file(TOPOLOGY))
         named = self.manifest.get("graph_sha256")
         if named is not None:
             topology.check_sha256(str(named), f"bundle {self.name!r}")
@@ -222,15 +225,32 @@ class Bundle:
             BundleError: the manifest does not name it, or it is missing.
             IntegrityError: its size or hash is not the manifest's.
         """
-        described = self.manifest["files"].get(path)
-        if described is None:
-            raise BundleError(f"the manifest of bundle {self.name!r} names no file {path!r}")
+        described = self._described(path)
         target = self.folder / path
         with self._lock:
             if path not in self._verified:
                 verify_file(target, described)
                 self._verified.add(path)
         return target
+
+    def check_sizes(self, name: str) -> None:
+        """Look whether the files of an artifact, and the graph that it goes with, are there and of
+        the manifest's sizes: at once, as nothing is read.
+
+        Raises:
+            BundleError: the bundle has no such artifact, or a file is missing.
+            IntegrityError: a file has another size.
+        """
+        self._entry(name)
+        graph = [] if self.is_detector else [TOPOLOGY]
+        for path in (*self._files_of(name), *graph):
+            verify_size(self.folder / path, self._described(path))
+
+    def _described(self, path: str) -> Mapping[str, Any]:
+        described: Mapping[str, Any] | None = self.manifest["files"].get(path)
+        if described is None:
+            raise BundleError(f"the manifest of bundle {self.name!r} names no file {path!r}")
+        return described
 
     def check(self) -> None:
         """Verify every file at once.
