@@ -101,6 +101,7 @@ ON_USE: frozenset[tuple[str, str]] = frozenset(
         ("handmesh.camera", "handmesh.exif"),  # Camera.from_exif
         ("handmesh.types", "handmesh.files"),  # Hand.save
         ("handmesh.types", "handmesh.rig"),  # Hand.pose
+        ("handmesh.bundle", "handmesh.backends"),  # what makes an artifact that is missing
         ("handmesh.backends.cuda", "handmesh_kernels"),
     }
 )

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handmesh.errors import InputError, MissingExtra, ParityError
+from handmesh.errors import InputError, ParityError
 
+from .cli_extra import needing_the_extra
 from .cli_import import add_import
 from .cli_sensitivity import add_sensitivity
 
@@ -71,14 +72,10 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="print the form of the export and what it costs, part by part, and end",
     )
-    parser.set_defaults(run=_export)
+    parser.set_defaults(run=needing_the_extra(_export))
 
 
 def _export(args: argparse.Namespace) -> int:
-    try:
-        import torch  # noqa: F401
-    except ImportError as cause:
-        raise MissingExtra("torch", "converters") from cause
     if args.list:
         return _list()
     if (args.bundle is None) == (args.checkpoint is None):
@@ -116,16 +113,14 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _from_bundle(args: argparse.Namespace, chosen: list[str]) -> Written:
-    from handmesh.bundle import Bundle, shipped
+    from handmesh.bundle import Bundle
 
     from .export import add_formats
 
     _refuse_options_of_checkpoints(args)
     request = _request(args, chosen)
     bundle = Bundle.load(args.bundle)
-    # Whatever it was called by: a name, or the way to its folder.
-    own = {folder.resolve() for folder in shipped().values()}
-    if args.out is None and bundle.folder.resolve() in own:
+    if args.out is None and bundle.is_shipped:
         raise InputError(
             f"{args.bundle!r} is the bundle inside the package, which an export would change: "
             "say with --out DIR where the new one goes"

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from handmesh.errors import MissingExtra
+from .cli_extra import needing_the_extra
 
 # By option: whose place in the authors' layout the file takes.
 _FILES = {
@@ -58,14 +58,10 @@ def add_import(commands: Any) -> None:
         "2L/lambda_max - I as the paper",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the bundle")
-    parser.set_defaults(run=_import)
+    parser.set_defaults(run=needing_the_extra(_import))
 
 
 def _import(args: argparse.Namespace) -> int:
-    try:
-        import torch  # noqa: F401
-    except ImportError as cause:
-        raise MissingExtra("torch", "converters") from cause
     from .export import LICENCES, write_bundle
     from .importer import import_network, read_graph
     from .reading import read_card, read_crops

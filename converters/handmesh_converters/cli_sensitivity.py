@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from handmesh.atomic import write_atomic
-from handmesh.errors import MissingExtra
+
+from .cli_extra import needing_the_extra
 
 
 def add_sensitivity(commands: Any) -> None:
@@ -24,14 +25,10 @@ def add_sensitivity(commands: Any) -> None:
         "--optimize", choices=("static", "dynamic"), default="static", help="default static"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there, too")
-    parser.set_defaults(run=_sensitivity)
+    parser.set_defaults(run=needing_the_extra(_sensitivity))
 
 
 def _sensitivity(args: argparse.Namespace) -> int:
-    try:
-        import torch  # noqa: F401
-    except ImportError as cause:
-        raise MissingExtra("torch", "converters") from cause
     from handmesh.bundle import Bundle
     from handmesh.verification import read_reference
 

@@ -22,6 +22,7 @@ from .manifest import (
     io_specs,
     read_manifest,
     verify_file,
+    verify_size,
     write_manifest,
 )
 from .spelling import did_you_mean
@@ -42,6 +43,8 @@ __all__ = [
 DEFAULT = "light"
 # The kind of network that finds hands, and the name of the bundle that ships with one.
 DETECTOR = "detector"
+
+TOPOLOGY = "topology.npz"
 
 _SHIPPED = Path(__file__).parent / "bundles"
 
@@ -116,6 +119,26 @@ class Bundle:
         return bool(self.manifest["network"] == DETECTOR)
 
     @property
+    def is_shipped(self) -> bool:
+        """Whether it is inside this package, by whatever way it was opened."""
+        return self.folder.resolve() in {folder.resolve() for folder in shipped().values()}
+
+    @property
+    def can_be_exported(self) -> bool:
+        """Whether it holds what exports begin with: weights, and crops to prove artifacts on."""
+        return "torch" in self.artifacts and "reference.npz" in self.manifest["files"]
+
+    @property
+    def typed(self) -> str:
+        """What names it in a command: a name that ships with handmesh, or the way to its folder."""
+        own, name = shipped(), self.folder.resolve().name
+        if self.is_shipped and not os.path.isdir(name):  # of a folder here the name is refused
+            return name
+        path = str(self.folder)
+        # By itself it would be a name or an option.
+        return os.path.join(".", path) if path in own or path.startswith("-") else path
+
+    @property
     def image_size(self) -> int:
         """Side of the crops that the network takes, in pixels."""
         return int(self.manifest["input"]["shape"][1])
@@ -139,7 +162,7 @@ class Bundle:
                 f"bundle {self.name!r} finds hands and gives no meshes: open it with "
                 "handmesh.detector.Detector, or give another bundle"
             )
-        topology = Topology.load(self.file("topology.npz"))
+        topology = Topology.load(self.file(TOPOLOGY))
         named = self.manifest.get("graph_sha256")
         if named is not None:
             topology.check_sha256(str(named), f"bundle {self.name!r}")
@@ -180,10 +203,13 @@ class Bundle:
     def _entry(self, name: str) -> Mapping[str, Any]:
         entry = self.artifacts.get(name)
         if entry is None:
+            from .backends import export_command
+
             has = ", ".join(sorted(self.artifacts)) or "none"
+            command = export_command(name, self)
             raise BundleError(
                 f"bundle {self.name!r} has no {name!r} artifact (it has: {has}); "
-                f"make it with `handmesh export --format {name}`"
+                + (f"make it with `{command}`" if command else "give a bundle that has one")
             )
         return entry
 
@@ -199,15 +225,32 @@ class Bundle:
             BundleError: the manifest does not name it, or it is missing.
             IntegrityError: its size or hash is not the manifest's.
         """
-        described = self.manifest["files"].get(path)
-        if described is None:
-            raise BundleError(f"the manifest of bundle {self.name!r} names no file {path!r}")
+        described = self._described(path)
         target = self.folder / path
         with self._lock:
             if path not in self._verified:
                 verify_file(target, described)
                 self._verified.add(path)
         return target
+
+    def check_sizes(self, name: str) -> None:
+        """Look whether the files of an artifact, and the graph that it goes with, are there and of
+        the manifest's sizes: at once, as nothing is read.
+
+        Raises:
+            BundleError: the bundle has no such artifact, or a file is missing.
+            IntegrityError: a file has another size.
+        """
+        self._entry(name)
+        graph = [] if self.is_detector else [TOPOLOGY]
+        for path in (*self._files_of(name), *graph):
+            verify_size(self.folder / path, self._described(path))
+
+    def _described(self, path: str) -> Mapping[str, Any]:
+        described: Mapping[str, Any] | None = self.manifest["files"].get(path)
+        if described is None:
+            raise BundleError(f"the manifest of bundle {self.name!r} names no file {path!r}")
+        return described
 
     def check(self) -> None:
         """Verify every file at once.

@@ -21,8 +21,8 @@ def add_info(commands: Any) -> None:
         "info",
         help="a trained model, what runs it here, and its layers",
         description="Says what a bundle holds, under which licences, and which backends run it "
-        "here; then, where torch is installed, the layers of its network with their parameters "
-        "and operations.",
+        "here; then, where torch is installed, the layers of its network (not of detectors) with "
+        "their parameters and operations.",
     )
     parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="default: the shipped one")
     parser.add_argument(
@@ -31,7 +31,10 @@ def add_info(commands: Any) -> None:
         help="the layers of that one alone, as it is by default",
     )
     parser.add_argument(
-        "--depth", type=int, metavar="N", help="sum up layers below this depth (default: all)"
+        "--depth",
+        type=_depth,
+        metavar="N",
+        help="sum up layers below this depth, from 1 (default: all)",
     )
     parser.set_defaults(run=_info)
 
@@ -44,12 +47,20 @@ def _info(args: argparse.Namespace) -> int:
         return OK
     bundle = Bundle.load(args.bundle)
     print("\n".join(_lines(bundle)))
-    if not bundle.is_detector:
-        try:
-            print(f"\n{_layers(bundle.manifest['config'], args.depth)}")
-        except MissingExtra as error:  # all else was told without it
-            print(f"layers: not told: {error}")
+    if bundle.is_detector:
+        print("layers: not told of detectors")
+        return OK
+    try:
+        print(f"\n{_layers(bundle.manifest['config'], args.depth)}")
+    except MissingExtra as error:  # all else was told without it
+        print(f"layers: not told: {error}")
     return OK
+
+
+def _depth(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def _lines(bundle: Bundle) -> Iterator[str]:
@@ -65,8 +76,25 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         stored = ""
         if name in bundle.artifacts:
             stored = f" ({bundle.precision_of(name)}, {bundle.size_of(name) / 2**20:.1f} MiB)"
-        reason = backends.unavailable(name, bundle)
-        yield f"{name}{stored}: {'can run here' if reason is None else f'not here: {reason}'}"
+        yield f"{name}{stored}: {_damage(name, bundle) or _place(name, bundle)}"
+
+
+def _damage(name: str, bundle: Bundle) -> str | None:
+    """What is wrong with a backend's artifact, on any machine, as far as sizes tell."""
+    if name not in bundle.artifacts:
+        return None
+    try:
+        bundle.check_sizes(name)
+    except BundleError as error:
+        return f"damaged: {error}"
+    return None
+
+
+def _place(name: str, bundle: Bundle) -> str:
+    from . import backends
+
+    reason = backends.unavailable(name, bundle)
+    return "can run here" if reason is None else f"not here: {reason}"
 
 
 def _layers(config: dict[str, Any], depth: int | None) -> str:

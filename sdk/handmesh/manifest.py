@@ -45,6 +45,7 @@ __all__ = [
     "io_specs",
     "read_manifest",
     "verify_file",
+    "verify_size",
     "write_manifest",
 ]
 
@@ -247,17 +248,22 @@ def verify_file(path: Path, described: Mapping[str, Any]) -> None:
         BundleError: it is missing.
         IntegrityError: its size or hash is another.
     """
+    verify_size(path, described)
+    if _hash(path) != described["sha256"]:
+        raise IntegrityError(
+            f"{path} is not the file that the manifest describes (sha256 differs): "
+            "install the bundle again"
+        )
+
+
+def verify_size(path: Path, described: Mapping[str, Any]) -> None:
+    """As `verify_file`, by existence and size alone: nothing is read."""
     if not path.is_file():
         raise BundleError(f"{path} is missing, though the manifest names it: install it again")
     size = path.stat().st_size
     if size != described["bytes"]:
         raise IntegrityError(
             f"{path} has {size} bytes, not the {described['bytes']} of its manifest: "
-            "install the bundle again"
-        )
-    if _hash(path) != described["sha256"]:
-        raise IntegrityError(
-            f"{path} is not the file that the manifest describes (sha256 differs): "
             "install the bundle again"
         )
 

@@ -177,15 +177,26 @@ def test_an_empty_bundle_says_what_is_missing(bundle: Bundle) -> None:
         backends.create("auto", bundle)
 
 
-@pytest.mark.parametrize(("name", "package"), [("onnx", "onnxruntime"), ("torch", "torch")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("onnx", "onnxruntime"), ("torch", "torch"), ("torch", "safetensors")]
+)
 def test_missing_package_says_what_to_install(
     with_onnx: Bundle, name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # what import sees when it is not installed
-    with pytest.raises(BackendUnavailable, match=rf"pip install '\.\[{name}\]'"):
+    with pytest.raises(BackendUnavailable, match=rf"'{package}'.*pip install '\.\[{name}\]'"):
         Predictor(with_onnx, name)
     with pytest.raises(ImportError):
         Predictor(with_onnx, name)
+
+
+def test_auto_does_not_take_half_an_installation(
+    with_torch: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch does not bring what reads the weights."""
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(BackendUnavailable, match=r"'safetensors'.*pip install '\.\[torch\]'"):
+        Predictor(with_torch)
 
 
 def test_explicit_choice_never_falls_back(with_onnx: Bundle) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
+import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 import handmesh
 from handmesh import backends, cli
-from handmesh.backends import Device, coreml
+from handmesh.backends import Device, coreml, tflite
 from handmesh.backends import onnx as onnx_backend
 from handmesh.backends.onnx import OnnxBackend
 from handmesh.bundle import Bundle
@@ -344,7 +346,7 @@ def test_auto_says_what_it_chose_and_why(light: Bundle, monkeypatch: pytest.Monk
         assert first == f"onnx: chosen, the first that can run: {predictor.backend.description}"
         assert others == [f"{n}: not tried, as it comes later" for n in backends.names()[1:]]
     monkeypatch.setattr(backends, "names", lambda: ["coreml", "onnx", "torch"])
-    monkeypatch.setattr(coreml, "unavailable", lambda: "this is no Mac")
+    monkeypatch.setattr(coreml, "unavailable", lambda bundle: "this is no Mac")
     passed, chosen, later = backends.choose("auto", light).reasons
     assert passed == "coreml: passed over: this is no Mac"
     assert chosen.startswith("onnx: chosen")
@@ -415,19 +417,27 @@ def test_a_delegate_that_takes_nothing_is_refused(with_tflite: Bundle, tmp_path:
         backends.create("tflite", with_tflite, 1, f"delegate:{library}")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of LiteRT's own
 @pytest.mark.parametrize(
     ("device", "error"),
     [
         ("delegate:/no/such/lib.so", BackendUnavailable),
+        (f"delegate:{__file__}", BackendUnavailable),  # no library
+        (f"delegate:{np._core._multiarray_umath.__file__}", BackendUnavailable),  # no delegate
+        ("delegate:\0", BackendUnavailable),
         ("delegate", InputError),
     ],
 )
 def test_delegates_that_cannot_be_loaded_are_refused(
-    with_tflite: Bundle, device: str, error: type[Exception]
+    with_tflite: Bundle, monkeypatch: pytest.MonkeyPatch, device: str, error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match="delegate"):
+    """In one line: nothing half made is left that would fail when it is deleted."""
+    later: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda failed: later.append(str(failed.exc_value)))
+    with pytest.raises(error, match="delegate") as raised:
         backends.create("tflite", with_tflite, 1, device)
+    del raised
+    gc.collect()
+    assert later == []
 
 
 def test_a_delegate_is_said(
@@ -444,6 +454,8 @@ def test_a_delegate_is_said(
         seen.append(options.pop("experimental_op_resolver_type"))
         return make(**options)
 
+    plugin = types.SimpleNamespace(**dict.fromkeys(tflite._PLUGIN))
+    monkeypatch.setattr(tflite, "ctypes", types.SimpleNamespace(CDLL=lambda path: plugin))
     monkeypatch.setattr(interpreter, "load_delegate", lambda path, options: path)
     monkeypatch.setattr(interpreter, "Interpreter", without)
     backend = backends.create("tflite", with_tflite, 2, "delegate:/usr/lib/libvx_delegate.so")

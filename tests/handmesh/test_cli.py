@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import sys
 import zlib
@@ -252,6 +253,8 @@ def test_info_says_what_a_bundle_holds_and_what_runs_it(
     lines = text.splitlines()
     assert lines[0] == f"{name}: {bundle.folder}"
     assert "licence of weights: Apache-2.0" in text
+    if name == "detector":
+        assert lines.pop() == "layers: not told of detectors"
     told = {line.split(" ")[0].rstrip(":"): line for line in lines[-len(backends.names()) :]}
     assert list(told) == backends.names()
     size = (bundle.folder / "model.onnx").stat().st_size / 2**20
@@ -259,6 +262,56 @@ def test_info_says_what_a_bundle_holds_and_what_runs_it(
     assert told["tflite"].startswith("tflite: not here: backend 'tflite'")
     assert layers.startswith("light, input 128 x 128 x 3" if name == "light" else "")
     assert bool(layers) == (name == "light")
+
+
+@pytest.mark.parametrize(
+    ("damaged", "hit"),
+    [
+        ("model.onnx", {"onnx"}),
+        ("weights.safetensors", {"torch"}),
+        ("topology.npz", {"onnx", "torch"}),
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "cut short"])
+def test_info_does_not_say_that_damaged_artifacts_can_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, damaged: str, hit: set[str], how: str
+) -> None:
+    copy = shutil.copytree(Bundle.load().folder, tmp_path / "copy")
+    path = copy / damaged
+    size = path.stat().st_size
+    path.unlink() if how == "missing" else path.write_bytes(b"short")
+    said = "is missing" if how == "missing" else f"has 5 bytes, not the {size}"
+    assert cli.main(["info", str(copy)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("onnx", "torch"):
+        (line,) = (line for line in lines if line.startswith(f"{name} ("))
+        told = line.partition("): ")[2]
+        if name in hit:
+            assert told.startswith(f"damaged: {path} {said}")
+        else:
+            assert told == "can run here"
+
+
+def test_info_looks_at_every_file_of_a_folder(
+    capsys: pytest.CaptureFixture[str], bundle_folder: Path, manifest: dict[str, Any]
+) -> None:
+    """On any machine: the bundle may be for another one."""
+    (bundle_folder / "cuda").mkdir()
+    for name in ("head.npz", "trunk.onnx"):
+        (bundle_folder / "cuda" / name).write_bytes(b"constants")
+    write_manifest(bundle_folder, manifest | {"artifacts": {"cuda": {"path": "cuda"}}})
+    (bundle_folder / "cuda" / "trunk.onnx").unlink()
+    cli.main(["info", str(bundle_folder)])
+    (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("cuda ("))
+    assert f"damaged: {bundle_folder / 'cuda' / 'trunk.onnx'} is missing" in line
+
+
+@pytest.mark.parametrize("depth", ["0", "-1", "1.5", "all"])
+def test_info_of_no_depth_is_wrong_usage(capsys: pytest.CaptureFixture[str], depth: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["info", "--depth", depth])
+    assert stop.value.code == 2
+    assert f"--depth: expected a whole number from 1, not '{depth}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_what_is_off_everywhere_is_found(with_reference: Path, stated: dict[str,
 def test_what_cannot_run_here_is_named(
     with_reference: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handmesh.backends.coreml.unavailable", lambda: "it needs a Mac")
+    monkeypatch.setattr("handmesh.backends.coreml.unavailable", lambda bundle: "it needs a Mac")
     (with_reference / "model.mlpackage").mkdir()
     (with_reference / "model.mlpackage" / "Manifest.json").write_text("{}")
     manifest = read_manifest(with_reference)

@@ -24,11 +24,17 @@ from handmesh_converters.fold import ExportTwin
 from handmesh_converters.formats import onnx as onnx_format
 from handmesh_converters.request import Job
 
+IMPORTED = ("heatmaps", "mesh", "pose", "graph", "reference", "out")
+
 
 def _run(*arguments: object) -> int:
+    return _command("export", *arguments)
+
+
+def _command(*arguments: object) -> int:
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers(required=True))
-    args = parser.parse_args(["export", *map(str, arguments)])
+    args = parser.parse_args([str(argument) for argument in arguments])
     code: int = args.run(args)
     return code
 
@@ -126,10 +132,40 @@ def test_the_package_s_own_bundle_is_not_written_to_by_its_folder_either(
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_the_list_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtra, match=r"pip install '\.\[converters\]'"):
-        _run("--list")
+@pytest.mark.parametrize("package", ["torch", "safetensors"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "--list"],
+        ["export", "light", "--format", "onnx", "--out", "new"],
+        ["sensitivity"],
+        ["import", *(f"--{option}=x" for option in IMPORTED)],
+    ],
+)
+def test_what_every_command_needs_names_the_extra(
+    arguments: list[str], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"'{package}'.*pip install '\.\[converters\]'"):
+        _command(*arguments)
+
+
+@pytest.mark.parametrize(("package", "becomes"), [("tqdm", MissingExtra), ("handmesh.no", None)])
+def test_what_a_command_comes_to_need_names_the_extra(
+    light_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    becomes: type[Exception] | None,
+) -> None:
+    """A module of ours that is missing is a mistake, and told as one."""
+
+    def without(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    monkeypatch.setattr("handmesh_converters.export.add_formats", without)
+    with pytest.raises(becomes or ModuleNotFoundError, match=f"'{package}'"):
+        _run(light_bundle.folder, "--out", tmp_path / "new")
 
 
 @pytest.mark.usefixtures("_prepared")

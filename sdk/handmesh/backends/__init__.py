@@ -4,6 +4,8 @@ none.
 
     REQUIRES    import name of the package that it needs, as "onnxruntime", or a tuple of names any
                 one of which will do, the preferred one first
+    BESIDES     import names of the packages that it needs as well, all of them; only where there
+                are such
     EXTRA       the extra of handmesh that installs it
     RANK        its place in "auto", the lowest first
     DEVICES     kinds of `Device` that it knows, its default first
@@ -11,7 +13,10 @@ none.
     ARGUMENTS   kinds among DEVICES that take an argument, as "cuda:1"; only where there are such
     ENGINES     kinds among DEVICES that build an engine when they are loaded; `create` then takes
                 `engine_cache`, see `choose`; only where there are such
-    unavailable () -> None, or why it cannot run on this system; only where that can be
+    EXPORTS     precisions in which `handmesh export --format NAME` makes its artifact; only where
+                an export does
+    DETECTOR_EXPORTS  the same of networks that find hands; only where these are others
+    unavailable (bundle) -> None, or why it cannot run on this system; only where that can be
     refuses     (device) -> None, or why it cannot run on that device here; called where the package
                 is installed, which it may import; only where there is more than one device
 
@@ -27,6 +32,8 @@ import importlib.util
 import operator
 import os
 import pkgutil
+import shlex
+import subprocess
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -53,7 +60,9 @@ __all__ = [
     "choose",
     "create",
     "devices",
+    "export_command",
     "names",
+    "proven_anywhere",
     "raw_output",
     "unavailable",
 ]
@@ -182,27 +191,30 @@ def unavailable(
             f"{did_you_mean(str(precision), PRECISIONS)}"
         )
     module = _module(name)
-    reason: str | None = module.unavailable() if hasattr(module, "unavailable") else None
+    reason: str | None = module.unavailable(bundle) if hasattr(module, "unavailable") else None
     if reason is not None:
         return reason
     packages = (module.REQUIRES,) if isinstance(module.REQUIRES, str) else module.REQUIRES
-    if not any(importlib.util.find_spec(package) for package in packages):
+    missing = [] if any(map(importlib.util.find_spec, packages)) else [packages[0]]
+    besides = getattr(module, "BESIDES", ())
+    missing += [package for package in besides if importlib.util.find_spec(package) is None]
+    if missing:
         return (
-            f"backend {name!r} needs the package {packages[0]!r}, which is not installed: "
+            f"backend {name!r} needs the package {missing[0]!r}, which is not installed: "
             f"{pip_install(module.EXTRA)}"
         )
     if name not in bundle.artifacts:
         return (
             f"backend {name!r} has nothing to run in bundle {bundle.name!r}, which holds "
             f"{', '.join(sorted(bundle.artifacts)) or 'no artifacts'}: "
-            f"add it with `handmesh export --format {name}`"
+            f"{_what_brings(name, bundle, precision)}"
         )
     stored = bundle.precision_of(name)
     if precision not in (None, stored):
         return (
             f"backend {name!r} has no {precision} artifact in bundle {bundle.name!r}, but "
-            f"{stored or 'one of a precision that nothing states'}: make another bundle with "
-            f"`handmesh export {bundle.name} --format {name} --precision {precision} --out DIR`"
+            f"{stored or 'one of a precision that nothing states'}: "
+            f"{_what_brings(name, bundle, precision)}"
         )
     if device is None:
         return None
@@ -215,6 +227,52 @@ def unavailable(
         )
     reason = module.refuses(wanted) if hasattr(module, "refuses") else None
     return reason
+
+
+def export_command(name: str, bundle: Bundle, precision: str | None = None) -> str | None:
+    """What to type for the artifact that a backend opens; None where no export makes it.
+
+    What the bundle has already is not replaced: the command writes another bundle then, as it does
+    where the bundle must not or cannot be added to.
+
+    Args:
+        name: of the backend; None comes back of what is none.
+        bundle: whose network is exported.
+        precision: of the artifact's large weights; by default whatever the format makes.
+    """
+    made = _exports(name, bundle)
+    if not made or precision not in (None, *made) or not bundle.can_be_exported:
+        return None
+    words = ["handmesh", "export", bundle.typed, "--format", name]
+    if precision is not None:
+        words += ["--precision", precision]
+    if bundle.is_shipped or bundle.is_detector or name in bundle.artifacts:
+        words += ["--out", "DIR"]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def proven_anywhere(name: str, bundle: Bundle) -> str:
+    """The end of a sentence about a backend that this system cannot have: what it can do."""
+    command = export_command(name, bundle)
+    return "" if command is None else f"; `{command}` proves the artifact anywhere"
+
+
+def _exports(name: str, bundle: Bundle) -> tuple[str, ...]:
+    """Precisions in which an export of the bundle makes the backend's artifact."""
+    module = _module(name) if name in names() else None
+    made: tuple[str, ...] = getattr(module, "EXPORTS", ())
+    return getattr(module, "DETECTOR_EXPORTS", made) if bundle.is_detector else made
+
+
+def _what_brings(name: str, bundle: Bundle, precision: str | None) -> str:
+    """What to do about an artifact that a bundle lacks, or has in another precision."""
+    command = export_command(name, bundle, precision)
+    if command is not None:
+        return f"{'make a bundle' if command.endswith(' DIR') else 'add one'} with `{command}`"
+    made = _exports(name, bundle)
+    if made and precision not in (None, *made):
+        return f"exports make {' or '.join(made)}, so ask for that or choose another backend"
+    return "no export of this bundle makes one, so choose another backend or another bundle"
 
 
 def choose(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, BackendUnavailable
 from ..installing import pip_install
-from . import BundleBackend, Device
+from . import BundleBackend, Device, proven_anywhere
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -25,15 +25,17 @@ RANK = 200
 # Members of coremltools.ComputeUnit.
 _UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 DEVICES = tuple(_UNITS)
+EXPORTS = ("fp16", "fp32", "int8")
+DETECTOR_EXPORTS = ("fp32",)
 
 
-def unavailable() -> str | None:
+def unavailable(bundle: Bundle) -> str | None:
     """Why it cannot run on this system; None if it can."""
     if sys.platform == "darwin":
         return None
     return (
         f"backend 'coreml' runs on macOS only, and this is {platform.system() or sys.platform}: "
-        "choose another backend; `handmesh export --format coreml` proves the artifact anywhere"
+        f"choose another backend{proven_anywhere('coreml', bundle)}"
     )
 
 

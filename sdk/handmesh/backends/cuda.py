@@ -31,7 +31,7 @@ from ..ort import (
     session_options,
     tensorrt_options,
 )
-from . import BundleBackend, Device
+from . import BundleBackend, Device, proven_anywhere
 
 if TYPE_CHECKING:
     from handmesh_kernels.constants import HeadConstants
@@ -46,6 +46,8 @@ RANK = 300
 DEVICES = ("cuda", "tensorrt")
 ARGUMENTS = DEVICES
 ENGINES = ("tensorrt",)
+EXPORTS = ("fp16", "fp32")
+DETECTOR_EXPORTS = ()  # the kernels are of a graph head, which they do not have
 
 # Files of the artifact, which is a folder.
 TRUNK, HEAD = "trunk.onnx", "head.npz"
@@ -55,12 +57,12 @@ _PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
 _SCORES: dict[str, tuple[int, ...]] = {"confidence": (21,), "presence": (), "handedness": ()}
 
 
-def unavailable() -> str | None:
+def unavailable(bundle: Bundle) -> str | None:
     """Why it cannot run on this system; None if it can."""
     if not _driver():
         return (
             "backend 'cuda' needs an NVIDIA GPU, and there is no NVIDIA driver on this system: "
-            "choose another backend; `handmesh export --format cuda` proves the artifact anywhere"
+            f"choose another backend{proven_anywhere('cuda', bundle)}"
         )
     if not any(importlib.util.find_spec(package) for package in REQUIRES):
         return (

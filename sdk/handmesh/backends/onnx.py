@@ -59,6 +59,7 @@ _PROVIDERS = {
 }
 DEVICES = tuple(_PROVIDERS)
 ENGINES = ("tensorrt",)
+EXPORTS = ("fp16", "fp32")
 
 # Providers that take a graph only if they know all its shapes: a batch is run crop by crop.
 _ONE_BY_ONE = {"coreml", "nnapi", "xnnpack", "qnn"}

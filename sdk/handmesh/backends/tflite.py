@@ -6,6 +6,7 @@ has. It is no longer made, and was built against NumPy 1.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import threading
@@ -28,6 +29,9 @@ RANK = 10
 # "delegate:FILE" is a library that takes operators over, as the maker of an accelerator gives it.
 DEVICES = ("cpu", "delegate")
 ARGUMENTS = ("delegate",)
+# What the library of a delegate has.
+_PLUGIN = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
+EXPORTS = ("fp16", "fp32", "int8")
 
 
 def create(bundle: Bundle, threads: int, device: Device) -> TfliteBackend:
@@ -111,8 +115,12 @@ def _delegate(interpreters: Any, device: Device, options: Mapping[str, Any]) -> 
     if device.kind == "cpu":
         return {}
     try:
+        # What LiteRT half makes of a library that it cannot use fails once more when it is deleted.
+        library = ctypes.CDLL(device.argument)
+        for function in _PLUGIN:
+            getattr(library, function)
         delegate = interpreters.load_delegate(device.argument, dict(options))
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, AttributeError) as cause:
         raise BackendUnavailable(
             f"the delegate {device.argument} cannot be loaded: {cause}; is that the library's "
             "path, and are what it needs and its hardware there?"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
 
 REQUIRES = "torch"
+BESIDES = ("safetensors",)  # reads the weights; torch does not bring it
 EXTRA = "torch"
 RANK = 100
 DEVICES = ("cpu", "cuda", "mps")
