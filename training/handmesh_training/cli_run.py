@@ -158,7 +158,7 @@ def _losses(options: argparse.Namespace) -> str:
 def _usual_lanes(options: argparse.Namespace) -> int:
     """Those of the run that goes on; else one for each loader."""
     for file in _results(options, tuple(stage for stage in STAGES if stage != "pseudo")):
-        return int(read_checkpoint(file)["lanes"])
+        return int(read_checkpoint(file, resumed=True)["lanes"])
     drawn_elsewhere = options.device == "cpu" or options.draw_on_device is False
     return parallel.world_size() * (max(1, options.workers) if drawn_elsewhere else 1)
 
@@ -194,7 +194,7 @@ def _size_of_run(options: argparse.Namespace) -> int | None:
     """The crops of what the folder holds of this network already; its last stage's."""
     trained = tuple(stage for stage in STAGES if stage not in (stages.POSE, stages.PSEUDO))
     for file in reversed(_results(options, trained)):
-        config = read_checkpoint(file)["config"]
+        config = read_checkpoint(file, resumed=True)["config"]
         if config.get("network") == options.network:
             return int(config["input_size"])
     return None

@@ -252,7 +252,6 @@ def test_sets_of_one_name_stay_apart(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "nowhere.pt", "--data", "{rhd}"], "no checkpoint"),
         (["--checkpoint", "{file}", "--data", "{rhd}", "--search"], "--search needs a bundle"),
         (["--checkpoint", "{file}", "--negatives", "."], "--negatives needs a bundle"),
         (
