@@ -252,6 +252,17 @@ def test_photos_are_looked_at_before_the_first_stage(
     assert not made
 
 
+def test_made_up_places_are_not_offered_to_the_detector(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "detector", "--smoke", "--out", str(tmp_path / "run")]
+    assert main([*command, "--environments", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path} holds no .hdr panorama, which the detector's scenes take" in told
+    assert "made-up" not in told
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("option", ["--skins", "--environments", "--backgrounds", "--start-from"])
 def test_other_folders_are_looked_at_before_sets_are_cut(
     tmp_path: Path,
