@@ -11,7 +11,7 @@ from handmesh import Bundle
 from handmesh.atomic import write_atomic
 from handmesh.errors import MissingExtra
 
-from .cli_options import words
+from .cli_options import check_length, words
 from .device import describe
 from .keeping import check_writable
 from .protocol import Protocol
@@ -48,6 +48,7 @@ def _compare(args: argparse.Namespace) -> int:
         from . import decoders, exports
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "converters") from cause
+    check_length(args.runs, args.seconds)
     only = None if args.format is None else words(args.format)
     without = words(args.without)
     exports.check(only, without)

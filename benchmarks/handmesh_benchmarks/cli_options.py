@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from handmesh.spelling import did_you_mean
 
 from . import variants
 
-__all__ = ["DEFAULT_PHOTO", "add", "check", "words"]
+__all__ = ["DEFAULT_PHOTO", "add", "check", "check_length", "words"]
 
 DEFAULT_PHOTO = Path("examples/photos/pointing.jpg")
 MODES = ("report", "compare", "scaling", "floors")
@@ -99,6 +100,15 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     wrong = [n for n in args.threads or () if not 1 <= n <= MOST_THREADS]
     if wrong or args.threads == []:
         raise InputError(f"--threads must be 1 to {MOST_THREADS}, not {wrong[0] if wrong else ''}")
+    check_length(args.runs, args.seconds)
+
+
+def check_length(runs: int | None, seconds: float | None) -> None:
+    """Raise `InputError` where ``--runs`` or ``--seconds``, if given, are no length to measure."""
+    if runs is not None and runs < 1:
+        raise InputError(f"--runs must be at least 1, not {runs}")
+    if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+        raise InputError(f"--seconds must be a number of seconds, 0 or more, not {seconds}")
 
 
 def _add_what(parser: Any) -> None:
@@ -146,7 +156,7 @@ def _add_how(parser: Any) -> None:
     group = parser.add_argument_group("how long, and where to")
     group.add_argument(
         "--headline", action="store_true",
-        help="fewer rows, each long enough to quote (some 18 minutes)",
+        help="fewer rows, each long enough to quote (some 19 minutes)",
     )  # fmt: skip
     group.add_argument("--runs", type=int, metavar="N", help="at least so many of each")
     group.add_argument("--seconds", type=float, metavar="S", help="at least so long of each")

@@ -13,21 +13,17 @@ before its other imports, so that packages that are not installed are told as an
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NoReturn
 
-from handmesh.cli_shared import exit_code
-from handmesh.errors import MissingExtra
+from handmesh.cli_shared import run_module
 
 from .keeping import check_writable
 
 __all__ = ["add_bundle", "add_out", "parse", "parser_of", "run", "say"]
-
-_OURS = "handmesh"
 
 
 def run(spec: ModuleSpec, extra: str = "bench") -> NoReturn:
@@ -36,18 +32,7 @@ def run(spec: ModuleSpec, extra: str = "bench") -> NoReturn:
     Args:
         spec: of the module that ``python -m`` was given. extra: that brings what it imports.
     """
-
-    def command() -> int:
-        try:
-            code: int = importlib.import_module(spec.name).main()
-        except ModuleNotFoundError as cause:
-            package = (cause.name or _OURS).partition(".")[0]
-            if package.startswith(_OURS):  # a mistake of ours, which no package mends
-                raise
-            raise MissingExtra(package, extra) from cause
-        return code
-
-    raise SystemExit(exit_code(command))
+    run_module(spec, extra)
 
 
 def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:

@@ -33,6 +33,7 @@ from handmesh.nn import (
     read_config,
     save_weights,
 )
+from handmesh.nn.checkpoint import read_state
 from handmesh.nn.config import to_dict
 from handmesh.nn.detector import PicturesToHands, decode
 from handmesh.nn.weights import Precision
@@ -255,15 +256,15 @@ def load_detector(path: Path) -> tuple[DetectorNetwork, dict[str, Any]]:
     Raises:
         CheckpointError: unreadable, or not of a detector.
     """
+    state = read_state(path, ("config", "average", "step", "images_seen"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         config = from_dict(state["config"])
         if not isinstance(config, DetectorConfig):
             raise ExportError("of another network")
         network = DetectorNetwork(config)
         network.load_state_dict(state["average"])
         run = {"step": int(state["step"]), "images_seen": int(state["images_seen"])}
-    except Exception as cause:  # torch raises what its archive reader or unpickler raises
+    except Exception as cause:  # values of any type, and weights of any shape
         raise CheckpointError(
             f"{path} is not a checkpoint of `handmesh train detector` ({type(cause).__name__})"
         ) from cause

@@ -32,6 +32,7 @@ from handmesh.errors import (
 )
 from handmesh.graph import Topology
 from handmesh.nn import build, from_dict, load_weights, read_config, save_weights, to_dict
+from handmesh.nn.checkpoint import not_a_checkpoint, read_state
 from handmesh.nn.config import JOINT_COUNT
 from handmesh.nn.weights import Precision
 from handmesh.types import JOINT_NAMES
@@ -223,19 +224,13 @@ def load_checkpoint(
         CheckpointError: missing, unreadable, or not a training checkpoint.
         GraphMismatchError: trained on another graph.
     """
+    state = read_state(path, ("graph", "config", "average", "step", "images_seen"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         graph, config = state["graph"], from_dict(state["config"])
         run = {"step": int(state["step"]), "images_seen": int(state["images_seen"])}
-        weights, head = state["average"], state.get("head", "mesh")
-    except OSError as cause:
-        raise CheckpointError(f"cannot read {path}: {cause.strerror or cause}") from cause
-    except Exception as cause:  # torch raises whatever its archive reader or unpickler raises
-        # Not its text: torch advises to load the file unsafely.
-        raise CheckpointError(
-            f"{path} is not a checkpoint of a training run ({type(cause).__name__}); give the "
-            "checkpoint.pt of its folder"
-        ) from cause
+    except (TypeError, ValueError, OverflowError) as cause:
+        raise not_a_checkpoint(path, cause) from cause
+    weights, head = state["average"], state.get("head", "mesh")
     topology.check_sha256(graph, str(path))
     if head != "mesh":
         raise CheckpointError(

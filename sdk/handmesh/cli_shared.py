@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import BackendUnavailable, HandMeshError, MissingExtra
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from .predictor import Predictor
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "exit_code",
     "load_network",
     "report",
+    "run_module",
     "silence_stdout",
 ]
 
@@ -115,6 +119,34 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("handmesh: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def run_module(spec: ModuleSpec, extra: str) -> NoReturn:
+    """Run a module's ``main`` as a command, and end the process with its exit code. A module that
+    is one begins with this, before its other imports, so that packages that are not installed are
+    told as any other error ::
+
+        if __name__ == "__main__":
+            from handmesh.cli_shared import run_module
+
+            run_module(__spec__, "training")
+
+    Args:
+        spec: of the module that ``python -m`` was given. extra: that brings what it imports.
+    """
+
+    def command() -> int:
+        try:
+            code: int = importlib.import_module(spec.name).main()
+        except ModuleNotFoundError as cause:
+            ours = "handmesh"
+            package = (cause.name or ours).partition(".")[0]
+            if package.startswith(ours):  # a mistake of ours, which no package mends
+                raise
+            raise MissingExtra(package, extra) from cause
+        return code
+
+    raise SystemExit(exit_code(command))
 
 
 def report(error: HandMeshError) -> int:

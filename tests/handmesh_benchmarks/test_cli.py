@@ -215,7 +215,9 @@ def _damaged(bundle: Path, folder: Path) -> Path:
         (["--threads", "0"], "--threads must be 1 to 512, not 0"),
         (["--threads", "1,-1"], "--threads must be 1 to 512, not -1"),
         (["--seconds", "nan"], "--seconds must be a number of seconds"),
-        (["--runs", "0"], "min_runs and rounds must be at least 1"),
+        (["--seconds", "-1"], "--seconds must be a number of seconds, 0 or more, not -1.0"),
+        (["--runs", "0"], "--runs must be at least 1, not 0"),
+        (["--scaling", "--runs", "-2"], "--runs must be at least 1, not -2"),
         (["--out", "/nowhere/at/all.json"], "--out /nowhere/at/all.json cannot be written"),
         (["--on", "cudda"], "--on takes cpu, cuda"),
         (["--on", "cpu,cuda:x"], "a device 'cuda' has a number, as cuda:0, not 'x'"),
@@ -235,6 +237,17 @@ def test_options_without_effect_and_impossible_numbers_are_refused(
 
     assert main(["bench", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_help_and_pages_agree_on_how_long_a_headline_takes() -> None:
+    parser = argparse.ArgumentParser()
+    cli_options.add(parser)
+    shown = " ".join(parser.format_help().split())
+    root = Path(__file__).parents[2]
+    assert "each long enough to quote (some 19 minutes)" in shown
+    assert "19 minutes on two quiet cores" in (root / "README.md").read_text("utf-8")
+    page = (root / "docs" / "benchmarking.md").read_text("utf-8")
+    assert "a headline nineteen minutes" in page
 
 
 def test_every_option_is_known_to_the_check() -> None:

@@ -159,6 +159,8 @@ def test_the_command_prints_a_table_for_each_network(
     [
         (("--format", "onx"), "did you mean 'onnx'"),
         (("--without", "statik"), "did you mean 'static'"),
+        (("--runs", "0"), "--runs must be at least 1, not 0"),
+        (("--seconds", "-1"), "--seconds must be a number of seconds, 0 or more, not -1.0"),
         (("--out", "/nowhere/at/all.md"), "--out /nowhere/at/all.md cannot be written"),
     ],
 )

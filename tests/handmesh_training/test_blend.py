@@ -57,8 +57,11 @@ def test_other_networks_are_refused(tiny_config: LightConfig, tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="another network"):
         blend({one: 1.0, other: 1.0})
     (tmp_path / "damaged.pt").write_bytes(one.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"damaged\.pt is not a checkpoint"):
         blend({one: 1.0, tmp_path / "damaged.pt": 1.0})
+    with pytest.raises(CheckpointError, match=r"there is no file .*none\.pt") as told:
+        blend({one: 1.0, tmp_path / "none.pt": 1.0})
+    assert "delete" not in str(told.value)
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, float("nan"), float("inf")])

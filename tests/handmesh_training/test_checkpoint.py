@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from handmesh.cli import main
 from handmesh.errors import CheckpointError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig
@@ -113,12 +114,16 @@ def test_what_is_no_checkpoint_is_refused(tiny_config: LightConfig, tmp_path: Pa
         with pytest.raises(CheckpointError, match=match):
             load_network(path)
 
-    with pytest.raises(CheckpointError, match=r"none\.pt"):
+    with pytest.raises(CheckpointError, match=r"there is no file .*none\.pt"):
         read_checkpoint(tmp_path / "none.pt")
-    refused([1, 2], "not a readable checkpoint")
-    refused({"weights": 1}, "not a readable checkpoint")
-    refused({k: v for k, v in state.items() if k != "average"}, "not a readable checkpoint")
+    with pytest.raises(CheckpointError, match="is a folder, and no checkpoint"):
+        read_checkpoint(tmp_path)
+    refused([1, 2], "not a checkpoint of a training run")
+    refused({"weights": 1}, "not a checkpoint of a training run")
+    refused({k: v for k, v in state.items() if k != "average"}, "not a checkpoint of a training")
     refused(state | {"graph": "0" * 64}, "another mesh graph")
+    with pytest.raises(CheckpointError, match="use another folder, or delete it"):
+        read_checkpoint(path, resumed=True)
     refused(state | {"head": "foot"}, "no network known here")
     refused(state | {"config": {"name": "else"}}, "no network known here")
     refused(state | {"config": "text"}, "no network known here")
@@ -129,3 +134,21 @@ def test_what_is_no_checkpoint_is_refused(tiny_config: LightConfig, tmp_path: Pa
     with pytest.raises(CheckpointError):
         load_network(path)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 a photo", b"text", b""])
+def test_of_a_file_that_is_no_checkpoint_nothing_dangerous_is_advised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """Torch itself advises to load it unsafely; and only a run's own file is to be deleted."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="delete it to start anew") as told:
+        read_checkpoint(path, resumed=True)
+    assert main(["evaluate", "--checkpoint", str(path), "--rendered", "1"]) == 2
+    evaluated = capsys.readouterr().err
+    assert "is not a checkpoint of a training run" in evaluated
+    assert "delete" not in evaluated
+    for text in (str(told.value), evaluated):
+        assert "weights_only" not in text
+        assert "torch.load" not in text

@@ -12,7 +12,7 @@ import torch
 from handmesh.cli import main
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, to_dict
-from handmesh_training import cli_experiment, cli_run, cli_train, heads, stages
+from handmesh_training import cli_detector, cli_experiment, cli_run, cli_train, heads, stages
 from handmesh_training.checkpoint import FILE, write_checkpoint
 from handmesh_training.detection import run
 from handmesh_training.experiments.lab import LabSettings
@@ -228,4 +228,62 @@ def test_counts_below_one_are_refused(
     assert main(["train", stage, *wrong.split(), "--out", str(tmp_path / "run")]) == 2
     name, value = wrong.split()[:2]
     assert f"{name} must be at least 1, not {value}" in capsys.readouterr().err
+    assert not made
+
+
+@pytest.mark.parametrize("stage", ["full", "all", "detector"])
+@pytest.mark.parametrize("photos", ["nowhere", "nowhere:train", "{here}", "{here}:held-out"])
+def test_photos_are_looked_at_before_the_first_stage(
+    tmp_path: Path,
+    made: list[stages.Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    photos: str,
+) -> None:
+    monkeypatch.setattr(cli_run, "_run_of", lambda *_: pytest.fail("work begun"))
+    monkeypatch.setattr(cli_detector, "train", lambda *_: pytest.fail("work begun"))
+    named = photos.format(here=tmp_path)
+    command = ["train", stage, "--out", str(tmp_path / "run"), "--photos", named]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert ("there is no folder nowhere" if "here}" not in photos else "no readable") in told
+    assert "pseudo_labels.json" in told
+    assert not made
+
+
+def test_made_up_places_are_not_offered_to_the_detector(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "detector", "--smoke", "--out", str(tmp_path / "run")]
+    assert main([*command, "--environments", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path} holds no .hdr panorama, which the detector's scenes take" in told
+    assert "made-up" not in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--skins", "--environments", "--backgrounds", "--start-from"])
+def test_other_folders_are_looked_at_before_sets_are_cut(
+    tmp_path: Path,
+    made: list[stages.Run],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+) -> None:
+    monkeypatch.setattr(cli_run, "_real", lambda *_: pytest.fail("work begun"))
+    command = ["train", "fine-tune-heatmaps", "--smoke", "--out", str(tmp_path / "run")]
+    assert main([*command, option, str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not made
+
+
+def test_a_set_that_is_not_complete_is_told_before_the_first_stage(
+    tmp_path: Path, made: list[stages.Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "set")
+    settings = ["--count", "8", "--shards", "2", "--size", "32", "--world", "2", "--rank", "1"]
+    assert main(["render", *settings, "--out", folder]) == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--shards", folder]) == 2
+    assert "is not complete" in capsys.readouterr().err
     assert not made

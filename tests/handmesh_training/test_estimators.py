@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from handmesh import BONES, Bundle, Camera, Hand, Predictor
-from handmesh.errors import InputError
+from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
 from handmesh.types import Handedness
 from handmesh_training.datasets import Sample
@@ -220,7 +220,10 @@ def test_a_checkpoint_runs_on_normalised_batches(
     assert found[0].vertices_m.shape == (0, 3)
     assert estimator.description["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert estimator.description["kind"] == "checkpoint"
-    with pytest.raises(InputError, match="no checkpoint"):
+
+
+def test_a_checkpoint_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no file .*nowhere\.pt"):
         checkpoint_estimator(tmp_path / "nowhere.pt")
 
 

@@ -15,7 +15,7 @@ from handmesh import Hand, InputError, Predictor
 from handmesh.imaging import decode
 from handmesh.types import Box, Camera
 from handmesh_training.cli import add_commands
-from handmesh_training.finding_pairs import HALF, evaluate_pairs, side_by_side
+from handmesh_training.finding_pairs import HALF, evaluate_pairs, pair_files, side_by_side
 
 SIDE = 40
 # Read differently in the mirror: a known failure.
@@ -162,3 +162,11 @@ def test_the_command_states_the_rates(
     assert "left in one and right in the other" in capsys.readouterr().out
     (report,) = json.loads((tmp_path / "out.json").read_text())["pairs"]
     assert (report["photos"], report["pairs"]) == (2, 1)
+
+
+def test_a_pair_takes_two_photos(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((SIDE, SIDE, 3), np.uint8))
+    assert len(pair_files(tmp_path, 2)) == 2
+    with pytest.raises(InputError, match="at least 2, not 1"):
+        pair_files(tmp_path, 1)

@@ -21,6 +21,7 @@ from handmesh_training.outlines import Outline
 from handmesh_training.photos import (
     LABELS,
     LabelledHand,
+    check_photo_sets,
     load_crops,
     points,
     read_labels,
@@ -287,6 +288,24 @@ def test_label_files_that_are_none_are_refused(tmp_path: Path, text: str) -> Non
     (tmp_path / LABELS).write_text(text)
     with pytest.raises(InputError, match="pseudo_labels"):
         list(read_labels(tmp_path))
+
+
+def test_sets_without_a_hand_that_is_of_use_are_refused(photo_set: Path) -> None:
+    check_photo_sets([photo_set, f"{photo_set}:train"])
+    labels = json.loads((photo_set / LABELS).read_text())
+    hand = next(iter(labels.values()))["hands"][0]
+    (photo_set / LABELS).write_text(json.dumps({"two.png": {"hands": [hand, hand]}}))
+    check_photo_sets([photo_set], several=True)
+    with pytest.raises(InputError, match="holds no labelled hand"):
+        check_photo_sets([photo_set])
+    (photo_set / LABELS).write_text(json.dumps({"doubtful.png": {"hands": [hand | {"ok": False}]}}))
+    with pytest.raises(InputError, match="holds no labelled hand"):
+        check_photo_sets([photo_set], several=True)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere: a photo set is"):
+        list(read_labels(tmp_path / "nowhere"))
 
 
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from handmesh.cli import main
 from handmesh.errors import InputError
+from handmesh_training import reference
 from handmesh_training.reference import reference_crops
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -37,3 +39,21 @@ def test_crops_are_reproducible_and_hold_both_kinds() -> None:
 def test_missing_boxes_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"boxes\.json"):
         reference_crops(tmp_path, 64)
+
+
+@pytest.mark.parametrize("name", ["crops.txt", "crops", "none/crops.npz"])
+@pytest.mark.parametrize("whole", [[], ["--whole"]])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    whole: list[str],
+) -> None:
+    for function in ("reference_crops", "reference_pictures"):
+        monkeypatch.setattr(reference, function, lambda *_: pytest.fail("work begun"))
+    command = ["reference", "--photos", str(PHOTOS), "--out", str(tmp_path / name), *whole]
+    assert main(command) == 2
+    told = "there is no folder" if "/" in name else f"--out must end in .npz, not '{name}'"
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

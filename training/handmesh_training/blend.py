@@ -7,6 +7,11 @@ exported and begun with, but no run can be resumed from it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +19,6 @@ from typing import Any
 
 import torch
 
-from handmesh.cli_shared import exit_code
 from handmesh.errors import CheckpointError, InputError
 
 from .checkpoint import read_checkpoint, write_checkpoint
@@ -78,7 +82,3 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(options.out, blend(files))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(main))

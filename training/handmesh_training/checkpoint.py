@@ -14,6 +14,7 @@ from handmesh.atomic import replacing
 from handmesh.errors import CheckpointError
 from handmesh.graph import Topology
 from handmesh.nn import NetworkConfig, from_dict, to_dict
+from handmesh.nn.checkpoint import read_state
 
 from .heads import HeadName, build_network
 
@@ -47,23 +48,22 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, device: torch.device | str = "cpu", resumed: bool = False
+) -> dict[str, Any]:
     """Its state, of this graph.
+
+    Args:
+        resumed: whether a run is to go on with it, its own, see `read_state`.
 
     Raises:
         CheckpointError: missing, damaged, no checkpoint of ours, or of another graph.
     """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        graph, _, _ = state["graph"], state["config"], state["average"]
-    except Exception as error:  # damaged or foreign bytes make torch raise a dozen types
-        raise CheckpointError(
-            f"{path} is not a readable checkpoint ({error}); delete it to start anew"
-        ) from error
-    if graph != Topology.default().sha256:
-        raise CheckpointError(f"{path} is of another mesh graph; use another folder, or delete it")
-    found: dict[str, Any] = state
-    return found
+    state = read_state(path, ("graph", "config", "average"), device, resumed)
+    if state["graph"] != Topology.default().sha256:
+        advice = "use another folder, or delete it" if resumed else "give one of this graph"
+        raise CheckpointError(f"{path} is of another mesh graph; {advice}")
+    return state
 
 
 def describe_network(config: NetworkConfig, head: HeadName) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from handmesh.atomic import write_atomic
 from .cli_evaluate import add_evaluate
 from .cli_experiment import add_experiment
 from .cli_finding import add_evaluate_finding
-from .cli_options import needing_the_extra
+from .cli_options import check_written, needing_the_extra
 from .cli_render import add_render
 from .cli_train import add_train
 
@@ -48,6 +48,7 @@ def _add_reference(commands: Any) -> None:
 
 
 def _reference(options: argparse.Namespace) -> int:
+    check_written("--out", options.out, ".npz")
     import io
 
     import numpy as np

@@ -10,6 +10,7 @@ from .detection.run import DetectorRun, train_detector
 from .parallel import process_group
 from .recipe import Recipe
 from .render_settings import RenderSettings
+from .rendering.folders import panorama_files
 from .train import TrainSettings
 
 
@@ -17,10 +18,15 @@ def train(options: argparse.Namespace, recipe: Recipe) -> int:
     """What `handmesh train detector` does with the options of `handmesh train`.
 
     Raises:
-        InputError: panoramas are missing.
+        InputError: no folder, or one without panoramas.
     """
     if options.environments is None:
         raise InputError("the detector's scenes take panoramas: give --environments DIR")
+    if not panorama_files(options.environments):  # made-up places are no way out here
+        raise InputError(
+            f"{options.environments} holds no .hdr panorama, which the detector's scenes take: "
+            "give a folder with some"
+        )
     smoke = options.smoke
     with process_group(options.device) as device:
         run = DetectorRun(

@@ -145,6 +145,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     finding, pairs = None, []
     with ExitStack() as stack:
         estimator, predictor = _estimator(options, stack)
+        _check_folders(options)
         reports = list(_reports(estimator, _jobs(options, sets, rendered), options.boxes))
         if predictor is not None and options.negatives is not None:
             finding = evaluate_finding(predictor, options.negatives, options.photos, options.limit)
@@ -175,6 +176,19 @@ def _check_boxes(options: argparse.Namespace) -> None:
         raise InputError(
             "--boxes goes with protocols that give the box: leave out unaided, --search"
         )
+
+
+def _check_folders(options: argparse.Namespace) -> None:
+    """Also those that come last are looked at before the first set is evaluated."""
+    from .finding import negative_files
+    from .finding_pairs import pair_files
+    from .photos import check_photo_sets
+
+    check_photo_sets(options.photos)
+    if options.negatives is not None:
+        negative_files(options.negatives)
+    for folder in options.pairs:
+        pair_files(folder, options.limit)
 
 
 def _estimator(options: argparse.Namespace, stack: ExitStack) -> tuple[Estimator, Predictor | None]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from handmesh.errors import MissingExtra
+from handmesh.errors import InputError, MissingExtra
 
 # Seeds of rendered hands: training counts up from zero, evaluation stands far off.
 EVALUATION_SEED = 987_654
@@ -26,6 +26,18 @@ def needing_the_extra(
             raise MissingExtra(error.name, "training") from error
 
     return run
+
+
+def check_written(option: str, path: Path, ending: str) -> None:
+    """Look at the name of a file that is to be written, before the work.
+
+    Raises:
+        InputError: it has another ending than its one format, or its folder is not there.
+    """
+    if path.suffix.lower() != ending:
+        raise InputError(f"{option} must end in {ending}, not {path.name!r}")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def add_surroundings(parser: argparse.ArgumentParser) -> None:

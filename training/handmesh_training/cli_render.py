@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError, ShardIntegrityError
 
-from .cli_options import add_surroundings, needing_the_extra
+from .cli_options import add_surroundings, check_written, needing_the_extra
 
 if TYPE_CHECKING:
     from .rendered import RenderSettings
@@ -34,12 +34,15 @@ def add_render(commands: Any) -> None:
     mode.add_argument("--out", type=Path, metavar="DIR", help="write a set of --count samples")
     mode.add_argument("--verify", type=Path, metavar="DIR", help="check every byte of a set")
     mode.add_argument(
-        "--preview", type=Path, metavar="FILE", help="draw a contact sheet (default: 64 samples)"
+        "--preview",
+        type=Path,
+        metavar="FILE.png",
+        help="draw a contact sheet (default: 64 samples)",
     )
     mode.add_argument(
         "--statistics",
         type=Path,
-        metavar="FILE",
+        metavar="FILE.png",
         help="plot what poses, views, tones and scales the samples cover, with the figures as "
         ".json beside it (default: 5000 samples; none is rendered)",
     )
@@ -81,6 +84,9 @@ def _render(options: argparse.Namespace) -> int:
         raise InputError("--empty must be from 0 to 1, and --margin from 1 to 10")
     if options.seed < 0:
         raise InputError(f"--seed must not be negative, but is {options.seed}")
+    for name in ("preview", "statistics"):
+        if getattr(options, name) is not None:
+            check_written(f"--{name}", getattr(options, name), ".png")
     threads = options.threads or os.cpu_count() or 1
     settings = RenderSettings(
         options.skins,
@@ -116,8 +122,6 @@ def _statistics(options: argparse.Namespace, render: RenderSettings) -> int:
     from .statistics_plot import plot
 
     figures = options.statistics.with_suffix(".json")
-    if figures == options.statistics:
-        raise InputError(f"the plot is a PNG, and its figures go to {figures}: name it .png")
     coverage = cover(HandRenderer(render, options.seed), _count(options, COUNTED))
     write_atomic(options.statistics, plot(coverage))
     write_atomic(figures, (json.dumps(summary(coverage), indent=1) + "\n").encode())

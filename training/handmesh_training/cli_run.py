@@ -20,9 +20,10 @@ from .cropped_stream import CroppedSettings, adapting
 from .datasets import parse_dataset
 from .detection.run import STAGE as DETECTOR
 from .losses import PAPER, LossWeights
+from .photos import check_photo_sets
 from .recipe import RECIPES, Recipe
 from .rendered import HandRenderer, RenderSettings
-from .shards import Manifest
+from .shards import ShardSet
 from .stages import STAGES, Run
 from .stand_in import RenderedSamples
 from .stream_settings import StreamSettings
@@ -44,6 +45,7 @@ def train(options: argparse.Namespace) -> int:
         CheckpointError: the folder holds a run and nothing is said of it, or none to go on with.
         BackendUnavailable: a GPU that is not there. And what the stages raise.
     """
+    check_photo_sets(options.photos, several=options.stage == DETECTOR)
     if options.stage == DETECTOR:
         _check_folder(options, (DETECTOR,))
         return cli_detector.train(options, _recipe(options))
@@ -114,10 +116,12 @@ def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -
         report=4 if options.smoke else 100,
         evaluate=8 if options.smoke else 1000,  # and at the end
     )
-    real = _real(options, config, stream.render) if adapting else None
+    start = None if options.start_from is None else weights_file(options.start_from)
+    # Rendered before sets are cut, which takes long: a folder may not hold what it should.
     validation = {}
     if options.stage not in ("pose", "pseudo"):
         validation["rendered"] = HandRenderer(look, EVALUATION_SEED).chunk(0, count)
+    real = _real(options, config, stream.render) if adapting else None
     if real is not None and real.held_out:
         watched = held_out(CroppedSet(real.folder), real.held_out, config.input_size)
         if len(watched):  # hands with all their joints
@@ -143,7 +147,7 @@ def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -
         draw_on_device=(
             options.device != "cpu" if options.draw_on_device is None else options.draw_on_device
         ),
-        start_from=None if options.start_from is None else weights_file(options.start_from),
+        start_from=start,
         minutes=options.minutes,
     )
 
@@ -158,7 +162,7 @@ def _losses(options: argparse.Namespace) -> str:
 def _usual_lanes(options: argparse.Namespace) -> int:
     """Those of the run that goes on; else one for each loader."""
     for file in _results(options, tuple(stage for stage in STAGES if stage != "pseudo")):
-        return int(read_checkpoint(file)["lanes"])
+        return int(read_checkpoint(file, resumed=True)["lanes"])
     drawn_elsewhere = options.device == "cpu" or options.draw_on_device is False
     return parallel.world_size() * (max(1, options.workers) if drawn_elsewhere else 1)
 
@@ -194,7 +198,7 @@ def _size_of_run(options: argparse.Namespace) -> int | None:
     """The crops of what the folder holds of this network already; its last stage's."""
     trained = tuple(stage for stage in STAGES if stage not in (stages.POSE, stages.PSEUDO))
     for file in reversed(_results(options, trained)):
-        config = read_checkpoint(file)["config"]
+        config = read_checkpoint(file, resumed=True)["config"]
         if config.get("network") == options.network:
             return int(config["input_size"])
     return None
@@ -225,7 +229,7 @@ def _stream(options: argparse.Namespace, config: MeshConfig, adapting: bool) -> 
         options.skins, options.environments, options.backgrounds, crop_px=side * 5 // 4
     )
     if options.shards is not None:
-        stored = Manifest.load(options.shards)
+        stored = ShardSet(options.shards).manifest  # all of it, before the first stage
         render = replace(render, crop_px=stored.crop_px, margin=stored.margin)
     reuse = 3.0 if options.shards is None else 1.0
     settings = StreamSettings(

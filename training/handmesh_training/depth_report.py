@@ -12,6 +12,11 @@ given.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
@@ -27,7 +32,6 @@ from handmesh.calibration import (
     bone_length_from_depth,
     bone_length_from_object,
 )
-from handmesh.cli_shared import exit_code
 from handmesh.errors import InputError
 from handmesh.types import ROOT_JOINT, UNIT_BONE
 
@@ -166,7 +170,3 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"no camera saw one of {options.hands} hands wholly: ask for more")
     sys.stdout.write(to_table(errors))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(main))

@@ -256,7 +256,7 @@ def checkpoint_estimator(path: Path) -> NetworkEstimator:
     """The network of a training checkpoint, on the CPU.
 
     Raises:
-        CheckpointError, InputError: there is no such file, or it is no checkpoint.
+        CheckpointError: there is no such file, or it is no checkpoint.
     """
     import torch
 
@@ -264,8 +264,6 @@ def checkpoint_estimator(path: Path) -> NetworkEstimator:
 
     from .checkpoint import load_network
 
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}")
     loaded = load_network(path)
 
     def run(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

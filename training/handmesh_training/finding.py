@@ -116,6 +116,29 @@ class FindingReport:
         return {name: float(np.quantile(self.negatives, q)) for name, q in shares.items()}
 
 
+def picture_files(folder: Path | str) -> list[Path]:
+    """The pictures of a folder and its sub-folders, in their order.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"there is no folder {folder}: give one with pictures")
+    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def negative_files(folder: Path | str) -> list[Path]:
+    """Pictures without hands.
+
+    Raises:
+        InputError: there is no such folder, or no picture in it.
+    """
+    files = picture_files(folder)
+    if not files:
+        raise InputError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+    return files
+
+
 def evaluate_finding(
     predictor: Predictor,
     negatives: Path | str,
@@ -130,12 +153,10 @@ def evaluate_finding(
         limit: at most so many pictures of each, evenly spread.
 
     Raises:
-        InputError: no picture among the negatives, or a photo set without labels.
+        InputError: as `negative_files`, or a photo set without labels.
         ImageError: a picture that cannot be read.
     """
-    files = sorted(path for path in Path(negatives).rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise InputError(f"{negatives} holds no picture ({', '.join(SUFFIXES)})")
+    files = negative_files(negatives)
     empty = [
         max((hand.presence for hand in predictor.predict(file, min_presence=0.0)), default=0.0)
         for file in tqdm(_spread(files, limit), desc="negatives", unit="picture")

@@ -22,10 +22,10 @@ from handmesh.errors import InputError
 from handmesh.imaging import decode
 
 from .evaluation_sets import spread
-from .finding import SUFFIXES
+from .finding import SUFFIXES, picture_files
 from .seeds import Purpose, generator
 
-__all__ = ["PairsReport", "evaluate_pairs", "side_by_side"]
+__all__ = ["PairsReport", "evaluate_pairs", "pair_files", "side_by_side"]
 
 Image = NDArray[np.uint8]
 
@@ -84,6 +84,20 @@ class PairsReport:
         )
 
 
+def pair_files(folder: Path | str, limit: int | None = None) -> list[Path]:
+    """Photos of one hand each, at most ``limit``, evenly spread.
+
+    Raises:
+        InputError: there is no such folder, or fewer than two photos.
+    """
+    files = picture_files(folder)
+    if len(files) < 2:
+        raise InputError(f"{folder} holds no two photos ({', '.join(SUFFIXES)})")
+    if limit is not None and limit < 2:
+        raise InputError(f"a pair takes two photos: the limit must be at least 2, not {limit}")
+    return [files[i] for i in spread(len(files), limit)]
+
+
 def evaluate_pairs(
     predictor: Predictor, folder: Path | str, limit: int | None = None
 ) -> PairsReport:
@@ -94,14 +108,10 @@ def evaluate_pairs(
         limit: at most so many photos, evenly spread, and half as many pairs.
 
     Raises:
-        InputError: fewer than two photos.
+        InputError: as `pair_files`.
         ImageError: a photo that cannot be read.
     """
-    name = Path(folder).name
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
-    files = [files[i] for i in spread(len(files), limit)]
-    if len(files) < 2:
-        raise InputError(f"{folder} holds no two photos ({', '.join(SUFFIXES)})")
+    name, files = Path(folder).name, pair_files(folder, limit)
     counts = dict.fromkeys(("found", "found_mirrored", "found_both", "consistent"), 0)
     for path in tqdm(files, desc=f"{name}, mirrored", unit="photo"):
         image = decode(path)

@@ -8,6 +8,11 @@ is far from 1, labels and hand mesh mean different points by a tip.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -18,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from handmesh.cli_shared import exit_code
 from handmesh.imaging import decode
 from handmesh.types import FINGERS
 
@@ -113,7 +117,3 @@ def main(arguments: list[str] | None = None) -> int:
         found = measure(list(read_labels(folder)))
         sys.stdout.write(f"{Path(folder).name}\n{to_table(found)}")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(main))

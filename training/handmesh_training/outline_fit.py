@@ -9,6 +9,11 @@ that.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,7 +26,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from handmesh import Predictor
-from handmesh.cli_shared import exit_code
 from handmesh.imaging import decode
 from handmesh.types import Box, Handedness
 
@@ -117,7 +121,3 @@ def main(arguments: list[str] | None = None) -> int:
         fits = measure(predictor, chosen)
         sys.stdout.write(to_line(Path(folder).name, len(chosen), fits))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(main))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,10 @@ def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
         InputError: as `read_labels`.
     """
     folder, part = _part_of(folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}: a photo set is a folder of images with a {LABELS}"
+        )
     try:
         labels = dict(json.loads((folder / LABELS).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
@@ -128,6 +132,20 @@ def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
                 f"{folder / LABELS}: the entry of {name!r} is not a labelled photo ({error!r})"
             ) from error
         yield read
+
+
+def check_photo_sets(folders: Iterable[Path | str], several: bool = False) -> None:
+    """Read the labels of photo sets, so that wrong ones are told before work that takes long.
+
+    Args:
+        several: whether photos of several hands are of use as well.
+
+    Raises:
+        InputError: as `read_labels`, or a set without any hand that is of use.
+    """
+    for folder in folders:
+        if not any(several or len(hands) == 1 for hands in list(labelled_photos(folder))):
+            raise InputError(f"{folder} holds no labelled hand")
 
 
 def _part_of(folder: Path | str) -> tuple[Path, str | None]:

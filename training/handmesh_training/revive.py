@@ -14,6 +14,11 @@ gathered on one channel for each of its active units, and those channels' own un
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +27,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from handmesh.cli_shared import exit_code
 from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, LightNetwork, build, load_weights, read_config
@@ -236,7 +240,3 @@ def main(arguments: list[str] | None = None) -> int:
     }  # fmt: skip
     write_checkpoint(options.out, describe_network(loaded.config, loaded.head) | state)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(main))

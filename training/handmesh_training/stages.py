@@ -388,4 +388,4 @@ def _has_regressor(start: Path | None) -> bool:
 
 def _steps(path: Path) -> int:
     """Batches of a checkpoint; -1 where there is none."""
-    return int(read_checkpoint(path)["step"]) if path.exists() else -1
+    return int(read_checkpoint(path, resumed=True)["step"]) if path.exists() else -1

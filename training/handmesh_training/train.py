@@ -223,7 +223,7 @@ class Trainer:
     def _read(self) -> dict[str, Any]:
         """The folder's checkpoint, once it is known to be of this run."""
         path = self.checkpoint_path
-        state = read_checkpoint(path, self.device)
+        state = read_checkpoint(path, self.device, resumed=True)
         for name, value in self._identity.items():
             if state.get(name) != value:
                 raise CheckpointError(

@@ -252,7 +252,6 @@ def test_sets_of_one_name_stay_apart(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "nowhere.pt", "--data", "{rhd}"], "no checkpoint"),
         (["--checkpoint", "{file}", "--data", "{rhd}", "--search"], "--search needs a bundle"),
         (["--checkpoint", "{file}", "--negatives", "."], "--negatives needs a bundle"),
         (
@@ -261,6 +260,9 @@ def test_sets_of_one_name_stay_apart(
         ),
         (["--data", "{rhd}/evaluation"], "holds no folder"),
         (["--data", "rhd:test"], "LAYOUT:SPLIT:FOLDER"),
+        (["--data", "nowhere"], "there is no folder nowhere: give a data set's"),
+        (["--labelled", "nowhere"], "there is no folder nowhere: give a data set's"),
+        (["--data", "nowhere"], "LAYOUT:SPLIT:FOLDER"),
         (["--data", "{rhd}", "--limit", "1", "--out", "no/such/folder"], "cannot make the folder"),
         (["--data", "{rhd}", "--limit", "1", "--out", "no/such.json"], "there is no folder no"),
     ],
@@ -289,3 +291,22 @@ def test_what_cannot_be_evaluated_is_told(
 def test_a_checkpoint_and_a_bundle_exclude_each_other() -> None:
     with pytest.raises(SystemExit):
         main(["evaluate", "--bundle", "light", "--checkpoint", "x.pt"])
+
+
+@pytest.mark.parametrize("option", ["--photos", "--negatives", "--pairs"])
+def test_folders_are_looked_at_before_the_first_set(
+    option: str,
+    sets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun = lambda *_: pytest.fail("work begun")  # noqa: E731
+    monkeypatch.setattr("handmesh_training.evaluate.evaluate", begun)
+    (tmp_path / "empty").mkdir()
+    for name, told in (("nowhere", "there is no folder"), ("empty", "holds no")):
+        arguments = ["--data", str(sets / "rhd"), "--limit", "2", option, str(tmp_path / name)]
+        assert main(["evaluate", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert str(tmp_path / name) in said

@@ -105,6 +105,11 @@ def named_datasets(text: str) -> dict[str, Dataset]:
     """
     folder = Path(text)
     if not folder.is_dir():
+        if text.count(":") < 2:
+            raise InputError(
+                f"there is no folder {text}: give a data set's, one that holds such folders, or "
+                "name a set LAYOUT:SPLIT:FOLDER"
+            )
         return {text: parse_dataset(text)}
     layout = recognise(folder)
     if layout is not None:

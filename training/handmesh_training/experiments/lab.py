@@ -248,7 +248,7 @@ class Lab:
         """Whether a training has left so many batches' checkpoint. Studies ask again and again, and
         a checkpoint takes long to read: of one that is complete, that is known from then on."""
         if path not in self._complete:
-            if not path.exists() or int(read_checkpoint(path)["step"]) < steps:
+            if not path.exists() or int(read_checkpoint(path, resumed=True)["step"]) < steps:
                 return False
             self._complete.add(path)
         return True

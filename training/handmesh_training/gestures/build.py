@@ -7,6 +7,11 @@ core. With ``--check`` nothing is written: the result is compared with the commi
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 import sys
 
@@ -96,7 +101,3 @@ def main(arguments: list[str] | None = None) -> int:
     library.save(LIBRARY_PATH)
     sys.stdout.write(f"{LIBRARY_PATH}: {len(library)} gestures\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,6 +20,10 @@ from handmesh_training.seeds import Purpose, generator
 
 # Panoramas are stored up to this multiple of white; what is brighter has burnt out anyway.
 PANORAMA_WHITE = 2.5
+# For both who read it: at a command line, and in Python.
+_MADE_UP = (
+    "leave --environments away, or take EnvironmentSet.procedural() in Python, for made-up ones"
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class EnvironmentSet:
         """
         files = panorama_files(Path(folder))
         if not files:
-            raise InputError(f"{folder} holds no .hdr panorama; use EnvironmentSet.procedural")
+            raise InputError(f"{folder} holds no .hdr panorama; {_MADE_UP}")
 
         def read() -> Iterator[npt.NDArray[np.float32]]:
             for file in files:

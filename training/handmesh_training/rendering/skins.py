@@ -30,6 +30,8 @@ SKIN_SCALE = (
     *(0xF0CCB8, 0xE8BEA6, 0xDEAC90, 0xCD9678, 0xB47D5F),
     *(0x966248, 0x784C37, 0x5C3A2B, 0x442C22, 0x32221C),
 )
+# For both who read it: at a command line, and in Python.
+_MADE_UP = "leave --skins away, or take SkinSet.procedural() in Python, for made-up ones"
 
 
 def skin_tones() -> npt.NDArray[np.float32]:
@@ -98,12 +100,12 @@ class SkinSet:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{crop}: expected JSON with atlas_size [w, h] and crop_xyxy [x0, y0, x1, y1] "
-                f"({error}); write one, or use SkinSet.procedural"
+                f"({error}); write one, or {_MADE_UP}"
             ) from error
         region = (x0 / width, y0 / height, x1 / width, y1 / height)
         files = skin_files(folder)
         if not files:
-            raise InputError(f"{folder} holds no .png skin texture; use SkinSet.procedural")
+            raise InputError(f"{folder} holds no .png skin texture; {_MADE_UP}")
         size = (round(x1 - x0), round(y1 - y0))
         images = []
         for file in files:

@@ -8,6 +8,11 @@ committed files.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 import sys
 from pathlib import Path
@@ -213,7 +218,3 @@ def main(arguments: list[str] | None = None) -> int:
     for path, digest in built.items():
         sys.stdout.write(f"{path}: {digest}\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,11 @@ is written: the arrays are compared with those of the committed file.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
 import argparse
 import sys
 
@@ -56,7 +61,3 @@ def main(arguments: list[str] | None = None) -> int:
     write_arrays(RIG_PATH, arrays)
     sys.stdout.write(f"{RIG_PATH}\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
