@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 from numpy.typing import NDArray
 
-from .camera import shown
+from .camera import counted, shown
 from .errors import BoxError, CameraError, InputError
 from .finding import Finder
 from .looks import MOST_LOOKS
@@ -19,7 +18,6 @@ __all__ = [
     "BoxLike",
     "checked_boxes",
     "checked_camera",
-    "checked_count",
     "checked_finder",
     "checked_looks",
     "checked_presence",
@@ -57,28 +55,13 @@ def checked_presence(min_presence: float) -> float:
     return float(min_presence)
 
 
-def checked_count(number: int, name: str = "max_hands") -> int:
-    """A caller's number of hands, or of what the name says.
-
-    Raises:
-        InputError: it is not a whole number from 1.
-    """
-    try:
-        count = operator.index(number)
-    except TypeError as cause:
-        raise InputError(f"{name} must be a whole number, not {shown(number)}") from cause
-    if count < 1:
-        raise InputError(f"{name} must be at least 1, not {shown(count)}")
-    return count
-
-
 def checked_looks(looks: int) -> int:
     """How many looks at each hand.
 
     Raises:
         InputError: not a whole number, or not one from 1 to `MOST_LOOKS`.
     """
-    count = checked_count(looks, "looks")
+    count = counted(looks, "looks")
     if count > MOST_LOOKS:
         raise InputError(f"looks must be from 1 to {MOST_LOOKS}, not {shown(count)}")
     return count

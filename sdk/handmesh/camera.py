@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import CameraError, InputError
 
-__all__ = ["Camera", "finite", "numbers", "shown"]
+__all__ = ["Camera", "counted", "finite", "numbers", "shown"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +183,17 @@ def finite(value: Any, name: str, error: type[InputError]) -> float:
     if not math.isfinite(number):
         raise error(f"{name} must be finite, not {shown(value)}")
     return number
+
+
+def counted(value: Any, name: str) -> int:
+    """A caller's whole number from 1; `InputError` if it is none."""
+    try:
+        count = operator.index(value)
+    except TypeError as cause:
+        raise InputError(f"{name} must be a whole number, not {shown(value)}") from cause
+    if count < 1:
+        raise InputError(f"{name} must be at least 1, not {shown(count)}")
+    return count
 
 
 def numbers(values: ArrayLike, name: str, error: type[InputError]) -> NDArray[np.float64]:

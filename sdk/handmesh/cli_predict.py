@@ -152,11 +152,12 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Refuse what no photo can be looked at with, once and before the first one."""
-    from .arguments import checked_count, checked_looks, checked_presence
+    from .arguments import checked_looks, checked_presence
+    from .camera import counted
     from .geometry import place
     from .types import Box, Camera
 
-    checked_count(args.max_hands)
+    counted(args.max_hands, "max_hands")
     checked_presence(args.min_presence)
     checked_looks(args.looks)
     place(1.0, args.bone_length)

@@ -70,8 +70,8 @@ def _sheet(args: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from .arguments import checked_count
     from .atomic import write_atomic
+    from .camera import counted
     from .draw import overlay
     from .imaging import decode
     from .sheet import Tile, contact_sheet
@@ -85,7 +85,7 @@ def _sheet(args: argparse.Namespace) -> int:
     sources = find_photos(args.photos, None, args.recursive)
     _keep_photos(sources, args.out)
     # What makes no sheet is refused before the work, not after.
-    checked_count(args.max_hands)
+    counted(args.max_hands, "max_hands")
     blank = np.zeros((1, 1, 3), dtype=np.uint8)
     contact_sheet([Tile(blank, "")] * len(sources), args.tile, args.columns)
     tiles: list[Tile] = []

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import checked_count
+from .camera import counted
 from .errors import InputError
 from .geometry import vertex_normals
 from .imaging import ImageLike, decode
@@ -109,7 +109,7 @@ def depth_map(hands: Sequence[Hand], width: int, height: int) -> NDArray[np.floa
     Raises:
         InputError: a size that is not a whole number from 1.
     """
-    width, height = checked_count(width, "width"), checked_count(height, "height")
+    width, height = counted(width, "width"), counted(height, "height")
     nearest = np.full((height, width), np.inf)
     for hand in hands:
         vertices_px = hand.vertices_px.astype(np.float64)
@@ -134,7 +134,7 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
     Raises:
         InputError: a size that is not a whole number from 1, or an angle that is not finite.
     """
-    size = checked_count(size, "size")
+    size = counted(size, "size")
     turned = np.radians(finite(degrees, "degrees", InputError))
     cos, sin = np.cos(turned), np.sin(turned)
     turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])

@@ -13,7 +13,6 @@ from .arguments import (
     BoxLike,
     checked_boxes,
     checked_camera,
-    checked_count,
     checked_finder,
     checked_looks,
     checked_presence,
@@ -21,6 +20,7 @@ from .arguments import (
     wanted_sides,
 )
 from .bundle import Bundle
+from .camera import counted
 from .closing import Closing
 from .errors import BackendError, InputError
 from .finding import Finder, default_finder
@@ -174,7 +174,7 @@ class Predictor(Closing):
         """
         boxes = None if box is None else listed_boxes(box)
         sides = wanted_sides(handedness, mirrored, boxes)
-        max_hands = checked_count(max_hands)
+        max_hands = counted(max_hands, "max_hands")
         min_presence = checked_presence(min_presence)
         looks = checked_looks(looks)
         place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
@@ -215,7 +215,7 @@ class Predictor(Closing):
             InputError: the number is not from 1.
             BackendError: the runtime failed.
         """
-        size, count = self.bundle.image_size, checked_count(crops, "crops")
+        size, count = self.bundle.image_size, counted(crops, "crops")
         self.backend.run(np.zeros((count, size, size, 3), dtype=np.uint8))
 
     def open(self, image: ImageLike) -> Photo:

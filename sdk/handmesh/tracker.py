@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from .arguments import (
     checked_camera,
-    checked_count,
     checked_finder,
     checked_presence,
     checked_smoother,
     wanted_side,
 )
+from .camera import counted
 from .closing import Closing
 from .errors import InputError
 from .finding import Finder, search_windows
@@ -160,7 +160,7 @@ class Tracker(Closing):
         find: Finder | None = None,
     ) -> None:
         self._side = wanted_side(handedness, mirrored)
-        self._max_hands = checked_count(max_hands)
+        self._max_hands = counted(max_hands, "max_hands")
         self._min_presence = checked_presence(min_presence)
         place(1.0, bone_length_m)  # refuses bad lengths
         for name, seconds in (("search_every_s", search_every_s), ("remember_s", remember_s)):
