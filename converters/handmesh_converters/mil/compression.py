@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 __all__ = ["MANY", "compress_layers", "compress_zeros", "palette"]
 
 # Weights of at least so many elements are compressed.
-MANY = 1 << 14
+MANY = 1 << 17
 _PALETTE = 256
 _ROUNDS = 30
 
