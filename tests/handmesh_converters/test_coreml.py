@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,12 @@ def _kinds(program: Program) -> set[str]:
 
 def _constexprs(package: Path) -> set[str]:
     return {kind for kind in _kinds(read_package(package)) if kind.startswith("constexpr")}
+
+
+def _sizes(package: Path, kind: str) -> list[int]:
+    """Elements of what operations of a kind give."""
+    found = (op for op in read_package(package).operations if op.kind == kind)
+    return sorted(math.prod(t.shape) for op in found for t in op.outputs.values())
 
 
 def test_equals_the_network(written: Written) -> None:
@@ -229,6 +236,14 @@ def test_large_layers_in_8_bits(
     coreml.export(fold(light, form_named("sparse")), tmp_path / "m", _job("int8", *optimize))
     assert _constexprs(tmp_path / "m") == {kind}
     assert 1e-6 < off(tmp_path / "m") < 0.2
+    *smaller, largest = _sizes(tmp_path / "m", kind)
+    assert smaller
+    assert min(smaller) >= 1024
+    # What is smaller stays in half.
+    for module in ("mil.compression", "formats.coreml"):
+        monkeypatch.setattr(f"handmesh_converters.{module}.MANY", largest)
+    coreml.export(fold(light, form_named("sparse")), tmp_path / "few", _job("int8", *optimize))
+    assert _sizes(tmp_path / "few", kind) == [largest]
 
 
 @pytest.mark.slow
