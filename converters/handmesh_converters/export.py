@@ -228,9 +228,11 @@ def load_checkpoint(
     try:
         graph, config = state["graph"], from_dict(state["config"])
         run = {"step": int(state["step"]), "images_seen": int(state["images_seen"])}
+        weights, head = dict(state["average"]), state.get("head", "mesh")
+        if not isinstance(graph, str):
+            raise TypeError(f"a graph is named by its hash, not by {type(graph).__name__}")
     except (TypeError, ValueError, OverflowError) as cause:
         raise not_a_checkpoint(path, cause) from cause
-    weights, head = state["average"], state.get("head", "mesh")
     topology.check_sha256(graph, str(path))
     if head != "mesh":
         raise CheckpointError(

@@ -155,7 +155,12 @@ def _estimate(
 
 
 def _frames(hands: Hand | Sequence[Hand]) -> Sequence[Hand]:
-    frames = [hands] if isinstance(hands, Hand) else list(hands)
+    try:
+        frames = [hands] if isinstance(hands, Hand) else list(hands)
+    except TypeError as cause:
+        raise InputError(
+            f"calibration takes hands, as predict gives, not {shown(hands)}"
+        ) from cause
     if not frames:
         raise InputError("calibration needs at least one hand; none came: was one found at all?")
     for frame in frames:

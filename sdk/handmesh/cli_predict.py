@@ -292,7 +292,8 @@ def _overlay_path(stem: Path) -> Path:
 
 
 def _keep_pictures(stem: Path, count: int) -> None:
-    """Refuse results that would replace pictures that are not ours, as `_clear` tells them."""
+    """Refuse results that would replace pictures that are not ours, as `_clear` tells them: by
+    the name of data beside them."""
     for number in range(1, count + 1):
         side, glb, described = _paths(stem, number)
         if glb.exists() or described.exists():
@@ -300,8 +301,9 @@ def _keep_pictures(stem: Path, count: int) -> None:
         for picture in (side, _overlay_path(stem)) if number == 1 else (side,):
             if picture.exists():
                 raise InputError(
-                    f"{picture} is there and is no result of an earlier run ({glb.name} is not "
-                    "beside it): it is left as it is; give --out another folder"
+                    f"{picture} is there and is no result of an earlier run ({glb.name} or "
+                    f"{described.name} would be beside it): it is left as it is; give --out "
+                    "another folder, or delete it if it is one"
                 )
 
 

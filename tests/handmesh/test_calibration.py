@@ -132,8 +132,9 @@ def test_impossible_objects_are_refused(seen: Hand, ends: Any, length: Any, mess
 def test_hands_that_cannot_calibrate_are_refused(seen: Hand) -> None:
     with pytest.raises(InputError, match="at least one hand"):
         bone_length_from_depth([], 0.5)
-    with pytest.raises(InputError, match="takes hands, as predict gives, not 'x'"):
-        bone_length_from_depth(["x"], 0.5)  # type: ignore[list-item]
+    for wrong in (["x"], None, 5):
+        with pytest.raises(InputError, match="takes hands, as predict gives, not"):
+            bone_length_from_depth(wrong, 0.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="bone_length_m"):
         bone_length_from_depth(replace(seen, bone_length_m=None), 0.5)
     with pytest.raises(InputError, match="ends_px must have shape"):

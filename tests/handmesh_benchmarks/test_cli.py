@@ -215,6 +215,7 @@ def _damaged(bundle: Path, folder: Path) -> Path:
         (["--threads", "0"], "--threads must be 1 to 512, not 0"),
         (["--threads", "1,-1"], "--threads must be 1 to 512, not -1"),
         (["--seconds", "nan"], "--seconds must be a number of seconds"),
+        (["--seconds", "inf"], "--seconds must be a number of seconds"),
         (["--seconds", "-1"], "--seconds must be a number of seconds, 0 or more, not -1.0"),
         (["--runs", "0"], "--runs must be at least 1, not 0"),
         (["--scaling", "--runs", "-2"], "--runs must be at least 1, not -2"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from handmesh import cli
 from handmesh.bundle import Bundle
 from handmesh.detector_verification import DETECTOR_TOLERANCE, compare_hands
-from handmesh.errors import ExportError, InputError, ParityError
+from handmesh.errors import CheckpointError, ExportError, InputError, ParityError
 from handmesh.nn import DetectorConfig, DetectorNetwork, StageConfig
 from handmesh.nn.detector import PicturesToHands
 from handmesh_converters import formats
@@ -23,6 +23,7 @@ from handmesh_converters.detector import (
     ROUNDING_TOLERANCE,
     DetectorTwin,
     export_detector,
+    load_detector,
     write_detector,
 )
 from handmesh_converters.request import Job, Request
@@ -195,6 +196,19 @@ def test_cuda_is_refused_before_any_work(network: DetectorNetwork, tmp_path: Pat
     with pytest.raises(ExportError, match="which this network does not have"):
         formats.load("cuda").export(DetectorTwin(network), tmp_path / "cuda", job)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_detector_s_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(CheckpointError, match=r"there is no file .*checkpoint\.pt"):
+        load_detector(path)
+    path.write_text("text")
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training run") as caught:
+        load_detector(path)
+    assert "weights_only" not in str(caught.value), "advice to load it unsafely is not passed on"
+    torch.save({"config": {}, "average": {}, "step": 1, "images_seen": 1}, path)
+    with pytest.raises(CheckpointError, match="not a checkpoint of `handmesh train detector`"):
+        load_detector(path)
 
 
 def test_what_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

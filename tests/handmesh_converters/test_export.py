@@ -456,12 +456,14 @@ def test_bad_checkpoints(light: LightNetwork, topology: Topology, tmp_path: Path
     other = _save_checkpoint(tmp_path / "other.pt", light, topology, graph="0" * 64)
     with pytest.raises(GraphMismatchError, match=r"other\.pt was made for graph 000000000000"):
         load_checkpoint(other, topology)
-    partial = _save_checkpoint(tmp_path / "partial.pt", light, topology, average={})
     with pytest.raises(CheckpointError, match="do not fit"):
-        load_checkpoint(partial, topology)
-    (tmp_path / "text.pt").write_text(json.dumps({"step": 1}))
+        load_checkpoint(_save_checkpoint(other, light, topology, average={}), topology)
+    for wrong in ({"graph": 3}, {"average": 3}, {"step": "x"}):
+        with pytest.raises(CheckpointError, match="not a checkpoint of a training run"):
+            load_checkpoint(_save_checkpoint(other, light, topology, **wrong), topology)
+    other.write_text(json.dumps({"step": 1}))
     with pytest.raises(CheckpointError, match=r"not a checkpoint .*give the checkpoint\.pt"):
-        load_checkpoint(tmp_path / "text.pt", topology)
+        load_checkpoint(other, topology)
     with pytest.raises(CheckpointError, match=r"there is no file .*missing\.pt: give the"):
         load_checkpoint(tmp_path / "missing.pt", topology)
 

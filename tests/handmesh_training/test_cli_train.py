@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
 from handmesh.cli import main
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, to_dict
+from handmesh.types import FINGERS
 from handmesh_training import cli_detector, cli_experiment, cli_run, cli_train, heads, stages
 from handmesh_training.checkpoint import FILE, write_checkpoint
 from handmesh_training.detection import run
@@ -250,6 +253,55 @@ def test_photos_are_looked_at_before_the_first_stage(
     assert ("there is no folder nowhere" if "here}" not in photos else "no readable") in told
     assert "pseudo_labels.json" in told
     assert not made
+
+
+@pytest.mark.parametrize(
+    ("stage", "alone", "goes_on"),
+    [("full", False, False), ("full", True, False), ("detector", False, True)],
+)
+def test_photos_of_use_are_those_that_the_stage_trains_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    alone: bool,
+    goes_on: bool,
+) -> None:
+    """Two hands in a photo teach the detector alone, and a hand that points no mesh."""
+    begun: list[str] = []
+    monkeypatch.setattr(cli_run, "_run_of", lambda *_: pytest.fail("work begun"))
+    monkeypatch.setattr(cli_detector, "train", lambda *_: begun.append("detector") or 0)
+    joints = np.zeros((21, 3))
+    for finger, chain in enumerate(FINGERS.values()):
+        bent = finger > 1  # all but thumb and index finger
+        joints[list(chain)] = [(finger, i % 2 if bent else i, i // 2 * bent) for i in range(4)]
+    hand = {
+        "uv": (9.0 * np.arange(42).reshape(21, 2)).tolist(),
+        "world_m": joints.tolist(),
+        "handedness_as_reported": "Left",
+    }
+    labels = {"a.png": {"hands": [hand] if alone else [hand, hand]}}
+    (tmp_path / "pseudo_labels.json").write_text(json.dumps(labels))
+    command = ["train", stage, "--out", str(tmp_path / "run"), "--photos", str(tmp_path)]
+    assert main(command) == (0 if goes_on else 2)
+    assert begun == ["detector"] * goes_on
+    assert ("no labelled hand that is of use" in capsys.readouterr().err) == (not goes_on)
+
+
+@pytest.mark.parametrize("stage", ["full", "all"])
+def test_a_damaged_run_is_told_before_the_work_with_its_remedy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+) -> None:
+    monkeypatch.setattr(cli_run.stages, "run", lambda *_: pytest.fail("work begun"), raising=False)
+    checkpoint = tmp_path / "full" / "checkpoint.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"half")
+    assert main(["train", stage, "--smoke", "--resume", "--out", str(tmp_path)]) == 2
+    assert f"{checkpoint} is not a checkpoint" in (told := capsys.readouterr().err)
+    assert "delete it to start anew" in told
 
 
 def test_made_up_places_are_not_offered_to_the_detector(

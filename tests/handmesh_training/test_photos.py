@@ -23,9 +23,11 @@ from handmesh_training.photos import (
     LabelledHand,
     check_photo_sets,
     load_crops,
+    one_hand,
     points,
     read_labels,
     thumb_before_palm,
+    trained_on,
 )
 from handmesh_training.samples import OUTLINE_POINTS
 
@@ -291,16 +293,21 @@ def test_label_files_that_are_none_are_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_sets_without_a_hand_that_is_of_use_are_refused(photo_set: Path) -> None:
-    check_photo_sets([photo_set, f"{photo_set}:train"])
+    check_photo_sets([photo_set, f"{photo_set}:train"], one_hand)
     labels = json.loads((photo_set / LABELS).read_text())
     hand = next(iter(labels.values()))["hands"][0]
     (photo_set / LABELS).write_text(json.dumps({"two.png": {"hands": [hand, hand]}}))
-    check_photo_sets([photo_set], several=True)
+    check_photo_sets([photo_set], bool)
     with pytest.raises(InputError, match="holds no labelled hand"):
-        check_photo_sets([photo_set])
+        check_photo_sets([photo_set], one_hand)
+    alone = {**hand, "world_m": bent_hand(middle=75, ring=75, little=75).tolist()}
+    (photo_set / LABELS).write_text(json.dumps({"pointing.png": {"hands": [alone]}}))
+    check_photo_sets([photo_set], one_hand)
+    with pytest.raises(InputError, match="holds no labelled hand that is of use"):
+        check_photo_sets([photo_set], trained_on)
     (photo_set / LABELS).write_text(json.dumps({"doubtful.png": {"hands": [hand | {"ok": False}]}}))
     with pytest.raises(InputError, match="holds no labelled hand"):
-        check_photo_sets([photo_set], several=True)
+        check_photo_sets([photo_set], bool)
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -182,9 +182,9 @@ def _check_folders(options: argparse.Namespace) -> None:
     """Also those that come last are looked at before the first set is evaluated."""
     from .finding import negative_files
     from .finding_pairs import pair_files
-    from .photos import check_photo_sets
+    from .photos import check_photo_sets, one_hand
 
-    check_photo_sets(options.photos)
+    check_photo_sets(options.photos, one_hand)
     if options.negatives is not None:
         negative_files(options.negatives)
     for folder in options.pairs:

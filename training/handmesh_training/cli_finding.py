@@ -49,11 +49,11 @@ def _evaluate_finding(options: argparse.Namespace) -> int:
 
     from .detection.grounds import Grounds
     from .detection.report import measure
-    from .photos import check_photo_sets
+    from .photos import check_photo_sets, one_hand
 
     if not options.photos:
         raise InputError("give --photos DIR, a folder of labelled photos with one hand each")
-    check_photo_sets(options.photos)
+    check_photo_sets(options.photos, one_hand)
     grounds = None
     if options.environments is not None:
         grounds = Grounds.from_folder(options.environments, views=0)

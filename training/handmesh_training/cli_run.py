@@ -20,7 +20,7 @@ from .cropped_stream import CroppedSettings, adapting
 from .datasets import parse_dataset
 from .detection.run import STAGE as DETECTOR
 from .losses import PAPER, LossWeights
-from .photos import check_photo_sets
+from .photos import check_photo_sets, trained_on
 from .recipe import RECIPES, Recipe
 from .rendered import HandRenderer, RenderSettings
 from .shards import ShardSet
@@ -45,7 +45,8 @@ def train(options: argparse.Namespace) -> int:
         CheckpointError: the folder holds a run and nothing is said of it, or none to go on with.
         BackendUnavailable: a GPU that is not there. And what the stages raise.
     """
-    check_photo_sets(options.photos, several=options.stage == DETECTOR)
+    # A detector is taught by photos of any hands.
+    check_photo_sets(options.photos, bool if options.stage == DETECTOR else trained_on)
     if options.stage == DETECTOR:
         _check_folder(options, (DETECTOR,))
         return cli_detector.train(options, _recipe(options))

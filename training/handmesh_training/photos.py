@@ -134,18 +134,30 @@ def labelled_photos(folder: Path | str) -> Iterator[list[LabelledHand]]:
         yield read
 
 
-def check_photo_sets(folders: Iterable[Path | str], several: bool = False) -> None:
+def one_hand(hands: Sequence[LabelledHand]) -> bool:
+    """Whether a photo is of one hand, as `read_labels` takes them."""
+    return len(hands) == 1
+
+
+def trained_on(hands: Sequence[LabelledHand]) -> bool:
+    """Whether `load_crops` takes the hand of a photo."""
+    return one_hand(hands) and not points(hands[0].joints_m)
+
+
+def check_photo_sets(
+    folders: Iterable[Path | str], of_use: Callable[[Sequence[LabelledHand]], bool]
+) -> None:
     """Read the labels of photo sets, so that wrong ones are told before work that takes long.
 
     Args:
-        several: whether photos of several hands are of use as well.
+        of_use: whether a photo is, by its labelled hands, one or more.
 
     Raises:
-        InputError: as `read_labels`, or a set without any hand that is of use.
+        InputError: as `read_labels`, or a set without any photo that is of use.
     """
     for folder in folders:
-        if not any(several or len(hands) == 1 for hands in list(labelled_photos(folder))):
-            raise InputError(f"{folder} holds no labelled hand")
+        if not any(map(of_use, list(labelled_photos(folder)))):
+            raise InputError(f"{folder} holds no labelled hand that is of use here")
 
 
 def _part_of(folder: Path | str) -> tuple[Path, str | None]:
@@ -254,7 +266,7 @@ def load_crops(
         InputError: a folder without labels; ImageError: a photo that cannot be decoded.
     """
     read = (hand for folder in folders for hand in read_labels(folder))
-    hands = [hand for hand in read if not points(hand.joints_m)]
+    hands = [hand for hand in read if trained_on([hand])]
     found = [None] * len(hands) if outlines is None else outlines(hands)
     samples = (hand.sample(outline) for hand, outline in zip(hands, found, strict=True))
     return to_crops(samples, side, margin, vertex_count)

@@ -39,6 +39,8 @@ def read_state(
     path = Path(path)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"expected a dict, got {type(state).__name__}")
         for name in names:
             state[name]
     except FileNotFoundError as cause:

@@ -54,3 +54,19 @@ def test_what_nothing_was_measured_of_is_null_in_json(
         assert figures[name] is None
     (row,) = (line for line in capsys.readouterr().out.splitlines() if "false_alarms" in line)
     assert row.split() == ["false_alarms", "-"]
+
+
+def test_photo_sets_are_looked_at_before_the_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last of them as well."""
+    hand = {
+        "uv": np.random.default_rng(0).uniform(5, 55, (21, 2)).tolist(),
+        "world_m": np.zeros((21, 3)).tolist(),
+        "handedness_as_reported": "Left",
+    }
+    (tmp_path / "pseudo_labels.json").write_text(json.dumps({"a.png": {"hands": [hand]}}))
+    monkeypatch.setattr(handmesh, "Predictor", lambda *_, **__: pytest.fail("work begun"))
+    command = ["evaluate-finding", "--by", "windows", "--photos", str(tmp_path)]
+    assert main([*command, "--photos", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
