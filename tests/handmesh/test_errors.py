@@ -49,11 +49,11 @@ def test_missing_extra_says_what_to_type() -> None:
 
 def test_remedies_install_what_the_readme_installs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"pip install [^\s|]*\[\w+\]\S*", readme))
+    told = set(re.findall(r"pip install (?:-c constraints\.txt )?([^\s|]*\[\w+\]\S*)", readme))
     assert len(told) > 1
-    for command in told:
-        extra = command.partition("[")[2].partition("]")[0]
-        assert pip_install(extra).startswith(command.replace('"', "'"))
+    for target in told:
+        extra = target.partition("[")[2].partition("]")[0]
+        assert pip_install(extra).startswith(f"pip install {target}".replace('"', "'"))
 
 
 def test_nothing_else_is_told_to_be_installed() -> None:
