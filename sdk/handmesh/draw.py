@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import counted
+from .camera import counted, shown
 from .errors import InputError
 from .geometry import vertex_normals
 from .imaging import ImageLike, decode
@@ -64,14 +64,15 @@ def overlay(
 
     Raises:
         ImageError: the photo cannot be used.
-        InputError: another style, an opacity that is not in 0..1, or a photo of another size than
-            the one the hands were found in.
+        InputError: no hands but something else, another style, an opacity that is not in 0..1, or
+            a photo of another size than the one the hands were found in.
     """
     if style not in STYLES:
         raise InputError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
     if not 0 <= finite(opacity, "opacity", InputError) <= 1:
         raise InputError(f"opacity lies between 0 and 1, not {opacity}")
     picture = decode(image)
+    hands = _checked(hands)
     for hand in hands:
         _check_size(picture, hand)
     scale = min(1.0, (max_side or np.inf) / max(picture.shape[:2]))
@@ -107,8 +108,9 @@ def depth_map(hands: Sequence[Hand], width: int, height: int) -> NDArray[np.floa
         (H, W) float32, metres along the camera's axis; NaN where no hand is.
 
     Raises:
-        InputError: a size that is not a whole number from 1.
+        InputError: no hands but something else, or a size that is not a whole number from 1.
     """
+    hands = _checked(hands)
     width, height = counted(width, "width"), counted(height, "height")
     nearest = np.full((height, width), np.inf)
     for hand in hands:
@@ -132,8 +134,10 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
         (size, size, 3) uint8 RGB.
 
     Raises:
-        InputError: a size that is not a whole number from 1, or an angle that is not finite.
+        InputError: no hand, a size that is not a whole number from 1, or an angle that is not
+            finite.
     """
+    (hand,) = _checked([hand])
     size = counted(size, "size")
     turned = np.radians(finite(degrees, "degrees", InputError))
     cos, sin = np.cos(turned), np.sin(turned)
@@ -149,6 +153,15 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
     _draw_surface(picture, vertices[:, :2] * scale + centre, vertices, hand.faces, 1.0)
     _draw_skeleton(picture, joints[:, :2] * scale + centre, joints[:, 2])
     return picture
+
+
+def _checked(hands: Sequence[Hand]) -> list[Hand]:
+    if not isinstance(hands, Sequence):
+        raise InputError(f"expected a list of hands, as predict gives, not {shown(hands)}")
+    for hand in hands:
+        if not isinstance(hand, Hand):
+            raise InputError(f"expected hands, as predict gives, not {shown(hand)}")
+    return list(hands)
 
 
 def _check_size(picture: NDArray[np.uint8], hand: Hand) -> None:

@@ -254,10 +254,13 @@ class VideoWriter:
         fps: frames a second of the file.
 
     Raises:
-        InputError: another suffix, a folder that does not exist, or a name that is not UTF-8.
+        InputError: no path, another suffix, a folder that does not exist, or a name that is not
+            UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"a video is written to a path, not to {type(path).__name__}")
         self._path, self._fps = _nameable(Path(path)), fps
         if self._path.suffix.lower() not in CODECS:
             raise InputError(

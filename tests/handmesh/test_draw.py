@@ -274,6 +274,22 @@ def test_sizes_that_no_picture_has_are_refused(hand: Hand, size: Any) -> None:
             draw()
 
 
+@pytest.mark.parametrize("wrong", [["x"], [None], 5, None, "hand"])
+def test_what_is_no_hand_is_refused(photo: np.ndarray, wrong: Any) -> None:
+    for draw in (
+        lambda: overlay(photo, wrong),
+        lambda: depth_map(wrong, 5, 5),
+        lambda: side_view(wrong),
+    ):
+        with pytest.raises(InputError, match="as predict gives, not"):
+            draw()
+
+
+def test_one_hand_is_no_list_of_hands(hand: Hand, photo: np.ndarray) -> None:
+    with pytest.raises(InputError, match="a list of hands"):
+        overlay(photo, hand)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("degrees", [np.nan, np.inf, "x"])
 def test_turns_that_are_none_are_refused(hand: Hand, degrees: Any) -> None:
     with pytest.raises(InputError, match="degrees"):

@@ -125,6 +125,9 @@ def test_files_that_cannot_be_read_or_written_are_told(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "clip.gif", 25.0)
     with pytest.raises(InputError, match="folder"):
         VideoWriter(tmp_path / "none" / "clip.mp4", 25.0)
+    for path in (5, None, b"clip.mp4"):
+        with pytest.raises(InputError, match="written to a path, not to"):
+            VideoWriter(path, 25.0)  # type: ignore[arg-type]
     with VideoWriter(tmp_path / "clip.mp4", 25.0) as writer:
         writer.write(_gray(0), 0.0)
         with pytest.raises(InputError, match="one size"):
