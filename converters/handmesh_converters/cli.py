@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handmesh.cli_shared import needing_extra
 from handmesh.errors import InputError, ParityError
 
-from .cli_extra import needing_the_extra
 from .cli_import import add_import
 from .cli_sensitivity import add_sensitivity
 
@@ -72,7 +72,7 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="print the form of the export and what it costs, part by part, and end",
     )
-    parser.set_defaults(run=needing_the_extra(_export))
+    parser.set_defaults(run=needing_extra(_export, "converters", "torch", "safetensors"))
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from .cli_extra import needing_the_extra
+from handmesh.cli_shared import needing_extra
 
 # By option: whose place in the authors' layout the file takes.
 _FILES = {
@@ -58,7 +58,7 @@ def add_import(commands: Any) -> None:
         "2L/lambda_max - I as the paper",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the bundle")
-    parser.set_defaults(run=needing_the_extra(_import))
+    parser.set_defaults(run=needing_extra(_import, "converters", "torch", "safetensors"))
 
 
 def _import(args: argparse.Namespace) -> int:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from handmesh.atomic import write_atomic
-
-from .cli_extra import needing_the_extra
+from handmesh.cli_shared import needing_extra
 
 
 def add_sensitivity(commands: Any) -> None:
@@ -25,7 +24,7 @@ def add_sensitivity(commands: Any) -> None:
         "--optimize", choices=("static", "dynamic"), default="static", help="default static"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there, too")
-    parser.set_defaults(run=needing_the_extra(_sensitivity))
+    parser.set_defaults(run=needing_extra(_sensitivity, "converters", "torch", "safetensors"))
 
 
 def _sensitivity(args: argparse.Namespace) -> int:

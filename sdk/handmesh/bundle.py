@@ -129,7 +129,7 @@ class Bundle:
         return "torch" in self.artifacts and "reference.npz" in self.manifest["files"]
 
     @property
-    def typed(self) -> str:
+    def argument(self) -> str:
         """What names it in a command: a name that ships with handmesh, or the way to its folder."""
         own, name = shipped(), self.folder.resolve().name
         if self.is_shipped and not os.path.isdir(name):  # of a folder here the name is refused

@@ -8,7 +8,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from .errors import BackendUnavailable, HandMeshError, MissingExtra
@@ -30,6 +30,7 @@ __all__ = [
     "add_network_options",
     "exit_code",
     "load_network",
+    "needing_extra",
     "report",
     "run_module",
     "silence_stdout",
@@ -136,17 +137,40 @@ def run_module(spec: ModuleSpec, extra: str) -> NoReturn:
     """
 
     def command() -> int:
-        try:
-            code: int = importlib.import_module(spec.name).main()
-        except ModuleNotFoundError as cause:
-            ours = "handmesh"
-            package = (cause.name or ours).partition(".")[0]
-            if package.startswith(ours):  # a mistake of ours, which no package mends
-                raise
-            raise MissingExtra(package, extra) from cause
-        return code
+        with _told_as_missing(extra):
+            return int(importlib.import_module(spec.name).main())
 
     raise SystemExit(exit_code(command))
+
+
+def needing_extra(
+    command: Callable[[argparse.Namespace], int], extra: str, *packages: str
+) -> Callable[[argparse.Namespace], int]:
+    """The command, with a package that is not installed told as one of an extra.
+
+    Args:
+        packages: import names of those that nothing of it can do without: looked for at its start.
+    """
+
+    def run(args: argparse.Namespace) -> int:
+        with _told_as_missing(extra):
+            for package in packages:
+                importlib.import_module(package)
+            return command(args)
+
+    return run
+
+
+@contextlib.contextmanager
+def _told_as_missing(extra: str) -> Iterator[None]:
+    ours = "handmesh"
+    try:
+        yield
+    except ModuleNotFoundError as cause:
+        package = (cause.name or ours).partition(".")[0]
+        if package.startswith(ours):  # a mistake of ours, which no package mends
+            raise
+        raise MissingExtra(package, extra) from cause
 
 
 def report(error: HandMeshError) -> int:

@@ -290,18 +290,15 @@ def test_photos_of_use_are_those_that_the_stage_trains_on(
 
 @pytest.mark.parametrize("stage", ["full", "all"])
 def test_a_damaged_run_is_told_before_the_work_with_its_remedy(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    stage: str,
+    tmp_path: Path, made: list[stages.Run], capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
-    monkeypatch.setattr(cli_run.stages, "run", lambda *_: pytest.fail("work begun"), raising=False)
     checkpoint = tmp_path / "full" / "checkpoint.pt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"half")
     assert main(["train", stage, "--smoke", "--resume", "--out", str(tmp_path)]) == 2
     assert f"{checkpoint} is not a checkpoint" in (told := capsys.readouterr().err)
     assert "delete it to start anew" in told
+    assert not made
 
 
 def test_made_up_places_are_not_offered_to_the_detector(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from handmesh.atomic import write_atomic
+from handmesh.cli_shared import needing_extra
 
 from .cli_evaluate import add_evaluate
 from .cli_experiment import add_experiment
 from .cli_finding import add_evaluate_finding
-from .cli_options import check_written, needing_the_extra
+from .cli_options import check_written
 from .cli_render import add_render
 from .cli_train import add_train
 
@@ -44,7 +45,7 @@ def _add_reference(commands: Any) -> None:
         help="whole photos and scenes, as a detector sees them (with --side 192)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".npz to write")
-    parser.set_defaults(run=needing_the_extra(_reference))
+    parser.set_defaults(run=needing_extra(_reference, "training"))
 
 
 def _reference(options: argparse.Namespace) -> int:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from handmesh.arguments import checked_looks
 from handmesh.atomic import write_atomic
+from handmesh.cli_shared import needing_extra
 from handmesh.errors import InputError
 
-from .cli_options import EVALUATION_SEED, add_photos, add_surroundings, needing_the_extra
+from .cli_options import EVALUATION_SEED, add_photos, add_surroundings
 from .protocols import STANDARD
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def add_evaluate(commands: Any) -> None:
         help=f"write the figures as JSON, and PCK curves as PNG beside it: FILE.json, or a folder "
         f"for {REPORT}",
     )
-    parser.set_defaults(run=needing_the_extra(_evaluate))
+    parser.set_defaults(run=needing_extra(_evaluate, "training"))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

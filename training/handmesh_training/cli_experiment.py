@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handmesh.atomic import write_atomic
-
-from .cli_options import needing_the_extra
+from handmesh.cli_shared import needing_extra
 
 NAMES = ("table1", "table2", "fig8", "weak", "recipes")
 DEFAULTS = {"hands": 12_000, "shifted": 3_000, "validation": 600, "heatmap_steps": 300,
@@ -47,7 +46,7 @@ def add_experiment(commands: Any) -> None:
                         "base colour textures as in Godot XR Tools; by default this project's hand "
                         "of another build")  # fmt: skip
     parser.add_argument("--environments", type=Path, metavar="DIR", help="of the second domain")
-    parser.set_defaults(run=needing_the_extra(_experiment))
+    parser.set_defaults(run=needing_extra(_experiment, "training"))
 
 
 def _experiment(options: argparse.Namespace) -> int:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from handmesh.atomic import write_atomic
+from handmesh.cli_shared import needing_extra
 from handmesh.errors import InputError
 
-from .cli_options import add_photos, needing_the_extra
+from .cli_options import add_photos
 
 
 def add_evaluate_finding(commands: Any) -> None:
@@ -39,7 +40,7 @@ def add_evaluate_finding(commands: Any) -> None:
     parser.add_argument("--min-presence", type=float, default=0.5, metavar="P")
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="pictures of each kind")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.set_defaults(run=needing_the_extra(_evaluate_finding))
+    parser.set_defaults(run=needing_extra(_evaluate_finding, "training"))
 
 
 def _evaluate_finding(options: argparse.Namespace) -> int:

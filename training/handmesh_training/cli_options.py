@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from handmesh.errors import InputError, MissingExtra
+from handmesh.errors import InputError
 
 # Seeds of rendered hands: training counts up from zero, evaluation stands far off.
 EVALUATION_SEED = 987_654
-
-
-def needing_the_extra(
-    command: Callable[[argparse.Namespace], int],
-) -> Callable[[argparse.Namespace], int]:
-    """The command, with a missing package told as such."""
-
-    def run(options: argparse.Namespace) -> int:
-        try:
-            return command(options)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("handmesh"):
-                raise
-            raise MissingExtra(error.name, "training") from error
-
-    return run
 
 
 def check_written(option: str, path: Path, ending: str) -> None:

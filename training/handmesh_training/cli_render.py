@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handmesh.atomic import write_atomic
+from handmesh.cli_shared import needing_extra
 from handmesh.errors import InputError, ShardIntegrityError
 
-from .cli_options import add_surroundings, check_written, needing_the_extra
+from .cli_options import add_surroundings, check_written
 
 if TYPE_CHECKING:
     from .rendered import RenderSettings
@@ -71,7 +72,7 @@ def add_render(commands: Any) -> None:
     parser.add_argument("--quality", type=int, default=95, help="of JPEG, 95 to 100")
     parser.add_argument("--no-mask", action="store_true", help="write no masks")
     parser.add_argument("--no-depth", action="store_true", help="write no depth")
-    parser.set_defaults(run=needing_the_extra(_render))
+    parser.set_defaults(run=needing_extra(_render, "training"))
 
 
 def _render(options: argparse.Namespace) -> int:

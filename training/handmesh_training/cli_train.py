@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from handmesh.cli_shared import needing_extra
 from handmesh.errors import InputError
 
-from .cli_options import add_data, needing_the_extra
+from .cli_options import add_data
 
 # As in `stages`, which is not imported before it is needed: torch takes a second.
 STAGES = ("heatmaps", "pose", "full", "fine-tune-heatmaps", "pseudo", "weak")
@@ -80,7 +81,7 @@ def add_train(commands: Any) -> None:
     _add_network(parser)
     _add_optimisation(parser)
     _add_fine_tuning(parser)
-    parser.set_defaults(run=needing_the_extra(partial(_train, parser)))
+    parser.set_defaults(run=needing_extra(partial(_train, parser), "training"))
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -243,7 +243,7 @@ def export_command(name: str, bundle: Bundle, precision: str | None = None) -> s
     made = _exports(name, bundle)
     if not made or precision not in (None, *made) or not bundle.can_be_exported:
         return None
-    words = ["handmesh", "export", bundle.typed, "--format", name]
+    words = ["handmesh", "export", bundle.argument, "--format", name]
     if precision is not None:
         words += ["--precision", precision]
     if bundle.is_shipped or bundle.is_detector or name in bundle.artifacts:
