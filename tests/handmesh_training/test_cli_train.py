@@ -48,6 +48,26 @@ def test_training_takes_size_and_margin_from_the_set(
     assert (stored.shards, rendered.shards, rendered.reuse) == (folder, None, 2)
 
 
+def test_partners_are_of_the_training_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a run is watched on stays comparable with other runs."""
+    made: list[stages.Run] = []
+    looks: list[RenderSettings] = []
+    monkeypatch.setattr(stages, "train_fully", made.append)
+    monkeypatch.setattr(HandRenderer, "chunk", lambda self, *_: looks.append(self.settings))
+    begin = ["train", "--out", str(tmp_path / "run"), "--partners"]
+    assert main([*begin, "0.35"]) == 0
+    assert [run.stream.render.partners for run in made] == [0.35]
+    assert [look.partners for look in looks] == [None]
+
+    assert main([*begin, "1.5"]) == 2
+    assert "partners is a share of hands, in 0..1, not 1.5" in capsys.readouterr().err
+    render_shards(SetSettings(2, 2, 5, RenderSettings(crop_px=40)), tmp_path / "set")
+    assert main([*begin, "0.3", "--shards", str(tmp_path / "set")]) == 2
+    assert "--partners goes with hands that are rendered" in capsys.readouterr().err
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[stages.Run]:
     """Runs that are asked for, and not made."""
@@ -178,6 +198,7 @@ def test_later_stages_take_crops_of_the_size_of_the_run(
         ("weak --photos D", "--photos", "heatmaps, full, detector"),
         ("weak --shards D", "--shards", "heatmaps, full"),
         ("fine-tune-heatmaps --reuse 2", "--reuse", "heatmaps, full"),
+        ("weak --partners 0.4", "--partners", "heatmaps, full"),
         ("pose --steps 10", "--steps", "heatmaps, full"),
         ("weak --losses paper", "--losses", "full"),
         ("all --head transfer --limit 3", "--limit", "weak"),

@@ -91,6 +91,11 @@ def test_a_share_of_the_hands_that_are_shown_has_one(
     ]
     assert not np.stack(made)[:, ~shown].any()
     assert np.stack(made)[:, shown].mean() == pytest.approx(partners.SHARE, abs=0.07)
+    settings = RenderSettings(crop_px=CROP_PX, empty=0.0)
+    for share, least, most in ((None, 0.1, 0.35), (0.0, 0.0, 0.0), (1.0, 0.85, 1.0)):
+        scene = HandRenderer(replace(settings, partners=share), seed=3).draw(range(BLOCK))
+        count = scene.vertices_m.shape[1] // 2
+        assert least <= there(scene.vertices_m[:, count:]).mean() <= most
     # One that is not there is a point of the hand itself.
     rng = np.random.default_rng(0)
     none = sample_partners(rng, hand_model, views, ~ALL, NO_GROUND, CROP_PX)

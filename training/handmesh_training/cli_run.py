@@ -107,7 +107,8 @@ def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -
     config, recipe = _config(options), _recipe(options)
     adapting = any(stage in FINE_TUNING for stage in wanted)
     stream = _stream(options, config, adapting)
-    look = replace(stream.render, crop_px=config.input_size, margin=1.5, empty=0.0)
+    # Watched on the same hands as any other run.
+    look = replace(stream.render, crop_px=config.input_size, margin=1.5, empty=0.0, partners=None)
     count = 32 if options.smoke else 512
     settings = TrainSettings(
         steps=8 if options.smoke else options.steps,
@@ -227,9 +228,15 @@ def _stream(options: argparse.Namespace, config: MeshConfig, adapting: bool) -> 
         parse_dataset(name)
     side = config.input_size
     render = RenderSettings(
-        options.skins, options.environments, options.backgrounds, crop_px=side * 5 // 4
+        options.skins,
+        options.environments,
+        options.backgrounds,
+        crop_px=side * 5 // 4,
+        partners=options.partners,
     )
     if options.shards is not None:
+        if options.partners is not None:
+            raise InputError("--partners goes with hands that are rendered; those of --shards are")
         stored = ShardSet(options.shards).manifest  # all of it, before the first stage
         render = replace(render, crop_px=stored.crop_px, margin=stored.margin)
     reuse = 3.0 if options.shards is None else 1.0

@@ -35,6 +35,7 @@ EFFECTIVE = {
     "data": _LOOKING,
     "shards": _RENDERING,
     "reuse": _RENDERING,
+    "partners": _RENDERING,
     "network": STAGES,
     "input_size": STAGES,
     "head": STAGES,
@@ -136,6 +137,12 @@ def _add_optimisation(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="N",
         help="draws of each rendered hand, augmented anew (default 3; with --shards 1 an epoch)",
+    )
+    parser.add_argument(
+        "--partners",
+        type=float,
+        metavar="SHARE",
+        help="of rendered hands, those with another hand beside or upon them (default 0.2)",
     )
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop each stage after so long"

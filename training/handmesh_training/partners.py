@@ -59,6 +59,7 @@ def sample_partners(
     crop_px: int,
     shape_shift: ShapeShift = (),
     library: GestureLibrary | None = None,
+    share: float | None = None,
 ) -> NDArray[np.float32]:
     """Partners of B hands: vertices of `RenderMesh.with_partner`'s second half.
 
@@ -68,13 +69,15 @@ def sample_partners(
         there: (B,) bool, where the picture shows them.
         grounds: (B, GROUND_FLOATS) surfaces behind them, see `rendering.grounds.ground`.
         crop_px: side of the pictures. shape_shift, library: see `poses.draw_poses`.
+        share: of hands that are there, `SHARE` by default.
 
     Returns:
         (B, V, 3) float32 metres, camera frame; where there is no partner, as `nobody` has it.
     """
     own = views.vertices_m.astype(np.float64)
     placed = nobody(views.vertices_m)
-    rows = np.flatnonzero((rng.random(len(own)) < SHARE) & there)
+    wanted = SHARE if share is None else share
+    rows = np.flatnonzero((rng.random(len(own)) < wanted) & there)
     if not len(rows):
         return placed
     others = _other_hands(rng, model, len(rows), shape_shift, library)

@@ -28,9 +28,11 @@ class RenderSettings:
         other_hand: folder with another model's hand, see `other_hand.OtherHand`: all hands have its
             surface, shaped as ours otherwise are, and its skins. It is not in the representation,
             by which sets on disk made without one go.
+        partners: share of hands with another one beside them; None for `partners.SHARE`. It is not
+            in the representation either.
 
     Raises:
-        InputError: both skins and another hand, which has its own.
+        InputError: both skins and another hand, which has its own; or a share beyond 0..1.
     """
 
     skins: Path | None = None
@@ -42,6 +44,7 @@ class RenderSettings:
     shape_shift: ShapeShift = ()
     things: frozenset[str] | None = field(default=None, repr=False)
     other_hand: Path | None = field(default=None, repr=False)
+    partners: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.skins is not None and self.other_hand is not None:
@@ -49,3 +52,5 @@ class RenderSettings:
                 f"the hand in {self.other_hand} has skins of its own; give it without those in "
                 f"{self.skins}"
             )
+        if self.partners is not None and not 0 <= self.partners <= 1:
+            raise InputError(f"partners is a share of hands, in 0..1, not {self.partners}")

@@ -220,7 +220,7 @@ class HandRenderer:
             generator(self.seed, Purpose.PARTNERS, number), self.model, views,
             ~empty & (things is None or PARTNER in things), look.ground.astype(np.float64),
             self.settings.crop_px,
-            self.settings.shape_shift, self.library,
+            self.settings.shape_shift, self.library, self.settings.partners,
         )  # fmt: skip
         self._blocks[number] = _Block(replace(views, in_view=~empty), look, partners)
         if len(self._blocks) > BLOCKS_KEPT:

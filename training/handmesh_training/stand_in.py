@@ -95,6 +95,8 @@ class RenderedSamples:
         self.split = f"seed {seed}, {settings}, {self.sensor}, engine {engine_sha256()}"
         if settings.other_hand is not None:
             self.split += f", hand {hash_of(settings.other_hand)}"
+        if settings.partners is not None:
+            self.split += f", partners {settings.partners}"
         self.renderer = HandRenderer(replace(settings, empty=0.0), seed)
         self.seed, self.count = seed, count
         self._faces = Topology.default().faces
