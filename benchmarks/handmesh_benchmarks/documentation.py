@@ -129,7 +129,7 @@ def _figures(results: Results) -> list[str]:
         if m.facts["task"] == "predict"
     ]  # fmt: skip
     parts = [
-        f"On {where} ({results.ended[:10]}), milliseconds of `predict()` on "
+        f"On {where} ({results.ended[:10]}), milliseconds of `predict(looks=1)` on "
         f"{markdown(str(results.context.get('photo', 'a photo')))}, box and side given, so that "
         "the network sees one crop, and of its stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),

@@ -138,8 +138,9 @@ _ACCURACY = (
     "changes on the other crops. Networks with random weights have none and are not shown."
 )
 _PREDICT = (
-    "Milliseconds of Predictor.predict with box and side given, on the run's photo: decoding the "
-    "file, cropping, the network, and geometry; stages as p50."
+    "Milliseconds of Predictor.predict with box and side given and one look, on the run's photo: "
+    "decoding the file, cropping, the network, and geometry; stages as p50. By default it shows "
+    "the network a second crop."
 )
 _NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
 _PARTS = (

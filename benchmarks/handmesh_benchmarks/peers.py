@@ -364,7 +364,7 @@ def _surest(predictor: Predictor, pictures: Sequence[Image]) -> Image:
     """
 
     def presence(picture: Image) -> float:
-        hands = predictor.predict(picture, min_presence=0.0)
+        hands = predictor.predict(picture, min_presence=0.0, looks=1)
         return max((hand.presence for hand in hands), default=0.0)
 
     seen = [presence(picture) for picture in pictures]

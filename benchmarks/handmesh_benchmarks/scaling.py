@@ -121,7 +121,7 @@ def _threads(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate
 
 def _hands(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
     """So many boxes on one photo of crops beside each other. Boxes and sides are given: what a
-    search costs depends on what it sees more than on the number of hands."""
+    search costs depends on what it sees more than on the number of hands. One look at each."""
     side = images.shape[2]
     photo = np.concatenate(list(np.resize(images, (max(HANDS), *images.shape[1:]))), axis=1)
     boxes = [Box((i + 0.5) * side, side / 2, side) for i in range(count)]
@@ -130,7 +130,7 @@ def _hands(bundle: Bundle, images: NDArray[np.uint8], count: int) -> Candidate:
         predictor = Predictor(bundle, "onnx", 1)
 
         def run() -> None:
-            predictor.predict(photo, box=boxes, handedness="right")
+            predictor.predict(photo, box=boxes, handedness="right", looks=1)
 
         return run, predictor.backend.description
 

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from .search import Look, Sighting, View
 from .types import Box
 
-__all__ = ["MOST_LOOKS", "look_again", "mean_sighting"]
+__all__ = ["LOOKS", "MOST_LOOKS", "look_again", "mean_sighting"]
 
 # Crops beside the first: factors of its size, and turns in radians. Those that help most come
 # first. Larger changes than these, and more of them, gain little more.
-_VARIATIONS = ((0.87, 0.0), (1.15, 0.0), (1.0, 0.2), (1.0, -0.2))
+_VARIATIONS = ((1.15, 0.0), (0.87, 0.0), (1.0, 0.2), (1.0, -0.2))
 MOST_LOOKS = 1 + len(_VARIATIONS)
+# Where nothing else is asked for: the second look brings most of what several bring.
+LOOKS = 2
 # Looks count by this power of the geometric mean of their joints' confidence.
 _SHARPNESS = 3.0
 

@@ -26,7 +26,7 @@ from .errors import BackendError, InputError
 from .finding import Finder, default_finder
 from .geometry import place
 from .imaging import ImageLike
-from .looks import look_again
+from .looks import LOOKS, look_again
 from .pipeline import Photo
 from .search import Sighting, View
 from .types import Box, Camera, Hand, Handedness
@@ -132,7 +132,7 @@ class Predictor(Closing):
         mirrored: bool = False,
         max_hands: int = 1,
         min_presence: float = 0.5,
-        looks: int = 1,
+        looks: int = LOOKS,
     ) -> list[Hand]:
         """The hands in a photo, the surest first; with boxes, one for each box, in their order.
 
@@ -157,10 +157,10 @@ class Predictor(Closing):
                 `Hand.handedness` says; the geometry stays that of the photo as given.
             max_hands: how many hands to search for.
             min_presence: hands that the networks are less sure of are left out of a search.
-            looks: from 1 to 5 at each hand, where it was found, in crops that differ a little.
-                Joints, mesh and confidence are their mean, weighted by confidence; presence,
-                handedness and box are the first one's. Mostly more accurate (docs/models.md), for
-                the time of a crop more each; for photos, not for video.
+            looks: from 1 to 5 at each hand, where it was found, in crops that differ a little; by
+                default 2. Joints, mesh and confidence are their mean, weighted by confidence;
+                presence, handedness and box are the first one's. More are mostly more accurate
+                (docs/models.md), for the time of a crop more each; 1 is fastest.
 
         Returns:
             Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.
@@ -208,8 +208,8 @@ class Predictor(Closing):
 
         Args:
             crops: how many at once. GPUs may prepare for each number anew: `predict` with one box
-                takes 1, with N boxes N, a search up to 16; more looks at N hands N times as many
-                as there are beside the first, 16 at a time.
+                takes 1, with N boxes N, a search up to 16; further looks at N hands N times as
+                many as there are beside the first, 16 at a time.
 
         Raises:
             InputError: the number is not from 1.
@@ -256,7 +256,7 @@ def predict(
     mirrored: bool = False,
     max_hands: int = 1,
     min_presence: float = 0.5,
-    looks: int = 1,
+    looks: int = LOOKS,
 ) -> list[Hand]:
     """The hands in a photo, the surest first: `Predictor.predict`, where the arguments are told.
 

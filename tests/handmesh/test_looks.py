@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from handmesh.bundle import Bundle
-from handmesh.looks import MOST_LOOKS, look_again, mean_sighting
-from handmesh.predictor import Predictor
+from handmesh.cli_predict import add_predict
+from handmesh.looks import LOOKS, MOST_LOOKS, look_again, mean_sighting
+from handmesh.pipeline import Photo
+from handmesh.predictor import Predictor, predict
 from handmesh.search import Sighting, View
 from handmesh.types import Box, Camera
 
@@ -104,7 +109,7 @@ def test_a_photo_is_looked_at_so_often(
     predictor = Predictor(bundle, reading_backend(hand))
     photo = paint(CAMERA, hand)
     box = Box.from_points(CAMERA.project(hand.joints_m))
-    (once,) = predictor.predict(photo, box)
+    (once,) = predictor.predict(photo, box, looks=1)
     (often,) = predictor.predict(photo, box, looks=5)
     assert often.crops_seen == once.crops_seen + 4
     error = np.linalg.norm(often.joints_px - CAMERA.project(hand.joints_m), axis=1).max()
@@ -115,3 +120,35 @@ def test_a_photo_is_looked_at_so_often(
         once.box,
     )
     assert predictor.predict(np.zeros((480, 640, 3), np.uint8), looks=5) == []
+
+
+def test_two_looks_are_the_default_everywhere() -> None:
+    """Of the class, of the function, and of the command, which must not import this to say so."""
+    for function in (Predictor.predict, predict):
+        assert signature(function).parameters["looks"].default == LOOKS == 2
+    parser = argparse.ArgumentParser()
+    add_predict(parser.add_subparsers())
+    assert parser.parse_args(["predict", "photo.jpg"]).looks == LOOKS
+
+
+def test_the_second_look_is_wider(
+    example_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what helps most on photos; the shipped network, asked as by default."""
+    shown: list[list[View]] = []
+    look = Photo.look
+
+    def watched(photo: Photo, views: Sequence[View]) -> list[Sighting]:
+        shown.append(list(views))
+        return look(photo, views)
+
+    monkeypatch.setattr(Photo, "look", watched)
+    with Predictor() as predictor:
+        (once,) = predictor.predict(example_photos["open"], looks=1)
+        before = len(shown)
+        (hand,) = predictor.predict(example_photos["open"])
+    assert len(shown) == 2 * before + 1
+    ((last,),) = shown[-1:]
+    assert hand.box == once.box
+    assert last.box == Box(hand.box.cx, hand.box.cy, 1.15 * hand.box.size, hand.box.angle)
+    assert 0 < np.abs(hand.joints_px - once.joints_px).max() < 0.05 * hand.box.size

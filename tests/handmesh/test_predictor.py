@@ -172,7 +172,7 @@ def test_given_box_is_refined(predict: Make, make_hand: Make) -> None:
 
 def test_good_box_needs_one_run_of_one_crop(predict: Make, make_hand: Make) -> None:
     truth = make_hand()
-    (hand,) = predict(truth, box=Box.from_points(CAMERA.project(truth.joints_m)))
+    (hand,) = predict(truth, box=Box.from_points(CAMERA.project(truth.joints_m)), looks=1)
     assert hand.crops_seen == 1
     assert _worst(hand.joints_px, CAMERA.project(truth.joints_m)) < 0.02 * hand.box.size
 

@@ -62,8 +62,8 @@ def test_all_boxes_go_to_the_network_together(
     predictor: Predictor, photo: Any, boxes: list[Box], backend: Any
 ) -> None:
     found = predictor.predict(photo, boxes, handedness=["right", "left", "right"])
-    assert backend.batches == [3]
-    assert [hand.crops_seen for hand in found] == [3, 3, 3]
+    assert backend.batches == [3, 3], "two looks at each"
+    assert [hand.crops_seen for hand in found] == [6, 6, 6]
 
 
 def test_together_is_as_one_by_one(predictor: Predictor, photo: Any, boxes: list[Box]) -> None:

@@ -174,7 +174,7 @@ def test_tables_say_both_names_and_the_ratio() -> None:
 
 def test_the_clip_is_of_the_photo_whose_hand_is_seen_best() -> None:
     class Finder:
-        def predict(self, picture: np.ndarray, min_presence: float) -> list[SimpleNamespace]:
+        def predict(self, picture: np.ndarray, **_: Any) -> list[SimpleNamespace]:
             return [SimpleNamespace(presence=0.1 * n) for n in range(picture[0, 0, 0], 0, -1)]
 
     finder: Any = Finder()

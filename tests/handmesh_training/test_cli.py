@@ -86,9 +86,9 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert by_name["noise"]["protocol"]["name"] == "in_the_wild"
     assert "noise (1 hands)" in capsys.readouterr().out
 
-    assert main([*arguments, "--limit", "1", "--looks", "2", "--out", str(out)]) == 0
+    assert main([*arguments, "--limit", "1", "--looks", "1", "--out", str(out)]) == 0
     figures = json.loads(out.read_text())
-    assert figures["estimator"]["looks"] == "2"
+    assert figures["estimator"]["looks"] == "1"
     assert figures["reports"][0]["figures"] != by_name["noise"]["figures"]
 
 
@@ -103,7 +103,7 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["evaluate", "--boxes", "17"], "--boxes must be from 1 to 16"),
         (["evaluate", "--boxes", "2", "--search"], "--boxes goes with protocols that give the box"),
         (["evaluate", "--boxes", "2", "--protocol", "unaided"], "--boxes goes with protocols"),
-        (["evaluate", "--looks", "2", "--checkpoint", "a.pt"], "--looks needs a bundle"),
+        (["evaluate", "--looks", "1", "--checkpoint", "a.pt"], "--looks needs a bundle"),
         (["train", "--out", "run", "--dataset", "rhd:train:."], "anno_training.pickle"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_predictor_is_asked_as_an_app_asks_it(samples: list[Sample]) -> None:
     assert told["camera"] == query.camera
     assert told["bone_length_m"] == query.bone_length_m
     assert told["root_depth_m"] == query.root_depth_m
-    assert (told.pop("looks"), untold.pop("looks")) == (1, 1)
+    assert (told.pop("looks"), untold.pop("looks")) == (2, 2), "as predict's own"
     assert all(value is None for name, value in untold.items() if name != "image")
     PredictorEstimator(cast(Predictor, recorder), looks=3).estimate([query])
     assert recorder.calls[-1]["looks"] == 3
@@ -188,7 +188,7 @@ def test_a_bundle_gives_what_its_predictor_gives(samples: list[Sample]) -> None:
     assert described["sha256"] == bundle.manifest["sha256"]
     assert described["name"] == "light"
     assert "onnxruntime" in described["runtime"]
-    assert described["looks"] == "1"
+    assert described["looks"] == "2"
 
 
 def test_a_checkpoint_runs_on_normalised_batches(

@@ -16,6 +16,7 @@ from handmesh.arguments import checked_looks
 from handmesh.atomic import write_atomic
 from handmesh.cli_shared import needing_extra
 from handmesh.errors import InputError
+from handmesh.looks import LOOKS, MOST_LOOKS
 
 from .cli_options import EVALUATION_SEED, add_photos, add_surroundings
 from .protocols import STANDARD
@@ -73,10 +74,9 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument(
         "--looks",
         type=int,
-        default=1,
         metavar="N",
-        help="at each hand, 1 to 5 (default 1), as `handmesh predict` has it; of a bundle, and not "
-        "for --negatives and --pairs",
+        help=f"at each hand, 1 to {MOST_LOOKS} (default {LOOKS}), as `handmesh predict` has it; of "
+        "a bundle, and not for --negatives and --pairs",
     )
     parser.add_argument(
         "--boxes",
@@ -125,7 +125,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .finding import evaluate_finding
     from .finding_pairs import evaluate_pairs
 
-    checked_looks(options.looks)
+    if options.looks is not None:
+        checked_looks(options.looks)
     _check_boxes(options)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
@@ -200,11 +201,12 @@ def _estimator(options: argparse.Namespace, stack: ExitStack) -> tuple[Estimator
 
     if options.checkpoint is None:
         predictor = stack.enter_context(Predictor(options.bundle, options.backend))
-        return PredictorEstimator(predictor, options.looks), predictor
+        looks = LOOKS if options.looks is None else options.looks
+        return PredictorEstimator(predictor, looks), predictor
     for flag in ("search", "negatives", "pairs"):
         if getattr(options, flag):
             raise InputError(f"--{flag} needs a bundle: a network by itself searches no picture")
-    if options.looks != 1:
+    if options.looks is not None:
         raise InputError("--looks needs a bundle: a network by itself looks once")
     return checkpoint_estimator(options.checkpoint), None
 

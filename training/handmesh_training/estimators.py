@@ -21,6 +21,7 @@ from handmesh.arguments import checked_looks
 from handmesh.errors import InputError
 from handmesh.geometry import lift, place, solve_root_depth
 from handmesh.imaging import crop
+from handmesh.looks import LOOKS
 from handmesh.types import JOINT_NAMES, ROOT_JOINT, Box, Camera, Handedness
 
 from .protocols import Protocol
@@ -107,7 +108,7 @@ class PredictorEstimator:
         InputError: another number of looks than that takes.
     """
 
-    def __init__(self, predictor: Predictor, looks: int = 1) -> None:
+    def __init__(self, predictor: Predictor, looks: int = LOOKS) -> None:
         self.predictor = predictor
         self.looks = checked_looks(looks)
 
