@@ -47,7 +47,7 @@ def locate(
         InputError: the network sees no hand in the photo.
     """
     with Predictor(bundle, backend) as predictor:
-        hands = predictor.predict(image, box=box)
+        hands = predictor.predict(image, box=box, looks=1)
     if not hands:
         raise InputError(
             "the network sees no hand in the photo, so there is nothing to measure: "

@@ -158,7 +158,10 @@ def crops_of(photos: Sequence[Path], bundle: Bundle) -> NDArray[np.uint8]:
     with Predictor(bundle, "onnx") as predictor:
         for path in photos:
             image = decode(path)
-            found += [crop(image, hand.box, bundle.image_size) for hand in predictor.predict(image)]
+            found += [
+                crop(image, hand.box, bundle.image_size)
+                for hand in predictor.predict(image, looks=1)
+            ]
     if not found:
         raise InputError("no hand was found in the photos: choose others (--photos)")
     return np.stack(found)

@@ -54,7 +54,10 @@ def to_text(results: Results) -> str:
     lines = [*_headline(results), *_warning(results.device), "", *_device(results)]
     predict = [m for m in rows if m.facts["task"] == "predict"]
     if predict:
-        lines += ["", "predict(photo, box=...): ms; stages as p50/p90; crops seen by the network"]
+        lines += [
+            "",
+            "predict(photo, box=..., looks=1): ms; stages as p50/p90; crops seen by the network",
+        ]
         header = [*COLUMNS, *STAGES, "crops", "error mm", "MiB"]
         lines += columns(
             header,

@@ -14,7 +14,8 @@ from .search import Sighting, View, log_odds, probability
 __all__ = ["DetectedHands", "Finder", "default_finder", "search_windows"]
 
 # Finds hands in a whole photo, the surest first: (photo, side, max_hands, min_presence) to
-# sightings, where side is True for left hands only, False for right ones, None for both.
+# sightings, where side is True for left hands only, False for right ones, None for both. `predict`
+# takes their mean with its further looks, at crops about their boxes.
 Finder = Callable[[Photo, bool | None, int, float], list[Sighting]]
 
 # Detections that are less sure than this are not looked at.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .search import Look, Sighting, View
+from .search import Look, Sighting, View, is_same_hand
 from .types import Box
 
 __all__ = ["LOOKS", "MOST_LOOKS", "look_again", "mean_sighting"]
@@ -23,6 +23,9 @@ _VARIATIONS = ((1.15, 0.0), (0.87, 0.0), (1.0, 0.2), (1.0, -0.2))
 MOST_LOOKS = 1 + len(_VARIATIONS)
 # Where nothing else is asked for: the second look brings most of what several bring.
 LOOKS = 2
+# A further look whose joints lie farther from the first one's than this share of the box, on
+# average, shows another hand. Nearer ones may differ about the pose: their mean is of less error.
+_ANOTHER_HAND = 0.3
 # Looks count by this power of the geometric mean of their joints' confidence.
 _SHARPNESS = 3.0
 
@@ -30,7 +33,8 @@ _SHARPNESS = 3.0
 def look_again(look: Look, sightings: Sequence[Sighting], looks: int) -> list[Sighting]:
     """Each hand by the mean of so many looks, from 1 to `MOST_LOOKS`, the one at hand among them.
 
-    All hands' crops are shown to the network together.
+    All hands' crops are shown to the network together. Where one shows another hand instead, as of
+    two that are close to each other, that look does not count.
     """
     more = _VARIATIONS[: looks - 1]
     views = [
@@ -43,7 +47,10 @@ def look_again(look: Look, sightings: Sequence[Sighting], looks: int) -> list[Si
         return list(sightings)
     seen = look(views)
     each = [seen[n : n + len(more)] for n in range(0, len(seen), len(more))]
-    return [mean_sighting([first, *rest]) for first, rest in zip(sightings, each, strict=True)]
+    return [
+        mean_sighting([first, *(one for one in rest if is_same_hand(first, one, _ANOTHER_HAND))])
+        for first, rest in zip(sightings, each, strict=True)
+    ]
 
 
 def mean_sighting(looks: Sequence[Sighting]) -> Sighting:

@@ -160,7 +160,8 @@ class Predictor(Closing):
             looks: from 1 to 5 at each hand, where it was found, in crops that differ a little; by
                 default 2. Joints, mesh and confidence are their mean, weighted by confidence;
                 presence, handedness and box are the first one's. More are mostly more accurate
-                (docs/models.md), for the time of a crop more each; 1 is fastest.
+                (docs/models.md), for the time of a crop more each; 1 is fastest. Video is for a
+                `Tracker`, which looks once.
 
         Returns:
             Up to ``max_hands`` hands, or as many as there are boxes. Empty when there is none.

@@ -120,8 +120,8 @@ class Tracker(Closing):
 
     Frames are handed over one by one, in the order of their times. The whole picture is searched
     only where a hand is missing; a hand once found is followed by its own last joints, which takes
-    one run of the network. One Tracker is for one video, and for one thread; several may share a
-    `Predictor`.
+    one run of the network, one look at each hand. One Tracker is for one video, and for one
+    thread; several may share a `Predictor`.
 
     Args:
         predictor: the network; by default the shipped one is loaded, and closed with the tracker.

@@ -211,7 +211,8 @@ class Hand:
         depth: "metric" when a camera and the bone length or the wrist's depth were given, else
             "assumed": then the scale and the distance follow from a default camera, an adult's
             hand, or both.
-        box: the square region of the photo that the network saw last.
+        box: the square region of the photo in which the network saw the hand; of several looks
+            the first's.
         camera: the intrinsics used.
         backend: what ran, as "onnxruntime 1.32.0, CPU, 2 threads".
         timings_ms: milliseconds spent on this photo by stage ("decode", "crop", "network",

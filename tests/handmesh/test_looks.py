@@ -102,6 +102,18 @@ def test_all_hands_are_shown_together_and_none_for_one_look(looks: int) -> None:
     assert look_again(look, [], looks) == []
 
 
+def test_a_look_that_shows_another_hand_does_not_count() -> None:
+    view = View(Box(200, 200, 300, 0.2))
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        return [seen_in(one, off=(150 if n == 1 else 9, 0)) for n, one in enumerate(views)]
+
+    (mean,) = look_again(look, [seen_in(view)], 3)
+    np.testing.assert_allclose(mean.joints_px() - JOINTS_PX, [[4.5, 0]] * 21, atol=1e-3)
+    (alone,) = look_again(lambda views: [seen_in(views[0], off=(-150, 0))], [seen_in(view)], 2)
+    np.testing.assert_allclose(alone.joints_px(), JOINTS_PX, atol=1e-3)
+
+
 def test_a_photo_is_looked_at_so_often(
     bundle: Bundle, reading_backend: Make, make_hand: Make, paint: Make
 ) -> None:

@@ -346,7 +346,8 @@ def test_a_photo_s_file_is_decoded_on_the_clock(
 
         def __init__(self, *_: Any) -> None: ...
 
-        def predict(self, image: Any, **_: Any) -> Any:
+        def predict(self, image: Any, looks: int, **_: Any) -> Any:
+            assert looks == 1, "the row is of one crop"
             given.append(image)
             return [SimpleNamespace(crops_seen=1, timings_ms={"decode": 1.0})]
 

@@ -126,6 +126,7 @@ def test_as_many_hands_are_found_as_boxes_are_given(monkeypatch: pytest.MonkeyPa
 
     class Told(Predictor):
         def predict(self, *arguments: Any, **options: Any) -> Any:
+            assert options["looks"] == 1
             hands = super().predict(*arguments, **options)
             found.append(len(hands))
             return hands

@@ -81,6 +81,7 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
     reports = json.loads(out.read_text())["reports"]
     by_name = {report["set"]: report for report in reports}
     assert set(by_name) == {"noise", named}
+    assert json.loads(out.read_text())["estimator"]["looks"] == "2", "as predict's own"
     assert by_name["noise"]["figures"] == by_name[named]["figures"]
     assert by_name["noise"]["hands"] == 1
     assert by_name["noise"]["protocol"]["name"] == "in_the_wild"

@@ -28,8 +28,9 @@ class _Sure:
     def __init__(self, joints_px: np.ndarray, find: Finder = search_windows) -> None:
         self.joints_px, self.find = joints_px, find
 
-    def predict(self, path: Path, min_presence: float) -> list[SimpleNamespace]:
+    def predict(self, path: Path, min_presence: float, looks: int) -> list[SimpleNamespace]:
         assert min_presence == 0.0  # or the unsure ones would be lost
+        assert looks == 1  # presence is the first one's
         presence = int(cv2.imread(str(path))[0, 0, 0]) / 100
         offset = 50.0 if "off" in path.name else 1.0
         return [SimpleNamespace(presence=presence, joints_px=self.joints_px + offset)]

@@ -107,7 +107,7 @@ def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -
     config, recipe = _config(options), _recipe(options)
     adapting = any(stage in FINE_TUNING for stage in wanted)
     stream = _stream(options, config, adapting)
-    # Watched on the same hands as any other run.
+    # Runs are watched on the same hands, however many partners they train with.
     look = replace(stream.render, crop_px=config.input_size, margin=1.5, empty=0.0, partners=None)
     count = 32 if options.smoke else 512
     settings = TrainSettings(

@@ -98,7 +98,7 @@ class Estimator(typing.Protocol):
 
 
 class PredictorEstimator:
-    """A bundle in a runtime, asked as an app asks it: it may look twice at a hand.
+    """A bundle in a runtime, asked as an app asks it.
 
     Args:
         predictor: the bundle in its runtime.

@@ -158,7 +158,10 @@ def evaluate_finding(
     """
     files = negative_files(negatives)
     empty = [
-        max((hand.presence for hand in predictor.predict(file, min_presence=0.0)), default=0.0)
+        max(
+            (hand.presence for hand in predictor.predict(file, min_presence=0.0, looks=1)),
+            default=0.0,
+        )
         for file in tqdm(_spread(files, limit), desc="negatives", unit="picture")
     ]
     hands = {}
@@ -167,7 +170,7 @@ def evaluate_finding(
         seen = []
         for label in tqdm(labels, desc=Path(folder).name, unit="photo"):
             presence = -1.0
-            for hand in predictor.predict(label.path, min_presence=0.0):  # one at most
+            for hand in predictor.predict(label.path, min_presence=0.0, looks=1):  # one at most
                 miss = metrics.box_normalised_error(hand.joints_px[None], label.joints_px[None])[0]
                 presence = hand.presence if miss < FOUND_WITHIN else -1.0
             seen.append(presence)

@@ -115,8 +115,8 @@ def evaluate_pairs(
     counts = dict.fromkeys(("found", "found_mirrored", "found_both", "consistent"), 0)
     for path in tqdm(files, desc=f"{name}, mirrored", unit="photo"):
         image = decode(path)
-        hands = predictor.predict(image)
-        twins = predictor.predict(np.ascontiguousarray(image[:, ::-1]))
+        hands = predictor.predict(image, looks=1)
+        twins = predictor.predict(np.ascontiguousarray(image[:, ::-1]), looks=1)
         counts["found"] += bool(hands)
         counts["found_mirrored"] += bool(twins)
         if hands and twins:
@@ -128,9 +128,9 @@ def evaluate_pairs(
     counts |= dict.fromkeys(("both_alone", "both", "both_of_alone", "astray"), 0)
     for paths in tqdm(pairs, desc=f"{name}, in pairs", unit="pair"):
         halves = [_square(decode(path)) for path in paths]
-        hands = predictor.predict(side_by_side(*halves), max_hands=2)
+        hands = predictor.predict(side_by_side(*halves), max_hands=2, looks=1)
         both = _one_in_each(hands, HALF)
-        alone = all(predictor.predict(half) for half in halves)
+        alone = all(predictor.predict(half, looks=1) for half in halves)
         counts["both_alone"] += alone
         counts["both"] += both
         counts["both_of_alone"] += alone and both

@@ -29,7 +29,8 @@ class RenderSettings:
             surface, shaped as ours otherwise are, and its skins. It is not in the representation,
             by which sets on disk made without one go.
         partners: share of hands with another one beside them; None for `partners.SHARE`. It is not
-            in the representation either.
+            in the representation either, so that sets made before are known by it still: what goes
+            by that adds it where it is given.
 
     Raises:
         InputError: both skins and another hand, which has its own; or a share beyond 0..1.

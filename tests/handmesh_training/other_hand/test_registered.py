@@ -147,6 +147,8 @@ def test_without_another_hand_nothing_changes(folder: Path) -> None:
         "seed 3, RenderSettings(skins=None, environments=None, backgrounds=None, crop_px=64, "
         "margin=1.9, empty=0.05, shape_shift=()), DepthSensor(noise_m=0.0, step_m=0.0, holes=0.0)"
     )
+    more = RenderedSamples(RenderSettings(crop_px=64, partners=0.5), 3, 2).split
+    assert more == f"{RenderedSamples(RenderSettings(crop_px=64), 3, 2).split}, partners 0.5"
 
 
 def test_sets_go_by_what_is_in_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -164,6 +166,8 @@ def test_what_cannot_be_combined_is_told(folder: Path, tmp_path: Path) -> None:
         RenderSettings(skins=tmp_path, other_hand=folder)
     with pytest.raises(InputError, match="this project's hand"):
         SetSettings(4, render=RenderSettings(other_hand=folder))
+    with pytest.raises(InputError, match=r"not beside 0\.5 of them: leave it out"):
+        SetSettings(4, render=RenderSettings(partners=0.5))
 
 
 @pytest.mark.parametrize(

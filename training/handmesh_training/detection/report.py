@@ -97,7 +97,7 @@ def measure(
             shown = np.ascontiguousarray(image[:, ::-1]) if twin else image
             at = joints * (-1, 1) + (WIDTH - 1, 0) if twin else joints
             began = time.perf_counter()
-            hands = predictor.predict(shown, max_hands=2, min_presence=min_presence)
+            hands = predictor.predict(shown, max_hands=2, min_presence=min_presence, looks=1)
             timings.append((time.perf_counter() - began) * 1e3)
             hit = _hit(hands, at)
             found[twin].append(hit is not None)
@@ -157,7 +157,7 @@ def _pairs(predictor: Predictor, labels: Sequence[LabelledHand], least: float) -
         left, at_left = _fitted(labels[first], half)
         right, at_right = _fitted(labels[second], half)
         hands = predictor.predict(
-            np.concatenate([left, right], axis=1), max_hands=2, min_presence=least
+            np.concatenate([left, right], axis=1), max_hands=2, min_presence=least, looks=1
         )
         at = (at_left, at_right + (half, 0))
         both.append(all(_hit(hands, joints) is not None for joints in at))
@@ -176,7 +176,9 @@ def _empty(
     for _ in tqdm(range(count), desc="without hands", unit="picture"):
         view = grounds.look_around(rng, WIDTH)[(WIDTH - HEIGHT) // 2 :][:HEIGHT]
         began = time.perf_counter()
-        hands = predictor.predict(np.ascontiguousarray(view), max_hands=2, min_presence=least)
+        hands = predictor.predict(
+            np.ascontiguousarray(view), max_hands=2, min_presence=least, looks=1
+        )
         timings.append((time.perf_counter() - began) * 1e3)
         alarms.append(len(hands))
     return alarms, timings

@@ -72,6 +72,11 @@ class SetSettings:
                 f"sets on disk are of this project's hand, not of that in "
                 f"{self.render.other_hand}; render samples of it by number, or leave it out"
             )
+        if self.render.partners is not None:
+            raise InputError(
+                f"sets on disk have partners beside hands as often as any other, not beside "
+                f"{self.render.partners} of them: leave it out"
+            )
         if self.shards > 99_999 or self.count > 999_999_999:
             raise InputError("names are made for up to 99,999 shards and 999,999,999 samples")
 
