@@ -43,4 +43,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except sdk.HandMeshError as error:  # no such camera, no video file
+        sys.exit(str(error))

@@ -130,8 +130,8 @@ def _figures(results: Results) -> list[str]:
     ]  # fmt: skip
     parts = [
         f"On {where} ({results.ended[:10]}), milliseconds of `predict(looks=1)` on "
-        f"{markdown(str(results.context.get('photo', 'a photo')))}, box and side given, so that "
-        "the network sees one crop, and of its stages:\n",
+        f"{markdown(str(results.context.get('photo', 'a photo')))}, box and side given, for "
+        f"which the network saw {_crops(results)}, and of its stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
     ]
     header, cells = page.parts_table([results])
@@ -142,6 +142,13 @@ def _figures(results: Results) -> list[str]:
             page.markdown_table(header[1:], [row[1:] for row in cells]),
         ]
     return parts
+
+
+def _crops(results: Results) -> str:
+    """How many crops `predict()` showed to the network, in words."""
+    rows = [m.facts for m in results.measurements if m.facts["task"] == "predict"]
+    counts = sorted({int(str(facts.get("crops_seen", 1))) for facts in rows})
+    return "one crop" if counts == [1] else f"{' or '.join(map(str, counts))} crops"
 
 
 def _scaling(results: Results, files: dict[Path, str], stem: str) -> list[str]:

@@ -188,6 +188,8 @@ def finite(value: Any, name: str, error: type[InputError]) -> float:
 def counted(value: Any, name: str) -> int:
     """A caller's whole number from 1; `InputError` if it is none."""
     try:
+        if isinstance(value, bool):
+            raise TypeError("True and False count nothing")
         count = operator.index(value)
     except TypeError as cause:
         raise InputError(f"{name} must be a whole number, not {shown(value)}") from cause

@@ -72,11 +72,24 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield f"network {manifest['network']}, pictures of {size} x {size} pixels"
     for what, licence in manifest["licences"].items():
         yield f"licence of {what}: {licence}"
+    yield from _figures(manifest["provenance"].get("figures"))
     for name in backends.names():
         stored = ""
         if name in bundle.artifacts:
             stored = f" ({bundle.precision_of(name)}, {bundle.size_of(name) / 2**20:.1f} MiB)"
         yield f"{name}{stored}: {_damage(name, bundle) or _place(name, bundle)}"
+
+
+def _figures(figures: Any) -> Iterator[str]:
+    """How good the network is, where its manifest says so: a line for each set it was tried on."""
+    if not isinstance(figures, dict):
+        return
+    for name, found in figures.items():
+        if isinstance(found, dict):
+            told = ", ".join(f"{what} {value}" for what, value in found.items())
+            yield f"figures of {name}: {told}"
+        else:
+            yield f"figures, {name}: {found}"
 
 
 def _damage(name: str, bundle: Bundle) -> str | None:

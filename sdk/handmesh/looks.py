@@ -17,14 +17,14 @@ from .types import Box
 
 __all__ = ["LOOKS", "MOST_LOOKS", "look_again", "mean_sighting"]
 
-# Crops beside the first: factors of its size, and turns in radians. Those that help most come
-# first. Larger changes than these, and more of them, gain little more.
-_VARIATIONS = ((1.15, 0.0), (0.87, 0.0), (1.0, 0.2), (1.0, -0.2))
+# Crops beside the first: factors of its size, and turns in radians, in the order in which they are
+# taken. Larger changes than these, and more of them, gain little more.
+_VARIATIONS = ((1.0, -0.2), (1.15, 0.0), (0.87, 0.0), (1.0, 0.2))
 MOST_LOOKS = 1 + len(_VARIATIONS)
-# Where nothing else is asked for: the second look brings most of what several bring.
+# Where nothing else is asked for.
 LOOKS = 2
 # A further look whose joints lie farther from the first one's than this share of the box, on
-# average, shows another hand. Nearer ones may differ about the pose: their mean is of less error.
+# average, shows another hand.
 _ANOTHER_HAND = 0.3
 # Looks count by this power of the geometric mean of their joints' confidence.
 _SHARPNESS = 3.0
@@ -60,9 +60,9 @@ def mean_sighting(looks: Sequence[Sighting]) -> Sighting:
     """
     confidence = np.stack([one.confidence for one in looks]).astype(np.float64)  # (N, 21)
     sure = np.log(np.maximum(confidence, 1e-6)).mean(axis=1)  # (N,)
+    first = looks[0]
     weights = np.exp(_SHARPNESS * (sure - sure.max()))
     weights /= weights.sum()
-    first = looks[0]
 
     def mean(points: list[NDArray[np.floating]]) -> NDArray[np.float32]:
         """Of (P, 3) of each look, (u, v, d) in its own crop."""

@@ -14,7 +14,8 @@
                 everything is computed in `precision`), `rounding` how far the stored network
                 is from the one that was trained
     licences    {code, weights, data}, each apart, because they differ
-    provenance  where the weights came from: data sets, images seen, commit, date, ...
+    provenance  where the weights came from: data sets, images seen, commit, date, ...; and how good
+                they are, `figures`: the command that printed them, and set -> {figure: value}
     graph_sha256  of the mesh graph that the network was trained on, `Topology.sha256`; optional
     files       path -> {sha256, bytes} for every file in the folder but the manifest
     sha256      of the manifest itself, without this entry

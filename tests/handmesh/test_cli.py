@@ -253,6 +253,13 @@ def test_info_says_what_a_bundle_holds_and_what_runs_it(
     lines = text.splitlines()
     assert lines[0] == f"{name}: {bundle.folder}"
     assert "licence of weights: Apache-2.0" in text
+    figures = bundle.manifest["provenance"].get("figures", {})
+    assert (name == "light") == bool(figures)
+    for which, found in figures.items():
+        if isinstance(found, dict):
+            assert f"figures of {which}: hands {found['hands']}, " in text
+        else:
+            assert f"figures, {which}: {found}\n" in text
     if name == "detector":
         assert lines.pop() == "layers: not told of detectors"
     told = {line.split(" ")[0].rstrip(":"): line for line in lines[-len(backends.names()) :]}

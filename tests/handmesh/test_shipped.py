@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from inspect import signature
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,20 @@ def test_bundle_is_whole_and_of_the_shipped_graph(shipped: sdk.Bundle) -> None:
     assert shipped.topology.sha256 == Topology.default().sha256
     assert set(shipped.manifest["licences"]) >= {"code", "weights", "data"}
     assert shipped.manifest["provenance"]
+
+
+def test_the_readme_has_the_figures_of_the_manifest(shipped: sdk.Bundle) -> None:
+    figures = shipped.manifest["provenance"]["figures"]
+    assert figures["command"].startswith("handmesh evaluate --rendered 5000 ")
+    assert figures["looks"] == signature(sdk.predict).parameters["looks"].default
+    assert figures["rendered"]["hands"] == 5000
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    told = readme.partition("### How good it is")[2].partition("###")[0]
+    for name in ("asl_digits:held-out", "kaust_rps"):
+        of = figures[name]
+        assert f"{of['hands']} " in told
+        assert f"{100 * of['image_share']:.1f} %" in told
+        assert f"{of['joints_pa_mm']:.1f} mm" in told
 
 
 def test_one_flipped_byte_in_any_file_is_found(shipped: sdk.Bundle, tmp_path: Path) -> None:
