@@ -142,7 +142,7 @@ class HeadConstants:
         except KeyError as cause:
             raise ConstantsError(
                 f"the head's constants have no array {cause}: export them again with "
-                "`handmesh export --format cuda`"
+                "`handmesh export BUNDLE --format cuda --out DIR`"
             ) from cause
         except (TypeError, ValueError) as cause:
             raise ConstantsError(

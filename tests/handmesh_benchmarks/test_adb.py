@@ -172,7 +172,7 @@ def test_no_such_phone_no_adb_no_program(
         measure(Phone(), None, [variant], [1], Protocol(), lambda r: None, lambda s: None)
     with pytest.raises(InputError, match="delegates are"):
         _measure(adb, variant, delegates=("npu",))
-    with pytest.raises(BackendUnavailable, match="handmesh export --format tflite"):
+    with pytest.raises(BackendUnavailable, match="handmesh export light --format tflite --out DIR"):
         _measure(adb, Variant(variant.bundle, "onnx", "fp32"))
     monkeypatch.setenv("PATH", str(adb / "nowhere"))
     with pytest.raises(DeviceError, match="platform tools"):

@@ -30,7 +30,7 @@ def test_not_on_a_mac_says_what_to_do() -> None:
 
 @pytest.mark.darwin
 def test_on_a_mac_an_artifact_is_wanted() -> None:
-    with pytest.raises(BackendUnavailable, match="handmesh export --format coreml"):
+    with pytest.raises(BackendUnavailable, match="handmesh export light --format coreml --out DIR"):
         _measure([])
 
 

@@ -135,8 +135,8 @@ def measure(
     if not chosen:
         raise BackendUnavailable(
             "a phone runs .tflite files and there is none: make one with "
-            f"`handmesh export --format tflite`, for which {pip_install('converters')}"
-            + "".join(f"; {reason}" for reason in missing)
+            "`handmesh export light --format tflite --out DIR`, for which "
+            f"{pip_install('converters')}" + "".join(f"; {reason}" for reason in missing)
         )
     results = Results(phone.describe(), missing=list(missing), protocol=protocol)
     results.context["measured_on"] = f"adb:{phone.serial}" if phone.serial else "adb"

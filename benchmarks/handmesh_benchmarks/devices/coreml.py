@@ -53,7 +53,8 @@ def measure(
     chosen = [variant for variant in variants if variant.backend == "coreml"]
     if not chosen:
         raise BackendUnavailable(
-            "there is no .mlpackage: make one with `handmesh export --format coreml`"
+            "there is no .mlpackage: make one with "
+            "`handmesh export light --format coreml --out DIR`"
             + "".join(f"; {reason}" for reason in missing)
         )
     results = Results(describe(), missing=list(missing), protocol=protocol)
