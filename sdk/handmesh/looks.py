@@ -60,9 +60,9 @@ def mean_sighting(looks: Sequence[Sighting]) -> Sighting:
     """
     confidence = np.stack([one.confidence for one in looks]).astype(np.float64)  # (N, 21)
     sure = np.log(np.maximum(confidence, 1e-6)).mean(axis=1)  # (N,)
-    first = looks[0]
     weights = np.exp(_SHARPNESS * (sure - sure.max()))
     weights /= weights.sum()
+    first = looks[0]
 
     def mean(points: list[NDArray[np.floating]]) -> NDArray[np.float32]:
         """Of (P, 3) of each look, (u, v, d) in its own crop."""
