@@ -262,7 +262,9 @@ def _requests(
         from handmesh_converters import formats
 
         able = formats.load(name).ABLE
-    except (ImportError, MissingExtra) as error:
+    except ImportError as cause:
+        told = isinstance(cause, MissingExtra)
+        error = cause if told else MissingExtra(cause.name or "torch", "converters")
         missing.append(f"exports for {name}: {error}")
         return []
     plain = [(p, ()) for p in PRECISIONS if p in able.precisions and p in precisions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .camera import counted, shown
@@ -35,8 +36,10 @@ def wanted_side(handedness: Handedness | None, mirrored: bool) -> bool | None:
     """Whether the hand looks like a left one in the photo as given; None if nobody knows.
 
     Raises:
-        InputError: the handedness is none.
+        InputError: the handedness is none, or ``mirrored`` neither true nor false.
     """
+    if not isinstance(mirrored, (bool, np.bool_)):
+        raise InputError(f"mirrored must be True or False, not {shown(mirrored)}")
     if handedness is None:
         return None
     if handedness not in ("left", "right"):
@@ -138,7 +141,8 @@ def wanted_sides(
     """`wanted_side` for each box, or one for a whole photo.
 
     Raises:
-        InputError: a handedness is none, or there are not as many as boxes.
+        InputError: a handedness is none, or there are not as many as boxes; or ``mirrored`` is
+            neither true nor false.
     """
     count = 1 if boxes is None else len(boxes)
     if handedness is None or isinstance(handedness, str):

@@ -340,6 +340,8 @@ def test_boxes_that_do_not_fit_the_image_are_refused(predict: Make, box: Any) ->
         ({"looks": 6}, InputError, "looks must be from 1 to 5, not 6"),
         ({"looks": 2.5}, InputError, "looks must be a whole number"),
         ({"looks": True}, InputError, "looks must be a whole number, not True"),
+        ({"mirrored": "no"}, InputError, "mirrored must be True or False, not 'no'"),
+        ({"mirrored": None}, InputError, "mirrored must be True or False, not None"),
         ({"bone_length_m": "x"}, InputError, "bone_length_m"),
         ({"bone_length_m": float("inf")}, InputError, "bone_length_m"),
         ({"bone_length_m": -1}, InputError, "bone_length_m"),

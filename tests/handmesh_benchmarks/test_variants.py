@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from handmesh import Bundle
+from handmesh.errors import MissingExtra
 from handmesh_benchmarks import network_peers, variants
 from handmesh_benchmarks.variants import Variant
 
@@ -32,6 +34,24 @@ def test_all_tables_call_an_artifact_s_precision_the_same(tmp_path: Path) -> Non
     facts = network_peers._facts(bundle, "network", "openvino", 1)
     assert facts["precision"] == variants.precision_of(bundle, "onnx") == "fp16"
     assert network_peers._facts(bundle, "decoder", "openvino", 1)["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("no", name="torch"), MissingExtra("torch", "converters")]
+)
+def test_what_exports_lack_is_told_with_the_extra_that_brings_it(
+    error: ImportError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr("handmesh_converters.formats.load", load)
+
+    found, missing = variants.find(Bundle.load(), ["onnx"], ["fp16", "fp32"], tmp_path)
+
+    assert [variant.precision for variant in found] == ["fp16"], "the shipped one needs no export"
+    (line,) = missing
+    assert re.search(r"^exports for onnx: .*'torch'.*pip install '\.\[converters\]'", line)
 
 
 def _kept(monkeypatch: pytest.MonkeyPatch, code: str = "c" * 64) -> list[str]:

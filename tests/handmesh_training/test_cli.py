@@ -81,7 +81,7 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
     reports = json.loads(out.read_text())["reports"]
     by_name = {report["set"]: report for report in reports}
     assert set(by_name) == {"noise", named}
-    assert json.loads(out.read_text())["estimator"]["looks"] == "2", "as predict's own"
+    assert json.loads(out.read_text())["estimator"]["looks"] == 2, "as predict's own"
     assert by_name["noise"]["figures"] == by_name[named]["figures"]
     assert by_name["noise"]["hands"] == 1
     assert by_name["noise"]["protocol"]["name"] == "in_the_wild"
@@ -89,7 +89,7 @@ def test_labelled_sets_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     assert main([*arguments, "--limit", "1", "--looks", "1", "--out", str(out)]) == 0
     figures = json.loads(out.read_text())
-    assert figures["estimator"]["looks"] == "1"
+    assert figures["estimator"]["looks"] == 1
     assert figures["reports"][0]["figures"] != by_name["noise"]["figures"]
 
 

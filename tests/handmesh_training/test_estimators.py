@@ -188,7 +188,7 @@ def test_a_bundle_gives_what_its_predictor_gives(samples: list[Sample]) -> None:
     assert described["sha256"] == bundle.manifest["sha256"]
     assert described["name"] == "light"
     assert "onnxruntime" in described["runtime"]
-    assert described["looks"] == "2"
+    assert described["looks"] == 2
 
 
 def test_a_checkpoint_runs_on_normalised_batches(

@@ -140,6 +140,16 @@ def test_the_second_domain_is_another_hand_where_one_is_given(
         Lab(tmp_path / "other", LabSettings())
 
 
+@pytest.mark.parametrize("given", ["skins", "environments"])
+def test_folders_that_hold_nothing_are_told_before_anything_is_made(
+    tmp_path: Path, given: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="nowhere"):
+        Lab(out, replace(LabSettings(), **{given: tmp_path / "nowhere"}))
+    assert not out.exists()
+
+
 def test_studies_that_are_older_than_a_setting_go_on(tmp_path: Path) -> None:
     Lab(tmp_path, LabSettings(hands=50))
     path = tmp_path / "settings.json"

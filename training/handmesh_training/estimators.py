@@ -80,7 +80,7 @@ class Estimator(typing.Protocol):
     """What is evaluated."""
 
     @property
-    def description(self) -> Mapping[str, str]:
+    def description(self) -> Mapping[str, str | int]:
         """What it is, for the report: "kind", "name", "sha256" and whatever else matters."""
 
     def require(self, protocol: Protocol) -> None:
@@ -113,14 +113,14 @@ class PredictorEstimator:
         self.looks = checked_looks(looks)
 
     @property
-    def description(self) -> Mapping[str, str]:
+    def description(self) -> Mapping[str, str | int]:
         bundle = self.predictor.bundle
         return {
             "kind": "bundle",
             "name": bundle.name,
             "sha256": str(bundle.manifest["sha256"]),
             "runtime": self.predictor.backend.description,
-            "looks": str(self.looks),
+            "looks": self.looks,
         }
 
     def require(self, protocol: Protocol) -> None:
@@ -164,7 +164,7 @@ class NetworkEstimator:
         network: CropNetwork,
         size: int,
         bone_ratios: ArrayLike,
-        description: Mapping[str, str],
+        description: Mapping[str, str | int],
         mesh_of: MeshOfJoints | None = None,
     ) -> None:
         self._network = network

@@ -125,7 +125,7 @@ def to_table(reports: Sequence[Report], groups: bool = False) -> str:
     return "\n".join(lines)
 
 
-def to_dict(estimator: Mapping[str, str], reports: Sequence[Report]) -> dict[str, Any]:
+def to_dict(estimator: Mapping[str, str | int], reports: Sequence[Report]) -> dict[str, Any]:
     """For JSON: ``schema``, ``handmesh`` (the version), ``estimator``, ``reports``.
 
     Args:

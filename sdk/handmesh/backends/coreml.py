@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, BackendUnavailable
-from ..installing import pip_install
+from ..errors import BackendError
 from . import BundleBackend, Device, proven_anywhere
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
 REQUIRES = "coremltools"
+BESIDES = ("PIL",)  # hands pictures over; coremltools does not bring it
 EXTRA = "coreml"
 # After all others: it compiles the model each time that it is loaded, which takes seconds.
 RANK = 200
@@ -62,14 +62,8 @@ class CoreMLBackend(BundleBackend):
         device: Device = Device("all"),  # noqa: B008  (immutable)
     ) -> None:
         import coremltools
+        from PIL import Image
 
-        try:
-            from PIL import Image
-        except ImportError as cause:
-            raise BackendUnavailable(
-                "backend 'coreml' hands pictures over with the package 'pillow', which is not "
-                f"installed: {pip_install(EXTRA)}"
-            ) from cause
         super().__init__(bundle, threads)
         self._picture = Image.fromarray
         units = _UNITS[device.kind]

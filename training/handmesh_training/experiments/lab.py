@@ -34,7 +34,6 @@ from ..hand import HandModel
 from ..heads import HeadName, build_network, skin_joints
 from ..lanes import batches
 from ..losses import PAPER, LossWeights
-from ..other_hand import read_hand
 from ..pseudo_meshes import make_pseudo_meshes
 from ..recipe import Recipe
 from ..rendered import HandRenderer, RenderSettings
@@ -120,7 +119,8 @@ class Lab:
         """
         Raises:
             InputError: the folder holds studies of another size, network or weights, or by other
-                sources; both skins and another hand, or a folder that holds no such hand.
+                sources; both skins and another hand, or a folder that does not hold what it should.
+            ImageError: a skin or panorama that is none.
             BundleError, CheckpointError: of ``start_from``.
         """
         self.folder, self.settings = folder, settings
@@ -137,8 +137,8 @@ class Lab:
             shape_shift=SHIFT,
             other_hand=settings.other_hand,
         )
-        if settings.other_hand is not None:
-            read_hand(settings.other_hand)  # fails now, not after hours of training
+        if any((settings.skins, settings.environments, settings.other_hand)):
+            HandRenderer(self.second, SHIFTED_VALIDATION)  # fails now, not after hours of training
         self._complete: set[Path] = set()
         self._claim()
 
