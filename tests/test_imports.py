@@ -141,7 +141,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "handmesh_training.template": COMMON | {"anny", "scipy", "torch"},
     "handmesh_benchmarks.kernels_peers": COMMON | {"torch", "torch_geometric"},
     "handmesh_benchmarks": COMMON | {"cv2", "onnxruntime", "torch", "tqdm"},
-    "handmesh_benchmarks.landmark_peer": COMMON | {"ai_edge_litert"},
+    "handmesh_benchmarks.landmark_network": COMMON | {"ai_edge_litert"},
     "handmesh_benchmarks.mediapipe_child": COMMON | {"mediapipe"},
     "handmesh_benchmarks.network_child": COMMON
     | {"onnxruntime", "openvino", "torch", "torch_geometric"},

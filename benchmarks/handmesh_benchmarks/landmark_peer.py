@@ -18,14 +18,12 @@ if __name__ == "__main__":
 
     run(__spec__)
 
-import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,39 +32,20 @@ from handmesh.atomic import write_atomic
 from handmesh.backends import create
 from handmesh.bundle import Bundle
 from handmesh.errors import BackendError, BackendUnavailable, InputError
-from handmesh.installing import pip_install
 
 from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
+from .landmark_network import PEERS, LandmarkNetwork, landmark_files, require_litert
 from .mediapipe_peer import default_environment, prepare
 
-__all__ = ["PEERS", "landmark_files", "measure", "ratios"]
+__all__ = ["measure", "ratios"]
 
-PEERS = ("hand_landmark_full", "hand_landmark_lite")
 BACKENDS = ("onnx", "tflite")
 RUNS = 20  # of each in a round
 WARM_UP = 20
 
 Run = Callable[[], object]
 Times = Mapping[str, NDArray[np.float64]]
-
-
-def landmark_files(environment: Path) -> dict[str, Path]:
-    """MediaPipe's networks for one hand, by name, out of an environment that holds it.
-
-    Raises:
-        BackendUnavailable: they are not there.
-    """
-    found = {}
-    for name in PEERS:
-        files = sorted(environment.rglob(f"hand_landmark/{name}.tflite"))
-        if not files:
-            raise BackendUnavailable(
-                f"{environment} holds no {name}.tflite: expected MediaPipe's wheel in it, of a "
-                "version that carries its models; remove the folder to have it installed anew"
-            )
-        found[name] = files[0]
-    return found
 
 
 def measure(networks: Mapping[str, Run], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -99,30 +78,11 @@ def ratios(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np
 
 
 def _peers(environment: Path, threads: int) -> dict[str, Run]:
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        raise BackendUnavailable(f"LiteRT is not installed: {pip_install('tflite')}")
-    from ai_edge_litert.interpreter import Interpreter
-
     rng = np.random.default_rng(0)
     runs: dict[str, Run] = {}
     for name, path in landmark_files(environment).items():
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        interpreter.allocate_tensors()
-        given = interpreter.get_input_details()[0]
-        picture = rng.random(given["shape"], dtype=np.float32)
-        outputs = [detail["index"] for detail in interpreter.get_output_details()]
-
-        def run(
-            interpreter: Any = interpreter,
-            index: int = given["index"],
-            picture: NDArray[np.float32] = picture,
-            outputs: Sequence[int] = outputs,
-        ) -> object:
-            interpreter.set_tensor(index, picture)
-            interpreter.invoke()
-            return [interpreter.get_tensor(output) for output in outputs]
-
-        runs[name] = run
+        network = LandmarkNetwork(path, threads)
+        runs[name] = partial(network.outputs, rng.random(network.shape, dtype=np.float32))
     return runs
 
 
@@ -160,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = Bundle.load(options.bundle)
     bundle.check()
     ours = _ours(bundle, options.threads)  # before a download that takes minutes
+    require_litert()
     prepare(options.environment)
     networks = {f"{bundle.name}, {description}": run for run, description in ours.values()}
     times = measure({**networks, **_peers(options.environment, options.threads)}, options.rounds)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .search import Look, Sighting, View, is_same_hand
+from .search import Look, Sighting, View, hand_confidence, is_same_hand
 from .types import Box
 
 __all__ = ["LOOKS", "MOST_LOOKS", "look_again", "mean_sighting"]
@@ -59,8 +59,8 @@ def mean_sighting(looks: Sequence[Sighting]) -> Sighting:
     `presence`, `looks_right` and the crop are the first one's: they have been judged already.
     """
     confidence = np.stack([one.confidence for one in looks]).astype(np.float64)  # (N, 21)
-    sure = np.log(np.maximum(confidence, 1e-6)).mean(axis=1)  # (N,)
-    weights = np.exp(_SHARPNESS * (sure - sure.max()))
+    sure = np.array([hand_confidence(one) for one in looks])  # (N,)
+    weights = (sure / sure.max()) ** _SHARPNESS
     weights /= weights.sum()
     first = looks[0]
 

@@ -286,7 +286,9 @@ _default_lock = threading.Lock()
 
 
 def _look_in(photo: Photo, boxes: Sequence[Box], sides: Sequence[bool | None]) -> list[Sighting]:
-    """What the network sees in each box: one run where that is clear and the box fits, two at
-    most and a third where the looks contradict each other, those of all boxes together."""
-    first = photo.look([View(box, bool(side)) for box, side in zip(boxes, sides, strict=True)])
+    """What the network sees in each box: one run where that is clear and the box fits, one more
+    where it is doubtful, one where the box does not fit and another where the looks contradict each
+    other, those of all boxes together."""
+    views = [View(box, bool(side)) for box, side in zip(boxes, sides, strict=True)]
+    first = search.first_looks(photo.look, views)
     return search.follow(photo.look, first, sides, rounds=1)

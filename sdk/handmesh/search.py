@@ -23,7 +23,9 @@ __all__ = [
     "Sighting",
     "View",
     "find",
+    "first_looks",
     "follow",
+    "hand_confidence",
     "is_near",
     "is_same_hand",
     "judge_sides",
@@ -41,6 +43,10 @@ _SHRINK, _STRIDE = 1.4, 0.35
 _MAX_WINDOWS = 256
 # How many windows of each round are followed, for each hand that is wanted.
 _FOLLOWED = 4
+# A crop whose hand is less sure than this (`hand_confidence`) may hold one that points aside or
+# down, and is shown turned as well. A turned look has to be so many times as sure to count instead.
+_DOUBTFUL, _SURER = 0.6, 1.1
+_TURNS = (math.pi / 2, -math.pi / 2)
 # Rounds of following, and the changes of a box below which it has settled: of place and size, as a
 # share of its size, and of its angle, in radians.
 _REFINEMENTS, _SETTLED, _SETTLED_ANGLE = 2, 0.06, 0.3
@@ -136,6 +142,39 @@ def find(
         if sum(sighting.presence >= _CONFIDENT for sighting in found) >= max_hands:
             break
     return found[:max_hands]
+
+
+def first_looks(look: Look, views: Sequence[View]) -> list[Sighting]:
+    """A sighting for each view of a hand whose direction in the picture is not known.
+
+    How a hand points in a first look decides how the next is turned, so that what is misread there
+    stays misread. Views in which the joints are doubtful are therefore shown turned by a quarter
+    either way, too, and the surest of the three looks is taken; its ``looks_right`` is by all.
+    """
+    seen = look(views)
+    doubtful = [n for n, one in enumerate(seen) if hand_confidence(one) < _DOUBTFUL]
+    if not doubtful:
+        return seen
+    turned = look([view for n in doubtful for view in _turned(views[n])])
+    for place, n in enumerate(doubtful):
+        others = turned[place * len(_TURNS) : (place + 1) * len(_TURNS)]
+        odds = sum(log_odds(one.looks_right, _SUREST) for one in (seen[n], *others))
+        surest = max(others, key=hand_confidence)
+        if hand_confidence(surest) <= _SURER * hand_confidence(seen[n]):
+            surest = seen[n]
+        seen[n] = dataclasses.replace(surest, looks_right=probability(odds))
+    return seen
+
+
+def _turned(view: View) -> Iterator[View]:
+    for turn in _TURNS:
+        yield View(dataclasses.replace(view.box, angle=view.box.angle + turn), view.mirrored)
+
+
+def hand_confidence(sighting: Sighting) -> float:
+    """How sure the joints are of where they lie: the geometric mean of theirs, 0..1."""
+    sure = np.maximum(sighting.confidence.astype(np.float64), 1e-6)
+    return float(np.exp(np.log(sure).mean()))
 
 
 def follow(

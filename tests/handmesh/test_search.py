@@ -6,7 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handmesh.search import Sighting, View, find, follow, judge_sides, windows
+from handmesh.search import (
+    Sighting,
+    View,
+    find,
+    first_looks,
+    follow,
+    hand_confidence,
+    judge_sides,
+    windows,
+)
 from handmesh.types import Box
 
 # Joints of the hand that is to be found, in pixels: it points up and fills 100 x 100.
@@ -104,6 +113,80 @@ def test_presence_bounds_what_is_reported() -> None:
     assert len(find(Watcher((5000, 5000)), 640, 480, min_presence=1e-5)) == 1
     assert find(Watcher((5000, 5000)), 640, 480, min_presence=1e-3) == []
     assert find(Watcher((200, 150)), 640, 480, min_presence=0.99) == []
+
+
+class Unsure(Watcher):
+    """Sure of joints by how a view is turned, in quarters, and remembers what comes together."""
+
+    def __init__(self, *sure: dict[int, float]) -> None:
+        super().__init__((0, 0))
+        self.sure = sure
+        self.batches: list[int] = []
+
+    def __call__(self, views: Sequence[View]) -> list[Sighting]:
+        self.batches.append(len(views))
+        self.shown += views
+        return [self._of(view) for view in views]
+
+    def _of(self, view: View) -> Sighting:
+        which, quarters = int(view.box.cx), round(view.box.angle / (np.pi / 2))
+        sure = np.full(21, self.sure[which][quarters], dtype=np.float32)
+        return replace(self._sighting(view), confidence=sure)
+
+
+@pytest.mark.parametrize(
+    ("sure", "quarter"),
+    [
+        ({0: 0.5, 1: 0.9, -1: 0.4}, 1),
+        ({0: 0.5, 1: 0.7, -1: 0.8}, -1),
+        ({0: 0.5, 1: 0.54, -1: 0.53}, 0),  # hardly surer than the box as it lies
+        ({0: 0.5, 1: 0.3, -1: 0.2}, 0),
+    ],
+)
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_doubtful_views_are_shown_turned(
+    sure: dict[int, float], quarter: int, mirrored: bool
+) -> None:
+    watcher = Unsure(sure)
+    box = Box(0, 50, 100)
+    (seen,) = first_looks(watcher, [View(box, mirrored)])
+    assert {view.mirrored for view in watcher.shown} == {mirrored}
+    turns = [view.box.angle for view in watcher.shown]
+    np.testing.assert_allclose(sorted(turns), [-np.pi / 2, 0, np.pi / 2])
+    assert all(replace(view.box, angle=0.0) == box for view in watcher.shown)
+    assert seen.view.box.angle == pytest.approx(quarter * np.pi / 2)
+    assert hand_confidence(seen) == pytest.approx(sure[quarter])
+
+
+def test_of_a_doubtful_hand_all_looks_say_which_side_it_is() -> None:
+    opinions = iter([0.8, 0.1, 0.3])
+    watcher = Unsure({0: 0.5, 1: 0.9, -1: 0.9})
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        return [replace(one, looks_right=next(opinions)) for one in watcher(views)]
+
+    (seen,) = first_looks(look, [View(Box(0, 50, 100))])
+    total = odds(0.8) * odds(0.1) * odds(0.3)
+    assert seen.looks_right == pytest.approx(total / (1 + total))
+
+
+def test_only_doubtful_views_are_shown_again_and_those_together() -> None:
+    doubtful = {0: 0.4, 1: 0.5, -1: 0.9}
+    watcher = Unsure({0: 0.7}, doubtful, {0: 0.95}, doubtful)
+    seen = first_looks(watcher, [View(Box(n, 50, 100)) for n in range(4)])
+    assert watcher.batches == [4, 4]
+    assert [one.view.box.cx for one in seen] == [0, 1, 2, 3]
+    assert [round(hand_confidence(one), 2) for one in seen] == [0.7, 0.9, 0.95, 0.9]
+
+
+def test_one_hidden_joint_makes_no_hand_unsure_and_many_do() -> None:
+    (seen,) = Watcher((200, 150))([View(Box(250, 200, 300))])
+    sure = np.full(21, 0.9, dtype=np.float32)
+    sure[4] = 0.1
+    assert hand_confidence(replace(seen, confidence=sure)) == pytest.approx(
+        (0.9**20 * 0.1) ** (1 / 21), rel=1e-5
+    )
+    assert hand_confidence(replace(seen, confidence=np.zeros(21, np.float32))) > 0
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

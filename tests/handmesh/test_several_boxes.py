@@ -66,6 +66,30 @@ def test_all_boxes_go_to_the_network_together(
     assert [hand.crops_seen for hand in found] == [6, 6, 6]
 
 
+def test_of_doubtful_boxes_alone_turned_crops_are_seen_as_well(
+    predictor: Predictor,
+    photo: Any,
+    boxes: list[Box],
+    hands: list[Any],
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = backend.run
+
+    def unsure_at_first(images: Any) -> Any:
+        output = run(images)
+        if len(backend.batches) == 1:
+            output.confidence[1] = 0.3
+        return output
+
+    monkeypatch.setattr(backend, "run", unsure_at_first)
+    found = predictor.predict(photo, boxes, handedness=["right", "left", "right"])
+    # All as they lie; one turned either way; that one upright again; second looks at all.
+    assert backend.batches == [3, 2, 1, 3]
+    for hand, truth in zip(found, hands, strict=True):
+        assert _worst(hand, truth) < 0.02
+
+
 def test_together_is_as_one_by_one(predictor: Predictor, photo: Any, boxes: list[Box]) -> None:
     for one, box in zip(predictor.predict(photo, boxes), boxes, strict=True):
         (alone,) = predictor.predict(photo, box)

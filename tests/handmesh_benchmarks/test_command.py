@@ -26,6 +26,7 @@ COMMANDS = sorted(
 IMPORTING = {
     "documentation": "bench",
     "kernels": "bench",
+    "landmark_accuracy": "training",
     "rendering": "training",
     "tracking": "training",
 }
@@ -48,8 +49,8 @@ def _run(
 
 def test_every_command_is_one() -> None:
     assert COMMANDS == [
-        "documentation", "kernels", "landmark_peer", "memory", "network_peers", "peers",
-        "rendering", "tracking",
+        "documentation", "kernels", "landmark_accuracy", "landmark_peer", "memory",
+        "network_peers", "peers", "rendering", "tracking",
     ]  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def test_every_command_is_one() -> None:
     ("name", "arguments", "said"),
     [
         ("documentation", [], "expected a checkout of handmesh, and /"),
+        ("landmark_accuracy", ["--data", "nowhere"], "there is no folder nowhere: give a data"),
         ("landmark_peer", ["--bundle", "nowhere"], "no bundle at 'nowhere'"),
         ("memory", ["--backends", "onnx"], "examples/photos must hold photos and a boxes.json"),
         ("network_peers", [], "examples/photos holds no picture"),

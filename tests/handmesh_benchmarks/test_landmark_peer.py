@@ -11,7 +11,8 @@ import pytest
 
 from handmesh.errors import BackendUnavailable, InputError
 from handmesh_benchmarks import landmark_peer
-from handmesh_benchmarks.landmark_peer import PEERS, RUNS, landmark_files, main, measure, ratios
+from handmesh_benchmarks.landmark_network import PEERS, landmark_files
+from handmesh_benchmarks.landmark_peer import RUNS, main, measure, ratios
 
 
 class Clock:
