@@ -145,7 +145,8 @@ class Predictor(Closing):
                 without it, hands are searched for. Or a list of such boxes, or an (N, 4) array, as
                 a detector of one's own gives: all their crops go to the network together. An empty
                 list is no hand; one box that cannot be used fails the list, before
-                the network runs.
+                the network runs. Which way a hand points in its box need not be known: a doubtful
+                one is seen turned, too.
             camera: intrinsics of this photo; by default `Camera.default` of its size.
             handedness: the person's own hand, when known; by default the network decides. With
                 several boxes one for all of them, or a list with one for each.
