@@ -210,8 +210,8 @@ class Predictor(Closing):
 
         Args:
             crops: how many at once. GPUs may prepare for each number anew: `predict` with one box
-                takes 1, with N boxes N, a search up to 16; further looks at N hands N times as
-                many as there are beside the first, 16 at a time.
+                takes 1, with N boxes N, and 2 for each that is doubtful, a search up to 16; further
+                looks at N hands N times as many as there are beside the first, 16 at a time.
 
         Raises:
             InputError: the number is not from 1.
