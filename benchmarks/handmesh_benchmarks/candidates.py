@@ -63,7 +63,7 @@ def predict_candidate(
 
     Its stages are "decode" (of a file's bytes; nothing for an array), "crop", "network" and
     "geometry" in milliseconds. Its facts tell, once it ran, how many crops the network saw
-    ("crops_seen"): following a hand may take a second look.
+    ("crops_seen"): a doubtful box takes two more looks, and following a hand another.
     """
     facts = facts_of("predict", variant, threads)
 

@@ -31,9 +31,10 @@ from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 from handmesh.looks import LOOKS, MOST_LOOKS
 from handmesh_training.datasets import Dataset, named_datasets
+from handmesh_training.datasets.photos import Photos
 from handmesh_training.estimators import Estimator, PredictorEstimator
 from handmesh_training.evaluate import BOXES, evaluate
-from handmesh_training.evaluation_report import Report, to_dict
+from handmesh_training.evaluation_report import Report
 from handmesh_training.evaluation_sets import dataset_samples
 from handmesh_training.protocols import IN_THE_WILD
 
@@ -45,7 +46,7 @@ from .mediapipe_peer import default_environment, prepare
 __all__ = ["Row", "rows_of", "to_text"]
 
 ALL = "all"
-FIGURES = ("image_share", "joints_pa_mm", "handedness")
+FIGURES = ("image_share", "joints_pa_mm", "handedness", "crops_seen")
 
 
 class Row(NamedTuple):
@@ -83,12 +84,13 @@ def _figures(reports: Iterable[Report]) -> dict[str, tuple[float, int]]:
 def to_text(rows: Iterable[Row], boxes: int) -> str:
     """A table in Markdown. boxes: of each hand; hands are counted once."""
     lines = [
-        "| set | hands | network | 2D error, share of the box | joints, PA (hands) | right side |",
-        "| --- | ---: | --- | ---: | ---: | ---: |",
+        "| set | hands | network | crops | 2D, share of the box | joints, PA (hands) | side |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for name, network, figures in rows:
         share, asked = figures["image_share"]
-        cells = [name, f"{asked // boxes}", network, f"{100 * share:.1f} %"]
+        cells = [name, f"{asked // boxes}", network, f"{figures['crops_seen'][0]:.1f}"]
+        cells.append(f"{100 * share:.1f} %")
         pa, side = figures.get("joints_pa_mm"), figures.get("handedness")
         cells.append("" if pa is None else f"{pa[0]:.1f} mm ({pa[1] // boxes})")
         cells.append("" if side is None else f"{100 * side[0]:.0f} %")
@@ -97,9 +99,18 @@ def to_text(rows: Iterable[Row], boxes: int) -> str:
 
 
 def _sets(folders: Sequence[str]) -> dict[str, Dataset]:
+    """
+    Raises:
+        InputError: there is no such set, or one whose labels are a teacher's: MediaPipe's own.
+    """
     found: dict[str, Dataset] = {}
     for text in folders:
         for name, data in named_datasets(text).items():
+            if isinstance(data, Photos):
+                raise InputError(
+                    f"{data.folder} has a teacher's labels, not the truth: give sets with true "
+                    "ones, each by itself where a folder holds both"
+                )
             found[name if name not in found else f"{name} in {text}"] = data
     return found
 
@@ -146,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_litert()
     prepare(options.environment)
     reports: dict[str, list[Report]] = {}
-    written: list[dict[str, Any]] = []
+    networks: dict[str, dict[str, Any]] = {}
     with Predictor(bundle, threads=options.threads) as predictor:
         ours = f"{bundle.name}, {options.looks} look{'' if options.looks == 1 else 's'}"
         estimators: dict[str, Estimator] = {ours: PredictorEstimator(predictor, options.looks)}
@@ -159,8 +170,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 for name, data in sets.items()
             ]  # fmt: skip
-            written.append(to_dict(estimator.description, reports[network]))
-    sys.stdout.write(to_text(rows_of(reports), options.boxes) + "\n")
+            networks[network] = dict(estimator.description)
+    rows = rows_of(reports)
+    sys.stdout.write(to_text(rows, options.boxes) + "\n")
     if options.out is not None:
+        written = {
+            "boxes": options.boxes,
+            "networks": networks,
+            "rows": [
+                {
+                    "set": row.name,
+                    "network": row.network,
+                    "figures": {
+                        name: {"mean": mean, "count": count}
+                        for name, (mean, count) in row.figures.items()
+                    },
+                }
+                for row in rows
+            ],
+        }
         write_atomic(options.out, (json.dumps(written, indent=2) + "\n").encode())
     return 0

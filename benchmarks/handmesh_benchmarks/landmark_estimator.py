@@ -86,7 +86,6 @@ class LandmarkEstimator:
             "name": name,
             "sha256": sha256,
             "joints": joints,
-            "looks": len(_QUARTERS) + follow,
         }
 
     @classmethod
@@ -127,6 +126,7 @@ class LandmarkEstimator:
             vertices_m=np.zeros((0, 3)),
             handedness="right" if look.right > 0.5 else "left",
             presence=look.presence,
+            crops_seen=len(_QUARTERS) + self._follow,
         )
 
     def _in_3d(self, look: Landmarks) -> NDArray[np.float32]:

@@ -140,7 +140,7 @@ _ACCURACY = (
 _PREDICT = (
     "Milliseconds of Predictor.predict with box and side given and one look, on the run's photo: "
     "decoding the file, cropping, the network, and geometry; stages as p50. By default it shows "
-    "the network a second crop."
+    "the network a second crop, and of a doubtful box two more."
 )
 _NETWORK = "Milliseconds of one crop through the network, pixels to arrays."
 _PARTS = (

@@ -262,10 +262,12 @@ def _requests(
         from handmesh_converters import formats
 
         able = formats.load(name).ABLE
-    except ImportError as cause:
-        told = isinstance(cause, MissingExtra)
-        error = cause if told else MissingExtra(cause.name or "torch", "converters")
-        missing.append(f"exports for {name}: {error}")
+    except ImportError as error:
+        told = error
+        package = (error.name or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and not package.startswith("handmesh"):
+            told = MissingExtra(package, "converters")
+        missing.append(f"exports for {name}: {told}")
         return []
     plain = [(p, ()) for p in PRECISIONS if p in able.precisions and p in precisions]
     optimized = [

@@ -151,6 +151,11 @@ def test_stated_handedness_is_obeyed(
     assert _worst(hand.joints_px, CAMERA.project(truth.joints_m)) < 0.02 * hand.box.size
 
 
+def test_mirrored_may_be_numpy_s(predict: Make, make_hand: Make) -> None:
+    (hand,) = predict(make_hand(), mirrored=np.True_)
+    assert hand.handedness == "left"
+
+
 @pytest.mark.parametrize("left", [False, True])
 def test_in_doubt_both_sides_are_shown(predict: Make, make_hand: Make, left: bool) -> None:
     truth = make_hand(left=left)

@@ -141,6 +141,7 @@ class Unsure(Watcher):
         ({0: 0.5, 1: 0.7, -1: 0.8}, -1),
         ({0: 0.5, 1: 0.54, -1: 0.53}, 0),  # hardly surer than the box as it lies
         ({0: 0.5, 1: 0.3, -1: 0.2}, 0),
+        ({0: 0.59, 1: 0.7, -1: 0.2}, 1),
     ],
 )
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -172,11 +173,11 @@ def test_of_a_doubtful_hand_all_looks_say_which_side_it_is() -> None:
 
 def test_only_doubtful_views_are_shown_again_and_those_together() -> None:
     doubtful = {0: 0.4, 1: 0.5, -1: 0.9}
-    watcher = Unsure({0: 0.7}, doubtful, {0: 0.95}, doubtful)
+    watcher = Unsure({0: 0.61}, doubtful, {0: 0.95}, doubtful)
     seen = first_looks(watcher, [View(Box(n, 50, 100)) for n in range(4)])
     assert watcher.batches == [4, 4]
     assert [one.view.box.cx for one in seen] == [0, 1, 2, 3]
-    assert [round(hand_confidence(one), 2) for one in seen] == [0.7, 0.9, 0.95, 0.9]
+    assert [round(hand_confidence(one), 2) for one in seen] == [0.61, 0.9, 0.95, 0.9]
 
 
 def test_one_hidden_joint_makes_no_hand_unsure_and_many_do() -> None:

@@ -62,7 +62,7 @@ def test_measures_what_can_run_and_says_what_cannot(
     inside = sum(stages[name]["p50"] for name in ("crop", "network", "geometry"))
     assert 0 < inside <= predict["total"]["p99"]
     assert set(stages) == {"decode", "crop", "network", "geometry"}
-    assert 1 <= predict["facts"]["crops_seen"] <= 5  # of an untrained network, all are doubtful
+    assert predict["facts"]["crops_seen"] in (3, 4)  # of an untrained network all are doubtful
     assert network["stages"] == {}
     assert network["facts"]["image_size"] == 128
 

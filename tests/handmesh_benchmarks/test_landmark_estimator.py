@@ -91,7 +91,7 @@ def test_the_surest_quarter_counts_and_the_region_follows_the_hand(points: float
     (found,) = estimator.estimate([Query(_map(), Box.from_points(joints + 3))])
 
     assert found is not None
-    assert len(reader.angles) == estimator.description["looks"] == 6
+    assert len(reader.angles) == found.crops_seen == 6
     quarters = np.exp(1j * np.array(reader.angles[:4]))
     np.testing.assert_allclose(quarters, [1, 1j, -1, -1j], atol=0.02)
     np.testing.assert_allclose(

@@ -36,11 +36,22 @@ def test_all_tables_call_an_artifact_s_precision_the_same(tmp_path: Path) -> Non
     assert network_peers._facts(bundle, "decoder", "openvino", 1)["precision"] == "fp32"
 
 
+LACKING = r".*'onnxscript'.*pip install '\.\[converters\]'"
+
+
 @pytest.mark.parametrize(
-    "error", [ModuleNotFoundError("no", name="torch"), MissingExtra("torch", "converters")]
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("no", name="onnxscript"), LACKING),
+        (ModuleNotFoundError("no", name="onnxscript.ir"), LACKING),
+        (MissingExtra("onnxscript", "converters"), LACKING),
+        # What is there and cannot be loaded is not missing.
+        (ImportError("undefined symbol: x", name="torch"), r"undefined symbol: x$"),
+        (ModuleNotFoundError("no own", name="handmesh_converters.gone"), r"no own$"),
+    ],
 )
 def test_what_exports_lack_is_told_with_the_extra_that_brings_it(
-    error: ImportError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: ImportError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(name: str) -> Any:
         raise error
@@ -51,7 +62,7 @@ def test_what_exports_lack_is_told_with_the_extra_that_brings_it(
 
     assert [variant.precision for variant in found] == ["fp16"], "the shipped one needs no export"
     (line,) = missing
-    assert re.search(r"^exports for onnx: .*'torch'.*pip install '\.\[converters\]'", line)
+    assert re.search(rf"^exports for onnx: {said}", line)
 
 
 def _kept(monkeypatch: pytest.MonkeyPatch, code: str = "c" * 64) -> list[str]:

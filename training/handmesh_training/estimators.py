@@ -67,6 +67,7 @@ class Estimate:
         vertices_m: (V, 3) float, camera's frame; V is 0 where there is no mesh.
         handedness: the side it was taken for; None from one that must be told.
         presence: 0..1, that there is a hand; None from one that does not say.
+        crops_seen: how many crops a network was shown for it; None from one that does not say.
     """
 
     joints_px: NDArray[np.floating[Any]]
@@ -74,6 +75,7 @@ class Estimate:
     vertices_m: NDArray[np.floating[Any]]
     handedness: Handedness | None = None
     presence: float | None = None
+    crops_seen: int | None = None
 
 
 class Estimator(typing.Protocol):
@@ -143,7 +145,12 @@ class PredictorEstimator:
             return None
         hand = hands[0]
         return Estimate(
-            hand.joints_px, hand.joints_m, hand.vertices_m, hand.handedness, hand.presence
+            hand.joints_px,
+            hand.joints_m,
+            hand.vertices_m,
+            hand.handedness,
+            hand.presence,
+            hand.crops_seen,
         )
 
 

@@ -63,6 +63,7 @@ FIGURES: tuple[tuple[str, Unit, Alignment | None], ...] = (
     ("root_depth_share", "share", "none"),
     ("handedness", "share", None),
     ("presence", "share", None),
+    ("crops_seen", "", None),
 )
 
 
@@ -219,6 +220,8 @@ class Tally:
             self._values["handedness"].append(agrees)
         if estimate.presence is not None:
             self._values["presence"].append(estimate.presence > 0.5)
+        if estimate.crops_seen is not None:
+            self._values["crops_seen"].append(estimate.crops_seen)
         if len(estimate.vertices_m) == self._girth.vertex_count:
             mesh = sample.vertices_m if sample.our_mesh else None
             self._girths.append(
