@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from . import backends
 from .bundle import Bundle
-from .geometry import lift, place, solve_root_depth
+from .geometry import lift, place, solve_root_depth, upright_angle
 from .imaging import ImageLike, Pyramid, decode
-from .search import Sighting, View
+from .search import Sighting, View, log_odds, probability
 from .smoothing import HandPoints
 from .types import Box, Camera, Hand, Handedness
 
@@ -162,5 +163,10 @@ def _sighting(view: View, raw: backends.RawOutput, n: int) -> Sighting:
     if view.mirrored:
         vertices[:, 0], joints[:, 0] = 1 - vertices[:, 0], 1 - joints[:, 0]
         looks_right = 1 - looks_right
+    # Of hands that point aside or down in their crop the side is hard to tell, and no less surely
+    # told: what is said counts less the farther they are from upright.
+    upright = upright_angle(view.box.to_image(joints[:, :2]))
+    turn = 0.0 if upright is None else upright - view.box.angle
+    looks_right = probability(max(0.0, math.cos(turn)) * log_odds(looks_right))
     presence = float(raw.presence[n])
     return Sighting(view, vertices, joints, raw.confidence[n], presence, looks_right)

@@ -92,7 +92,8 @@ class Sighting:
         vertices, joints: (V, 3) and (21, 3) float32, (u, v, d) in the un-mirrored crop.
         confidence: (21,) float32 in 0..1.
         presence: 0..1.
-        looks_right: probability that the photo shows a right hand there.
+        looks_right: probability that the photo shows a right hand there; of a hand that does not
+            point up in the crop nearer to a half than the network has it, see `pipeline`.
     """
 
     view: View
