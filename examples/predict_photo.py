@@ -23,7 +23,7 @@ def main() -> None:
         x, y, z = hand.joints_m[tip]
         u, v = hand.joints_px[tip]
         print(
-            f"{hand.handedness} hand, {hand.presence:.0%} sure: index finger tip at pixel "
+            f"{hand.handedness} hand, presence {hand.presence:.0%}: index finger tip at pixel "
             f"({u:.0f}, {v:.0f}), at ({x:+.3f}, {y:+.3f}, {z:+.3f}) m, depth {hand.depth}"
         )
         saved = hand.save(f"{photo.stem}_{number}.glb")

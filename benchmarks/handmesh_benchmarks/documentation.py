@@ -130,8 +130,8 @@ def _figures(results: Results) -> list[str]:
     ]  # fmt: skip
     parts = [
         f"On {where} ({results.ended[:10]}), milliseconds of `predict(looks=1)` on "
-        f"{markdown(str(results.context.get('photo', 'a photo')))}, box and side given, for "
-        f"which the network saw {_crops(results)}, and of its stages:\n",
+        f"{markdown(str(results.context.get('photo', 'a photo')))}, box and side given as "
+        f"they were found, for which the network saw {_crops(results)}, and of its stages:\n",
         page.markdown_table(["what ran", "weights", "p50", "p90", *STAGES], predict),
     ]
     header, cells = page.parts_table([results])
