@@ -29,8 +29,8 @@ __all__ = ["Joints", "LandmarkEstimator", "next_region"]
 
 Joints = Literal["world", "picture"]
 
-# The joints that the next region is made of, "relatively more stable across frames": all but the
-# tips and those next to them, and the thumb's tip.
+# The joints that the next region is made of: wrist, the thumb up to its last joint, and of each
+# finger the first two.
 _STABLE = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 _WRIST, _INDEX, _MIDDLE, _RING = 0, 5, 9, 13
 # Side of the region over that of the box around those, and its middle's way towards the fingers in
