@@ -30,7 +30,7 @@ from handmesh.arguments import checked_looks
 from handmesh.atomic import write_atomic
 from handmesh.errors import InputError
 from handmesh.looks import LOOKS, MOST_LOOKS
-from handmesh_training.datasets import Dataset, named_datasets
+from handmesh_training.datasets import Dataset, all_named
 from handmesh_training.datasets.photos import Photos
 from handmesh_training.estimators import Estimator, PredictorEstimator
 from handmesh_training.evaluate import BOXES, evaluate
@@ -41,7 +41,7 @@ from handmesh_training.protocols import IN_THE_WILD
 from .command import add_bundle, add_out, parse, parser_of
 from .landmark_estimator import LandmarkEstimator
 from .landmark_network import landmark_files, require_litert
-from .mediapipe_peer import default_environment, prepare
+from .mediapipe_peer import add_environment, prepare
 
 __all__ = ["Row", "rows_of", "to_text"]
 
@@ -103,15 +103,13 @@ def _sets(folders: Sequence[str]) -> dict[str, Dataset]:
     Raises:
         InputError: there is no such set, or one whose labels are a teacher's: MediaPipe's own.
     """
-    found: dict[str, Dataset] = {}
-    for text in folders:
-        for name, data in named_datasets(text).items():
-            if isinstance(data, Photos):
-                raise InputError(
-                    f"{data.folder} has a teacher's labels, not the truth: give sets with true "
-                    "ones, each by itself where a folder holds both"
-                )
-            found[name if name not in found else f"{name} in {text}"] = data
+    found = all_named(folders)
+    for data in found.values():
+        if isinstance(data, Photos):
+            raise InputError(
+                f"{data.folder} has a teacher's labels, not the truth: give sets with true ones, "
+                "each by itself where a folder holds both"
+            )
     return found
 
 
@@ -140,10 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"of ours at each hand, to {MOST_LOOKS} (default {LOOKS})",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
-    parser.add_argument(
-        "--environment", type=Path, default=default_environment(), metavar="DIR",
-        help="where MediaPipe is installed (default %(default)s)",
-    )  # fmt: skip
+    add_environment(parser)
     add_out(parser)
     options = parse(parser, arguments)
     if not 1 <= options.boxes <= len(BOXES):

@@ -36,7 +36,7 @@ from handmesh.errors import BackendError, BackendUnavailable, InputError
 from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .landmark_network import PEERS, LandmarkNetwork, landmark_files, require_litert
-from .mediapipe_peer import default_environment, prepare
+from .mediapipe_peer import add_environment, prepare
 
 __all__ = ["measure", "ratios"]
 
@@ -109,10 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_bundle(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns (default 20)")
-    parser.add_argument(
-        "--environment", type=Path, default=default_environment(), metavar="DIR",
-        help="where MediaPipe is installed (default %(default)s)",
-    )  # fmt: skip
+    add_environment(parser)
     add_out(parser)
     options = parse(parser, arguments)
     if min(options.threads, options.rounds) < 1:

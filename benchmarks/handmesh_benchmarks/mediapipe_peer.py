@@ -3,6 +3,7 @@ environment of its own (it needs NumPy 1), and run in a process of its own."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 
 from .environments import Environment, Process
 
-__all__ = ["ENVIRONMENT", "VERSION", "MediaPipe", "default_environment", "prepare"]
+__all__ = [
+    "ENVIRONMENT",
+    "VERSION",
+    "MediaPipe",
+    "add_environment",
+    "default_environment",
+    "prepare",
+]
 
 VERSION = "0.10.21"
 ENVIRONMENT = Environment(
@@ -33,6 +41,17 @@ _CHILD = Path(__file__).with_name("mediapipe_child.py")
 def default_environment() -> Path:
     """A folder for it in the user's cache."""
     return ENVIRONMENT.default()
+
+
+def add_environment(parser: argparse.ArgumentParser) -> None:
+    """The option ``--environment``."""
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        default=default_environment(),
+        metavar="DIR",
+        help="where MediaPipe is installed (default %(default)s)",
+    )
 
 
 def prepare(environment: Path, python: str = sys.executable) -> Path:

@@ -46,7 +46,7 @@ from handmesh.imaging import decode
 
 from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
-from .mediapipe_peer import MediaPipe, default_environment, prepare
+from .mediapipe_peer import MediaPipe, add_environment, prepare
 
 __all__ = ["Comparison", "Rates", "clip", "compare", "find_in_each", "fitted", "rates"]
 
@@ -311,10 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hands", type=int, default=1, metavar="N", help="to look for (default 1)")
     add_bundle(parser)
     parser.add_argument("--backend", default="auto")
-    parser.add_argument(
-        "--environment", type=Path, default=default_environment(), metavar="DIR",
-        help="where MediaPipe is installed (default %(default)s)",
-    )  # fmt: skip
+    add_environment(parser)
     parser.add_argument(
         "--python", default=sys.executable, metavar="EXE", help="to make that with, 3.9 to 3.12"
     )

@@ -120,7 +120,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .datasets import named_datasets
+    from .datasets import all_named
     from .evaluation_report import to_dict, to_table
     from .finding import evaluate_finding
     from .finding_pairs import evaluate_pairs
@@ -130,10 +130,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     _check_boxes(options)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
-    sets: dict[str, Dataset] = {}
-    for text in options.data:
-        for name, data in named_datasets(text).items():
-            sets[name if name not in sets else f"{name} in {text}"] = data
+    sets = all_named(options.data)
     named = bool(sets or options.photos or options.negatives is not None or options.pairs)
     rendered = options.rendered
     if rendered is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from handmesh.errors import InputError
@@ -18,6 +19,7 @@ __all__ = [
     "Dataset",
     "Sample",
     "SampleIndexError",
+    "all_named",
     "find_datasets",
     "layouts",
     "named_datasets",
@@ -87,6 +89,19 @@ def find_datasets(folder: Path | str, split: str | None = None) -> dict[str, Dat
             found[inner.name] = layout(inner, wanted)
     if not found:
         raise InputError(f"{folder} holds no folder in which a data set of a known layout lies")
+    return found
+
+
+def all_named(texts: Iterable[str]) -> dict[str, Dataset]:
+    """`named_datasets` of several; of two sets of one name the second also says where it lies.
+
+    Raises:
+        InputError: as `named_datasets`.
+    """
+    found: dict[str, Dataset] = {}
+    for text in texts:
+        for name, data in named_datasets(text).items():
+            found[name if name not in found else f"{name} in {text}"] = data
     return found
 
 
