@@ -40,8 +40,8 @@ def _missing(package: str) -> str:
 
 def test_every_command_is_one() -> None:
     assert COMMANDS == [
-        "blend", "depth_report", "finger_ends", "gestures.build", "outline_fit", "revive",
-        "template.build", "template.rig",
+        "blend", "depth_report", "finger_ends", "gestures.build", "outline_fit",
+        "quality_report", "revive", "template.build", "template.rig",
     ]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import cv2
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from handmesh_training.develop_torch import (
     random_filters,
     relight,
     shift_colours,
-    shrink_map,
+    small_maps,
 )
 
 SIDE = 96
@@ -58,7 +60,8 @@ def test_blur_is_opencvs(picture: NDArray[np.uint8], sigma: float) -> None:
 def test_lost_resolution_is_opencvs(picture: NDArray[np.uint8], small: int) -> None:
     less = cv2.resize(picture.astype(np.float64), (small, small), interpolation=cv2.INTER_AREA)
     want = cv2.resize(less, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-    got = through(shrink_map(torch.tensor([float(small)]), SIDE), picture)
+    down, up = small_maps(torch.tensor([float(small)]), SIDE)
+    got = through(up @ down, picture)
     np.testing.assert_allclose(got, want, atol=0.05)
 
 
@@ -104,6 +107,76 @@ def test_compression_leaves_what_jpeg_leaves(
 def test_compression_wants_square_colour_pictures() -> None:
     with pytest.raises(InputError, match="got"):
         compress(torch.zeros(1, 3, 16, 24), torch.tensor([50]))
+
+
+def _small_and_packed(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """All pictures reduced to 36 pixels and compressed at quality 50, and nothing else."""
+    settings = {
+        "FILTERED_SHARE": 0.0, "RELIT_SHARE": 0.0, "BLURRED_SHARE": 0.0, "MOVED_SHARE": 0.0,
+        "GRAINY_SHARE": 0.0, "SMALL_SHARE": 1.0, "SMALL": (36.5 / SIDE, 36.5 / SIDE),
+        "PACKED_SMALL_SHARE": 1.0, "PACKED_SMALL": (50, 51),
+    }  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setattr(module, name, value)
+
+
+def test_small_hands_are_compressed_before_they_are_enlarged(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of JPEG are eight pixels of the small picture: by both twins, as by OpenCV's steps."""
+    small = cv2.resize(picture, (36, 36), interpolation=cv2.INTER_AREA)
+    packed = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1]
+    less = np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])
+    want = cv2.resize(less, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR).astype(float)
+    uncompressed = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR).astype(float)
+
+    _small_and_packed(monkeypatch, augment)
+    monkeypatch.setattr(augment, "_tone_curve", lambda rng: np.arange(256, dtype=np.uint8)[None])
+    monkeypatch.setattr(augment, "GREY_SHARE", 0.0)
+    monkeypatch.setattr(augment, "SHIFTED_SHARE", 0.0)
+    rng = np.random.default_rng(0)
+    noise = np.zeros((SIDE + 32, SIDE + 32, 3), np.float32)
+    np.testing.assert_array_equal(augment.develop(rng, picture, noise), want)
+
+    _small_and_packed(monkeypatch, develop_torch)
+    monkeypatch.setattr(develop_torch, "_tone", lambda generator, images: images)
+    monkeypatch.setattr(develop_torch, "_colours", lambda generator, images: images)
+    made = pixels(develop(torch.Generator().manual_seed(0), tensor(picture)))
+    ours, theirs = made - want, want - uncompressed
+    assert np.sqrt((ours**2).mean()) < 0.4 * np.sqrt((theirs**2).mean()), "the same artefacts"
+
+
+def test_shares_of_small_shaken_and_compressed_pictures_are_those_told(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, place: int) -> None:
+        does = getattr(develop_torch, name)
+
+        def kept(*arguments: torch.Tensor) -> object:
+            asked[name] = arguments[place]
+            return does(*arguments)
+
+        monkeypatch.setattr(develop_torch, name, kept)
+
+    for name, place in (("small_maps", 0), ("move", 1), ("compress", 1)):
+        keep(name, place)
+    count = 600
+    batch = tensor(picture[:32, :32].copy()).expand(count, -1, -1, -1)
+    develop(torch.Generator().manual_seed(2), batch)
+    size, length, quality = (asked[name] for name in ("small_maps", "move", "compress"))
+    small = size < 32
+    assert int(small.sum()) == pytest.approx(0.3 * count, abs=45)
+    assert 6 <= float(size.min()) <= 7
+    assert float(size[small].max()) >= 23
+    assert int((length > 1).sum()) == pytest.approx(0.12 * count, abs=35)
+    assert 13 <= float(length.max()) <= 15
+    assert torch.equal(length, length.floor())
+    assert 30 <= float(quality[small].min()) < 36
+    assert 84 < float(quality[small].max()) < 90
+    assert 20 <= float(quality[~small].min()) < 24
+    assert 80 < float(quality[~small].max()) < 85
 
 
 def test_developed_pictures_are_whole_levels_and_differ(picture: NDArray[np.uint8]) -> None:

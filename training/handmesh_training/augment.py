@@ -16,17 +16,29 @@ from numpy.typing import NDArray
 from handmesh.geometry import upright_angle
 
 from .develop_torch import (
+    BLUR,
+    BLURRED_SHARE,
     CONTRAST_SPREAD,
     DARK,
     EVENED_MOST,
     FILTER_SIZES,
     FILTERED_SHARE,
+    GRAIN,
+    GRAINY_SHARE,
     GREY_SHARE,
     LIGHT_CELLS,
+    MOTION,
+    MOVED_SHARE,
+    PACKED,
+    PACKED_SHARE,
+    PACKED_SMALL,
+    PACKED_SMALL_SHARE,
     RELIT_SHARE,
     RELIT_SPREAD,
     SHADE_CELLS,
     SHIFTED_SHARE,
+    SMALL,
+    SMALL_SHARE,
 )
 from .opencv import cv2
 from .samples import Crops
@@ -269,8 +281,8 @@ def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:
 
 
 def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) -> Image:
-    """A camera's side of it, and the light's: focus, motion, resolution, light, exposure, colour,
-    sensor noise, JPEG.
+    """The light's side of it, and a camera's: light, focus, motion, resolution, exposure, colour,
+    sensor noise, JPEG, in the order in which they happen; see `develop_torch`.
 
     Args:
         rng: what chooses. image: (S, S, 3) uint8. noise: (N, N, 3) float32 standard normal, N > S,
@@ -280,42 +292,52 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
         (S, S, 3) uint8; the input is not changed.
     """
     side = image.shape[0]
-    kind = rng.random()
-    if kind < 0.12:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
-    elif kind < 0.2:
-        length = int(rng.integers(3, 8))
-        kernel = np.zeros((length, length), dtype=np.float32)
-        turn = rng.uniform(0, np.pi)
-        reach = 0.5 * (length - 1) * np.array([np.cos(turn), np.sin(turn)])
-        middle = np.full(2, 0.5 * (length - 1))
-        ends = [np.round(middle + sign * reach).astype(int).tolist() for sign in (-1, 1)]
-        cv2.line(kernel, ends[0], ends[1], 1.0)
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    elif kind < 0.4:
-        small = int(side * rng.uniform(0.25, 0.8))
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-
     if rng.random() < FILTERED_SHARE:
         image = _filter_at_random(rng, image)
     if rng.random() < RELIT_SHARE:
         field = rng.normal(0, rng.uniform(0, RELIT_SPREAD), (LIGHT_CELLS, LIGHT_CELLS))
         image = relight(image, field, rng.uniform(0, EVENED_MOST))
+    if rng.random() < BLURRED_SHARE:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*BLUR))
+    if rng.random() < MOVED_SHARE:
+        length = int(_by_octaves(rng, MOTION[0], MOTION[1] + 1))
+        image = shaken(image, length, rng.uniform(0, np.pi))
+    is_small = rng.random() < SMALL_SHARE
+    if is_small:
+        small = int(side * _by_octaves(rng, *SMALL))
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+
     image = cv2.LUT(image, _tone_curve(rng))
     chance = rng.random()
     if chance < GREY_SHARE:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     elif chance < GREY_SHARE + SHIFTED_SHARE:
         image = _shift_colours(rng, image)
-    if rng.random() < 0.4:
-        y, x = rng.integers(0, len(noise) - side, 2)
-        strength = float(rng.uniform(1, 11))
-        grain = noise[y : y + side, x : x + side] * strength
+    if rng.random() < GRAINY_SHARE:
+        size = image.shape[0]
+        y, x = rng.integers(0, len(noise) - size, 2)
+        grain = noise[y : y + size, x : x + size] * float(rng.uniform(*GRAIN))
         image = np.clip(image + grain, 0, 255).astype(np.uint8)
-    if rng.random() < 0.25:
-        image = compress(image, int(rng.integers(20, 85)))
+    if rng.random() < (PACKED_SMALL_SHARE if is_small else PACKED_SHARE):
+        image = compress(image, int(rng.integers(*(PACKED_SMALL if is_small else PACKED))))
+    if is_small:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     return image
+
+
+def _by_octaves(rng: np.random.Generator, low: float, high: float) -> float:
+    """From low to high, as likely in each octave."""
+    return float(low * (high / low) ** rng.random())
+
+
+def shaken(image: Image, length: int, angle: float) -> Image:
+    """Blur along a line of so many pixels."""
+    kernel = np.zeros((length, length), dtype=np.float32)
+    reach = 0.5 * (length - 1) * np.array([np.cos(angle), np.sin(angle)])
+    middle = np.full(2, 0.5 * (length - 1))
+    ends = [np.round(middle + sign * reach).astype(int).tolist() for sign in (-1, 1)]
+    cv2.line(kernel, ends[0], ends[1], 1.0)
+    return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
 def compress(image: Image, quality: int) -> Image:

@@ -1,8 +1,12 @@
 """The camera's side of augmentation for whole batches on any device: the twin of `augment.develop`.
 
-Focus and resolution are one separable linear map a picture, motion a small kernel, light a coarse
+Focus and resolution are separable linear maps of a picture, motion a small kernel, light a coarse
 map of gains, tone, colour and noise arithmetic on pixels, compression the arithmetic of JPEG.
 Nothing is read back from the device: what a picture is spared is computed and not used.
+
+The steps are in the order in which they happen: what stands before the camera, its lens, its
+sensor, its file. A hand far away has few pixels, and grain and blocks of JPEG are of their size:
+both are enlarged with the hand when a crop is cut.
 """
 
 from __future__ import annotations
@@ -28,7 +32,18 @@ _CHROMA = (
     *(99,) * 32,
 )  # fmt: skip
 _LUMINANCE = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV and JPEG have it
-_MOTION = 7  # longest motion blur, pixels
+# Pictures out of focus, by so many pixels (standard deviation, in a crop of 128), and shaken, by so
+# many along a line. Lengths are as likely in each octave.
+BLURRED_SHARE, BLUR = 0.12, (0.4, 1.6)
+MOVED_SHARE, MOTION = 0.12, (3, 15)
+# Pictures of small hands, enlarged: the side that they had, as a share of the crop's, as likely in
+# each octave.
+SMALL_SHARE, SMALL = 0.3, (0.2, 0.8)
+# Pictures with grain, its strength in levels; and compressed ones, with libjpeg's qualities. Small
+# hands come out of video, mostly.
+GRAINY_SHARE, GRAIN = 0.4, (1.0, 11.0)
+PACKED_SHARE, PACKED = 0.25, (20, 85)
+PACKED_SMALL_SHARE, PACKED_SMALL = 0.6, (30, 90)
 # Pictures that a random filter is mixed into, and its sides, pixels.
 FILTERED_SHARE = 0.2
 FILTER_SIZES = (1, 3, 5, 7)
@@ -57,7 +72,7 @@ def normal(generator: torch.Generator, count: int, scale: float, *more: int) -> 
 
 
 def develop(generator: torch.Generator, images: Tensor) -> Tensor:
-    """Focus, motion, resolution, light, exposure, colour, noise, JPEG: each now and then.
+    """Light, focus, motion, resolution, exposure, colour, noise, JPEG: each now and then.
 
     Args:
         generator: what chooses; on the images' device. images: (B, 3, S, S) float32, 0..255.
@@ -66,41 +81,54 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
         (B, 3, S, S) float32, whole numbers in 0..255.
     """
     count, side = len(images), images.shape[-1]
-    kind = uniform(generator, count, 0, 1)
-    sigma = uniform(generator, count, 0.4, 1.6)
-    small = (side * uniform(generator, count, 0.25, 0.8)).floor()
-    identity = torch.eye(side, device=images.device).expand(count, -1, -1)
-    lens = torch.where(
-        (kind < 0.12)[:, None, None],
-        blur_map(sigma, side),
-        torch.where(
-            ((kind >= 0.2) & (kind < 0.4))[:, None, None], shrink_map(small, side), identity
-        ),
-    )
-    images = lens[:, None] @ images @ lens[:, None].transpose(2, 3)
-    length = torch.randint(3, _MOTION + 1, (count,), generator=generator, device=images.device)
-    length = torch.where((kind >= 0.12) & (kind < 0.2), length, 1)
-    images = move(images, length, uniform(generator, count, 0, math.pi))
-
     images = torch.where(
-        (uniform(generator, count, 0, 1) < FILTERED_SHARE)[:, None, None, None],
+        _chosen(generator, count, FILTERED_SHARE),
         filtered(images, random_filters(generator, count)),
         images,
     )
-    relit = uniform(generator, count, 0, 1) < RELIT_SHARE
     field = normal(generator, count, 1.0, LIGHT_CELLS, LIGHT_CELLS)
     field = field * uniform(generator, count, 0, RELIT_SPREAD, 1, 1)
     evened = uniform(generator, count, 0, EVENED_MOST)
-    images = torch.where(relit[:, None, None, None], relight(images, field, evened), images)
+    relit = _chosen(generator, count, RELIT_SHARE)
+    images = torch.where(relit, relight(images, field, evened), images)
+
+    lens = blur_map(uniform(generator, count, *BLUR), side)
+    blurred = lens[:, None] @ images @ lens[:, None].transpose(2, 3)
+    images = torch.where(_chosen(generator, count, BLURRED_SHARE), blurred, images)
+    length = _by_octaves(generator, count, MOTION[0], MOTION[1] + 1).floor()
+    length = torch.where(_chosen(generator, count, MOVED_SHARE).view(-1), length, 1.0)
+    images = move(images, length, uniform(generator, count, 0, math.pi))
+
+    is_small = _chosen(generator, count, SMALL_SHARE).view(-1)
+    size = (side * _by_octaves(generator, count, *SMALL)).floor()
+    down, up = small_maps(torch.where(is_small, size, float(side)), side)
+    images = down[:, None] @ images @ down[:, None].transpose(2, 3)
     images = _tone(generator, images)
     images = _colours(generator, images)
-    noisy = uniform(generator, count, 0, 1) < 0.4
-    strength = uniform(generator, count, 1, 11) * noisy
-    images = images + normal(generator, count, 1.0, 3, side, side) * strength[:, None, None, None]
+    grain = uniform(generator, count, *GRAIN, 1, 1, 1)
+    grain = grain * _chosen(generator, count, GRAINY_SHARE)
+    images = images + normal(generator, count, 1.0, 3, side, side) * grain
     images = images.clamp(0, 255).round()
-    packed = uniform(generator, count, 0, 1) < 0.25
-    quality = torch.randint(20, 85, (count,), generator=generator, device=images.device)
-    return torch.where(packed[:, None, None, None], compress(images, quality), images)
+    chance = uniform(generator, count, 0, 1)
+    packed = chance < torch.where(is_small, PACKED_SMALL_SHARE, PACKED_SHARE)
+    low, high = (
+        torch.where(is_small, float(of_small), float(of_others))
+        for of_small, of_others in zip(PACKED_SMALL, PACKED, strict=True)
+    )
+    quality = (low + (high - low) * uniform(generator, count, 0, 1)).floor()
+    images = torch.where(packed[:, None, None, None], compress(images, quality), images)
+    images = up[:, None] @ images @ up[:, None].transpose(2, 3)
+    return images.clamp(0, 255).round()
+
+
+def _chosen(generator: torch.Generator, count: int, share: float) -> Tensor:
+    """(B, 1, 1, 1) bool, True for that share of pictures."""
+    return uniform(generator, count, 0, 1, 1, 1, 1) < share
+
+
+def _by_octaves(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    """(B,) from low to high, as likely in each octave."""
+    return low * (high / low) ** uniform(generator, count, 0, 1)
 
 
 def blur_map(sigma: Tensor, side: int) -> Tensor:
@@ -116,34 +144,35 @@ def blur_map(sigma: Tensor, side: int) -> Tensor:
     return result.scatter_add_(2, source, weights[:, None].expand(-1, side, -1))
 
 
-def shrink_map(small: Tensor, side: int) -> Tensor:
-    """(B, S, S) averaging of S pixels into `small` (B,), then linear interpolation back to S."""
+def small_maps(small: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Two maps (B, S, S) of a line of pixels: averaging of all S into the first `small` (B,) ones,
+    the last of which is repeated to the end; and linear interpolation of those back to S."""
     pixel = torch.arange(side, device=small.device, dtype=torch.float32)
     step = side / small[:, None, None]  # (B, 1, 1)
-    low = pixel[:, None] * step  # (B, S, 1): the first `small` rows mean something
+    last = small[:, None] - 1  # (B, 1)
+    low = torch.minimum(pixel, last)[..., None] * step  # (B, S, 1)
     overlap = torch.minimum(low + step, pixel + 1) - torch.maximum(low, pixel)
     down = overlap.clamp(min=0) / step  # (B, S, S)
-    place = ((pixel + 0.5) / step[..., 0] - 0.5).clamp(min=0)  # (B, S)
-    place = torch.minimum(place, small[:, None] - 1)
+    place = torch.minimum(((pixel + 0.5) / step[..., 0] - 0.5).clamp(min=0), last)  # (B, S)
     up = (1 - (place[..., None] - pixel).abs()).clamp(min=0)  # (B, S, S)
-    return up @ down
+    return down, up
 
 
 def move(images: Tensor, length: Tensor, angle: Tensor) -> Tensor:
     """Blur along a line of `length` (B,) pixels at `angle` (B,) radians; of one: none."""
     count, channels = images.shape[:2]
-    reach = _MOTION // 2
+    reach = MOTION[1] // 2
     offset = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
     dy, dx = torch.meshgrid(offset, offset, indexing="ij")
     cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    along, across = dx * cosine + dy * sine, dy * cosine - dx * sine  # (B, 7, 7)
+    along, across = dx * cosine + dy * sine, dy * cosine - dx * sine  # (B, K, K)
     inside = (0.5 * length[:, None, None] + 0.5 - along.abs()).clamp(0, 1)
     kernel = inside * (1 - across.abs()).clamp(min=0)
     still = (length == 1)[:, None, None]
     kernel = torch.where(still, ((dx == 0) & (dy == 0)).float(), kernel)
     kernel = kernel / kernel.sum(dim=(1, 2), keepdim=True)
     padded = F.pad(images, (reach,) * 4, mode="reflect").flatten(0, 1)[None]  # (1, 3 B, ., .)
-    kernels = kernel.repeat_interleave(channels, dim=0)[:, None]  # (3 B, 1, 7, 7)
+    kernels = kernel.repeat_interleave(channels, dim=0)[:, None]  # (3 B, 1, K, K)
     return F.conv2d(padded, kernels, groups=count * channels)[0].unflatten(0, (count, channels))
 
 

@@ -1,0 +1,163 @@
+"""What small, compressed and shaken pictures cost: ``python -m handmesh_training.quality_report``.
+
+Each picture is blurred along a line, reduced until its hand has so many pixels and compressed, in
+the order in which that happens to a hand far away in a video; then the hand is asked for in its box
+as ever. Printed are, for each set and kind of picture, the errors that `handmesh evaluate` has, by
+the protocol ``in_the_wild``. A hand's pixels are those of the longer side of its joints' tight box.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from handmesh.cli_shared import run_module
+
+    run_module(__spec__, "training")
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from handmesh import Predictor
+from handmesh.errors import InputError
+from handmesh.looks import LOOKS, MOST_LOOKS
+
+from .augment import compress, shaken
+from .cli_options import EVALUATION_SEED, add_photos, add_surroundings
+from .datasets import Sample
+from .estimators import PredictorEstimator
+from .evaluate import evaluate
+from .evaluation_report import Report
+from .evaluation_sets import photo_samples, rendered_samples
+from .protocols import IN_THE_WILD
+from .rendered import RenderSettings
+from .seeds import Purpose, generator
+
+RENDERED_PX = 192
+
+
+class Quality(NamedTuple):
+    """What becomes of a picture.
+
+    Attributes:
+        hand_px: it is reduced until its hand has so many pixels, if it has more; None: it is not.
+        jpeg: libjpeg's quality, 1 to 100; None: it is not compressed.
+        shaken: length of the blur along a line, as a share of the hand's pixels.
+    """
+
+    hand_px: int | None = None
+    jpeg: int | None = None
+    shaken: float = 0.0
+
+    def __str__(self) -> str:
+        words = [] if self.hand_px is None else [f"{self.hand_px} px"]
+        words += [] if self.jpeg is None else [f"JPEG {self.jpeg}"]
+        words += [f"shaken by {self.shaken:g}"] if self.shaken else []
+        return ", ".join(words) or "as it is"
+
+
+QUALITIES = (
+    Quality(),
+    *(Quality(px, jpeg) for px in (60, 36, 24) for jpeg in (None, 75, 50)),
+    *(Quality(60, None, share) for share in (0.1, 0.2)),
+    Quality(60, 50, 0.1),
+)
+
+
+def worsened(sample: Sample, quality: Quality, angle: float) -> Sample:
+    """A hand in a worse picture: the image, and with it what is told in its pixels.
+
+    Args:
+        sample: its depth map, mask and outline, if it has any, are left out.
+        quality: how much worse. angle: of the blur's line, radians.
+    """
+    image: NDArray[Any] = sample.image
+    known = sample.joints_px[sample.joint_known]
+    hand_px = float((known.max(axis=0) - known.min(axis=0)).max())
+    length = round(quality.shaken * hand_px)
+    if length > 1:
+        image = shaken(image, length, angle)
+    height, width = image.shape[:2]
+    if quality.hand_px is not None and hand_px > quality.hand_px:
+        share = quality.hand_px / hand_px
+        size = (max(1, round(share * width)), max(1, round(share * height)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if quality.jpeg is not None:
+        image = compress(image, quality.jpeg)
+    scale = np.array([image.shape[1] / width, image.shape[0] / height])
+    intrinsics = sample.intrinsics
+    if intrinsics is not None:
+        # Pixel centres at integers: the corner of the picture is at -1/2 in both.
+        corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        reduced = np.diag([*scale, 1.0])
+        intrinsics = np.linalg.inv(corner) @ reduced @ corner @ intrinsics
+    return replace(
+        sample,
+        image=image,
+        joints_px=(sample.joints_px + 0.5) * scale - 0.5,
+        intrinsics=intrinsics,
+        depth_m=None,
+        mask=None,
+        outline_px=None,
+        outline_known=None,
+    )
+
+
+def all_worsened(samples: Iterable[Sample], quality: Quality) -> Iterator[Sample]:
+    """Samples in worse pictures, each shaken along a line of its own."""
+    rng = generator(EVALUATION_SEED, Purpose.SHAKES)
+    for sample in samples:
+        yield worsened(sample, quality, rng.uniform(0, math.pi))
+
+
+def to_row(quality: Quality, report: Report) -> str:
+    """A row of the table in Markdown."""
+    share, pa, side = (report[n] for n in ("image_share", "joints_pa_mm", "handedness"))
+    return (
+        f"| {report.name} | {share.count} | {quality} | {100 * share.value:.1f} % "
+        f"| {pa.value:.1f} mm | {100 * side.value:.0f} % |\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print, a row for each set and quality."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--bundle", metavar="PATH", help="default: the shipped one")
+    parser.add_argument("--rendered", type=int, default=0, metavar="N", help="hands to be rendered")
+    add_surroundings(parser)
+    add_photos(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="photographed hands of each set")
+    parser.add_argument("--looks", type=int, default=LOOKS, help=f"at each hand, to {MOST_LOOKS}")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    options = parser.parse_args(arguments)
+    sets = {
+        str(folder.name): partial(photo_samples, folder, options.limit) for folder in options.photos
+    }
+    if options.rendered:
+        look = RenderSettings(
+            options.skins, options.environments, options.backgrounds, RENDERED_PX, empty=0.0
+        )
+        sets["rendered"] = partial(rendered_samples, look, EVALUATION_SEED, options.rendered)
+    if not sets:
+        raise InputError("there is nothing to measure: give --rendered N or --photos DIR")
+    sys.stdout.write(
+        "| set | hands | pictures | 2D, share of the box | joints, PA | side |\n"
+        "| --- | ---: | --- | ---: | ---: | ---: |\n"
+    )
+    with Predictor(options.bundle, threads=options.threads) as predictor:
+        estimator = PredictorEstimator(predictor, options.looks)
+        for name, read in sets.items():
+            samples = list(read())
+            for quality in QUALITIES:
+                worse = all_worsened(samples, quality)
+                report = evaluate(estimator, worse, IN_THE_WILD, name, len(samples))
+                sys.stdout.write(to_row(quality, report))
+                sys.stdout.flush()
+    return 0
