@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import fields
 
 import cv2
@@ -31,6 +32,7 @@ PLAIN = {
     "misses": 0.0,
     "occluders": 0.0,
     "grounds": 0.0,
+    "cut": 0.0,
 }
 
 
@@ -119,6 +121,40 @@ def test_labels_move_with_the_pixels(
     out = Augmentation(input_size=side, **(PLAIN | strength))(np.random.default_rng(1), crops)
 
     assert check_dots(out) > 30
+
+
+def test_a_border_takes_its_share_of_the_hand_and_leaves_the_rest() -> None:
+    """A hand from 0.2 to 0.8 of the crop: a quarter of it beyond the border leaves 0.65."""
+    joints = np.column_stack([np.linspace(0.2, 0.8, 21), np.full(21, 0.5), np.zeros(21)])
+    for angle, kept in (
+        (0.0, np.s_[:, :65]), (np.pi, np.s_[:, 35:]),
+        (np.pi / 2, np.s_[:50]), (-np.pi / 2, np.s_[50:]),
+    ):  # fmt: skip
+        image = np.full((100, 100, 3), 7, dtype=np.uint8)
+        augment.cut(image, joints.astype(np.float32), angle, 0.25)
+        want = np.zeros_like(image)
+        want[kept] = 7
+        np.testing.assert_array_equal(image, want, err_msg=f"{angle}")
+    image = np.full((90, 90, 3), 7, dtype=np.uint8)
+    augment.cut(image, None, 0.0, 0.25)  # a sixth to five sixths, where joints are not known
+    assert (image[:, :60] == 7).all()
+    assert not image[:, 60:].any()
+
+
+def test_borders_cut_as_many_crops_as_told_and_no_label(crops: Crops, geometry_alone: None) -> None:
+    white = dataclasses.replace(crops, images=np.full_like(crops.images, 200))
+    black = []
+    for seed in range(6):
+        draw = Augmentation(STORED, **(PLAIN | {"cut": 0.3}))
+        out = draw(np.random.default_rng(seed), white)
+        np.testing.assert_allclose(out.joints, crops.joints, atol=1e-5)
+        for name in ("has_hand", "has_joints", "has_mesh", "taught", "outline_known"):
+            np.testing.assert_array_equal(getattr(out, name), getattr(crops, name))
+        black += [float((image == 0).mean()) for image in out.images]
+    cut = [share for share in black if share]
+    assert len(cut) == pytest.approx(0.3 * len(black), abs=24)
+    assert max(cut) < 0.75
+    assert len(set(cut)) > 0.9 * len(cut), "each its own"
 
 
 def test_one_similarity_moves_joints_vertices_and_scale(crops: Crops, geometry_alone: None) -> None:

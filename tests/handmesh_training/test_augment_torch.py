@@ -34,7 +34,7 @@ STORED, INPUT, COUNT = 160, 128, 48
 NONE = torch.zeros(COUNT, dtype=torch.bool)
 STILL = Augmentation(
     margin_spread=0, wide=0, upright=0, rotation=0, anyhow=0, shift=0, left=0, misses=0,
-    occluders=0, grounds=0,
+    occluders=0, grounds=0, cut=0,
 )  # fmt: skip
 
 
@@ -344,6 +344,36 @@ def test_the_batch_has_those_grounds(crops: Crops, monkeypatch: pytest.MonkeyPat
     corners = made[:40, 8, 8, 0]
     assert torch.equal(corners < 100, batch["outline_known"][:40].any(dim=1))
     assert Augmentation().grounds > 0
+
+
+def test_borders_cut_where_the_twin_cuts(crops: Crops) -> None:
+    rng = np.random.default_rng(5)
+    angles, shares = rng.uniform(-np.pi, np.pi, COUNT), rng.uniform(0, 0.4, COUNT)
+    batch = batch_of(crops)
+    batch["has_joints"][::5] = False
+    beyond = augment_torch.beyond_border(
+        batch, INPUT, torch.from_numpy(angles).float(), torch.from_numpy(shares).float()
+    )
+    for i in range(COUNT):
+        image = np.full((INPUT, INPUT, 3), 9, dtype=np.uint8)
+        reference.cut(image, crops.joints[i] if i % 5 else None, angles[i], shares[i])
+        # The twins round the same line apart.
+        assert (beyond[i].numpy() != (image[..., 0] == 0)).mean() < 0.001, i
+
+
+def test_the_batch_has_those_borders(crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment_torch, "develop", lambda _, images: images)
+    batch = batch_of(crops)
+    batch["images"][:] = 200
+    black = []
+    for seed in range(6):
+        made = augment(replace(STILL, margin=1.9, cut=0.3), seeded(seed), batch)
+        black.append((made["images"] == 0).all(dim=3).float().mean(dim=(1, 2)))
+        torch.testing.assert_close(made["joints"], batch["joints"], atol=1e-5, rtol=0)
+    share = torch.cat(black)
+    assert int((share > 0).sum()) == pytest.approx(0.3 * len(share), abs=26)
+    assert float(share.max()) < 0.75
+    assert Augmentation().cut > 0
 
 
 def test_the_same_seed_gives_the_same_batch(crops: Crops) -> None:

@@ -30,14 +30,14 @@ def sample() -> Sample:
 
 
 def test_as_it_is_nothing_changes(sample: Sample) -> None:
-    same = worsened(sample, Quality(), 0.3)
+    same = worsened(sample, Quality(), 0.3, 0)
     np.testing.assert_array_equal(same.image, sample.image)
     np.testing.assert_allclose(same.joints_px, sample.joints_px, atol=1e-9)
 
 
 @pytest.mark.parametrize("hand_px", [60, 24])
 def test_labels_stay_on_the_joints_of_a_smaller_hand(sample: Sample, hand_px: int) -> None:
-    small = worsened(sample, Quality(hand_px), 0.0)
+    small = worsened(sample, Quality(hand_px), 0.0, 0)
     assert np.ptp(small.joints_px, axis=0).max() == pytest.approx(hand_px, rel=0.02)
     # The first joint's spot alone: its middle by weight, to a tenth of a pixel.
     alone = np.zeros_like(sample.image)
@@ -47,7 +47,7 @@ def test_labels_stay_on_the_joints_of_a_smaller_hand(sample: Sample, hand_px: in
             key="spot", image=alone, is_right=True,
             joints_px=np.round(sample.joints_px), joint_known=sample.joint_known,
         ),
-        Quality(hand_px), 0.0,
+        Quality(hand_px), 0.0, 0,
     )  # fmt: skip
     light = spot.image[..., 0].astype(float)
     rows, columns = np.indices(light.shape)
@@ -56,7 +56,7 @@ def test_labels_stay_on_the_joints_of_a_smaller_hand(sample: Sample, hand_px: in
 
 
 def test_the_camera_goes_with_the_picture(sample: Sample) -> None:
-    small = worsened(sample, Quality(36), 0.0)
+    small = worsened(sample, Quality(36), 0.0, 0)
     assert small.intrinsics is not None
     assert small.joints_m is not None
     seen = small.joints_m @ small.intrinsics.T
@@ -64,23 +64,47 @@ def test_the_camera_goes_with_the_picture(sample: Sample) -> None:
 
 
 def test_a_hand_of_fewer_pixels_is_not_enlarged(sample: Sample) -> None:
-    assert worsened(sample, Quality(500), 0.0).image.shape == sample.image.shape
+    assert worsened(sample, Quality(500), 0.0, 0).image.shape == sample.image.shape
 
 
 def test_files_are_compressed_at_the_size_that_they_have(sample: Sample) -> None:
-    small = worsened(sample, Quality(36), 0.0).image
+    small = worsened(sample, Quality(36), 0.0, 0).image
     packed = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1]
     want = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(worsened(sample, Quality(36, 50), 0.0).image, want)
+    np.testing.assert_array_equal(worsened(sample, Quality(36, 50), 0.0, 0).image, want)
 
 
 def test_shaking_runs_along_its_line(sample: Sample) -> None:
     still = sample.image[..., 0].astype(float)
-    moved = worsened(sample, Quality(None, None, 0.2), 0.0).image[..., 0].astype(float)
+    moved = worsened(sample, Quality(None, None, 0.2), 0.0, 0).image[..., 0].astype(float)
     across = [np.abs(np.diff(image, axis=0)).sum() for image in (still, moved)]
     along = [np.abs(np.diff(image, axis=1)).sum() for image in (still, moved)]
     assert along[1] < 0.4 * along[0]
     assert across[1] > 1.5 * along[1]
+
+
+@pytest.mark.parametrize("border", range(4))
+def test_a_border_leaves_the_rest_of_the_picture_and_every_label(
+    sample: Sample, border: int
+) -> None:
+    """Three tenths of the hand lie beyond; a camera sees the joints where they are told."""
+    left = worsened(sample, Quality(cut=0.3), 0.0, border)
+    axis = border % 2
+    along = left.joints_px[:, axis]
+    low, high = along.min(), along.max()
+    end = -0.5 if border < 2 else left.image.shape[1 - axis] - 0.5
+    beyond = (end - low if border < 2 else high - end) / (high - low)
+    assert beyond == pytest.approx(0.3, abs=0.02)
+    assert left.joint_known.all()
+    moved = np.round(sample.joints_px - left.joints_px).astype(int)
+    assert (moved == moved[0]).all()
+    x, y = moved[0]
+    height, width = left.image.shape[:2]
+    np.testing.assert_array_equal(left.image, sample.image[y : y + height, x : x + width])
+    assert left.intrinsics is not None
+    assert left.joints_m is not None
+    seen = left.joints_m @ left.intrinsics.T
+    np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], left.joints_px, atol=1e-9)
 
 
 def test_each_hand_is_shaken_along_its_own_line_and_the_same_every_time(sample: Sample) -> None:

@@ -46,6 +46,9 @@ from .samples import Crops
 Image = NDArray[Any]  # always uint8, but OpenCV's type stubs do not know
 
 PARTS = (0.4, 0.9)  # sides of what is cut out of other crops, as shares
+# Of hands that a photo's border cuts: how much of their length, in its direction, at most; and the
+# length in place of those that are not known, as a share of the crop.
+CUT_MOST, UNKNOWN_LENGTH = 0.4, 2 / 3
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Augmentation:
         grounds: share of the crops with a known outline whose hand is put before another ground:
             what a crop without a hand shows, if there is one among them.
         busy: of those, the share whose ground is a part of any other crop, hands and all.
+        cut: share of crops that reach beyond the photo and are black there, a part of the hand too.
     """
 
     input_size: int = 128
@@ -88,6 +92,7 @@ class Augmentation:
     occluders: float = 0.2
     grounds: float = 0.6
     busy: float = 0.5
+    cut: float = 0.12
 
     def __call__(self, rng: np.random.Generator, crops: Crops) -> Crops:
         """Draw one network input from each stored crop; a function of crops and generator alone.
@@ -120,6 +125,9 @@ class Augmentation:
             if out.has_hand[i] and rng.random() < self.occluders:
                 _occlude(rng, out.images[i], crops.images[int(rng.integers(len(crops)))])
             out.images[i] = develop(rng, out.images[i], noise)
+            if rng.random() < self.cut:
+                angle, share = rng.uniform(-np.pi, np.pi), rng.uniform(0, CUT_MOST)
+                cut(out.images[i], out.joints[i] if out.has_joints[i] else None, angle, share)
         return out, maps
 
     def _ground(
@@ -278,6 +286,25 @@ def _occlude(rng: np.random.Generator, image: Image, other: Image) -> None:
         cover = np.roll(cv2.resize(other, (side, side)), int(rng.integers(side)), axis=1)
     alpha = mask[..., None].astype(np.uint16)
     image[:] = ((cover * alpha + image * (255 - alpha)) // 255).astype(np.uint8)
+
+
+def cut(image: Image, joints: NDArray[np.float32] | None, angle: float, share: float) -> None:
+    """Black out, in place, what lies beyond a photo's border that runs across the hand.
+
+    Args:
+        image: (S, S, 3) uint8. joints: (21, 3) crop fractions; None where they are not known.
+        angle: of the direction in which the photo ends, radians. share: of the hand's length in
+            that direction that lies beyond.
+    """
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    middle = float(direction.sum()) / 2
+    low, high = middle - UNKNOWN_LENGTH / 2, middle + UNKNOWN_LENGTH / 2
+    if joints is not None:
+        along = joints[:, :2] @ direction  # (21,)
+        low, high = float(along.min()), float(along.max())
+    centres = (np.arange(image.shape[0]) + 0.5) / image.shape[0]
+    place = centres[None] * direction[0] + centres[:, None] * direction[1]  # (S, S)
+    image[place > high - share * (high - low)] = 0
 
 
 def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) -> Image:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from handmesh.geometry import SHORTEST_HAND
 
-from .augment import PARTS, Augmentation
+from .augment import CUT_MOST, PARTS, UNKNOWN_LENGTH, Augmentation
 from .develop_torch import blur_map, develop, normal, uniform
 
 Batch = dict[str, Tensor]
@@ -61,6 +61,11 @@ def augment(settings: Augmentation, generator: torch.Generator, crops: Batch) ->
     covered = out["has_hand"] & (uniform(generator, len(stored), 0, 1) < settings.occluders)
     images = torch.where(covered[:, None, None, None], occlude(generator, images, stored), images)
     images = develop(generator, images)
+    angle = uniform(generator, len(stored), -math.pi, math.pi)
+    share = uniform(generator, len(stored), 0, CUT_MOST)
+    is_cut = uniform(generator, len(stored), 0, 1) < settings.cut
+    beyond = beyond_border(out, images.shape[-1], angle, share) & is_cut[:, None, None]
+    images = torch.where(beyond[:, None], 0.0, images)
     out["images"] = images.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     return out
 
@@ -176,6 +181,23 @@ def on_other_grounds(
     exchanged = before(stored, crops["outline"], grounds)
     changed &= torch.where(busy, count > 1, empty.any())
     return torch.where(changed[:, None, None, None], exchanged, stored)
+
+
+def beyond_border(out: Batch, side: int, angle: Tensor, share: Tensor) -> Tensor:
+    """(B, S, S) bool: what lies beyond a border across each hand; the twin of `augment.cut`.
+
+    Args:
+        out: of the crops, joints and whether they are known. angle, share: (B,).
+    """
+    direction = torch.stack([angle.cos(), angle.sin()], dim=-1)  # (B, 2)
+    along = (out["joints"][..., :2] @ direction[..., None])[..., 0]  # (B, 21)
+    middle, known = direction.sum(dim=1) / 2, out["has_joints"]
+    low = torch.where(known, along.amin(dim=1), middle - UNKNOWN_LENGTH / 2)
+    high = torch.where(known, along.amax(dim=1), middle + UNKNOWN_LENGTH / 2)
+    centres = (torch.arange(side, device=angle.device) + 0.5) / side
+    place = centres[None, None] * direction[:, 0, None, None]
+    place = place + centres[None, :, None] * direction[:, 1, None, None]  # (B, S, S)
+    return place > (high - share * (high - low))[:, None, None]
 
 
 def parts_of(images: Tensor, share: Tensor, corner: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""What small, compressed and shaken pictures cost: ``python -m handmesh_training.quality_report``.
+"""What small, compressed, shaken and cut pictures cost: ``python -m
+handmesh_training.quality_report``.
 
 Each picture is blurred along a line, reduced until its hand has so many pixels and compressed, in
-the order in which that happens to a hand far away in a video; then the hand is asked for in its box
-as ever. Printed are, for each set and kind of picture, the errors that `handmesh evaluate` has, by
-the protocol ``in_the_wild``. A hand's pixels are those of the longer side of its joints' tight box.
+the order in which that happens to a hand far away in a video, or ends across the hand; then the
+hand is asked for in its box as ever, all of its box. Printed are, for each set and kind of picture,
+the errors that `handmesh evaluate` has, by the protocol ``in_the_wild``, of joints beyond the
+picture as of others. A hand's pixels are those of the longer side of its joints' tight box.
 """
 
 from __future__ import annotations
@@ -50,16 +52,19 @@ class Quality(NamedTuple):
         hand_px: it is reduced until its hand has so many pixels, if it has more; None: it is not.
         jpeg: libjpeg's quality, 1 to 100; None: it is not compressed.
         shaken: length of the blur along a line, as a share of the hand's pixels.
+        cut: how much of the hand, of its extent towards a border, lies beyond that border.
     """
 
     hand_px: int | None = None
     jpeg: int | None = None
     shaken: float = 0.0
+    cut: float = 0.0
 
     def __str__(self) -> str:
         words = [] if self.hand_px is None else [f"{self.hand_px} px"]
         words += [] if self.jpeg is None else [f"JPEG {self.jpeg}"]
         words += [f"shaken by {self.shaken:g}"] if self.shaken else []
+        words += [f"{100 * self.cut:.0f} % beyond the border"] if self.cut else []
         return ", ".join(words) or "as it is"
 
 
@@ -68,22 +73,36 @@ QUALITIES = (
     *(Quality(px, jpeg) for px in (60, 36, 24) for jpeg in (None, 75, 50)),
     *(Quality(60, None, share) for share in (0.1, 0.2)),
     Quality(60, 50, 0.1),
+    *(Quality(cut=share) for share in (0.2, 0.4)),
 )
 
 
-def worsened(sample: Sample, quality: Quality, angle: float) -> Sample:
+def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sample:
     """A hand in a worse picture: the image, and with it what is told in its pixels.
 
     Args:
         sample: its depth map, mask and outline, if it has any, are left out.
-        quality: how much worse. angle: of the blur's line, radians.
+        quality: how much worse. angle: of the blur's line, radians. border: across which the
+            picture ends: 0 left, 1 upper, 2 right, 3 lower.
     """
     image: NDArray[Any] = sample.image
     known = sample.joints_px[sample.joint_known]
-    hand_px = float((known.max(axis=0) - known.min(axis=0)).max())
-    length = round(quality.shaken * hand_px)
-    if length > 1:
-        image = shaken(image, length, angle)
+    low, high = known.min(axis=0), known.max(axis=0)
+    hand_px = float((high - low).max())
+    corner = np.zeros(2)  # of what is left, in pixels of the picture
+    if quality.cut:
+        axis = border % 2
+        length = quality.cut * (high[axis] - low[axis])
+        first, end = 0, image.shape[1 - axis]
+        if border < 2:
+            first = round(low[axis] + length + 0.5)
+        else:
+            end = round(high[axis] - length + 0.5)
+        image = image[first:end] if axis else image[:, first:end]
+        corner[axis] = first
+    line = round(quality.shaken * hand_px)
+    if line > 1:
+        image = shaken(image, line, angle)
     height, width = image.shape[:2]
     if quality.hand_px is not None and hand_px > quality.hand_px:
         share = quality.hand_px / hand_px
@@ -95,13 +114,12 @@ def worsened(sample: Sample, quality: Quality, angle: float) -> Sample:
     intrinsics = sample.intrinsics
     if intrinsics is not None:
         # Pixel centres at integers: the corner of the picture is at -1/2 in both.
-        corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        reduced = np.diag([*scale, 1.0])
-        intrinsics = np.linalg.inv(corner) @ reduced @ corner @ intrinsics
+        intrinsics = np.diag([*scale, 1.0]) @ intrinsics
+        intrinsics[:2, 2] += scale * (0.5 - corner) - 0.5
     return replace(
         sample,
         image=image,
-        joints_px=(sample.joints_px + 0.5) * scale - 0.5,
+        joints_px=(sample.joints_px - corner + 0.5) * scale - 0.5,
         intrinsics=intrinsics,
         depth_m=None,
         mask=None,
@@ -111,10 +129,10 @@ def worsened(sample: Sample, quality: Quality, angle: float) -> Sample:
 
 
 def all_worsened(samples: Iterable[Sample], quality: Quality) -> Iterator[Sample]:
-    """Samples in worse pictures, each shaken along a line of its own."""
+    """Samples in worse pictures, each along a line and across a border of its own."""
     rng = generator(EVALUATION_SEED, Purpose.SHAKES)
     for sample in samples:
-        yield worsened(sample, quality, rng.uniform(0, math.pi))
+        yield worsened(sample, quality, rng.uniform(0, math.pi), int(rng.integers(4)))
 
 
 def to_row(quality: Quality, report: Report) -> str:

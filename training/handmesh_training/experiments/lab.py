@@ -227,7 +227,7 @@ class Lab:
         # Right hands, in the picture, and turned as those are that are measured.
         augment = Augmentation(
             self.config.input_size, MARGIN, wide=0, misses=0, left=0, occluders=0.1,
-            upright=0, anyhow=0, rotation=0.15,
+            upright=0, anyhow=0, rotation=0.15, cut=0,
         )  # fmt: skip
         stream = CroppedStream(
             CroppedSettings(data.folder, recipe.batch, pseudo, augment=augment), seed
