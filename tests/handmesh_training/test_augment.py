@@ -157,6 +157,30 @@ def test_borders_cut_as_many_crops_as_told_and_no_label(crops: Crops, geometry_a
     assert len(set(cut)) > 0.9 * len(cut), "each its own"
 
 
+def test_borders_cross_the_hand_as_the_input_shows_it(
+    crops: Crops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned, shifted and mirrored hands, from all sides; black comes after the camera's work."""
+    monkeypatch.setattr(augment, "develop", lambda _, image, __: np.full_like(image, 255))
+    mixed = PLAIN | {"anyhow": 1.0, "shift": 0.05, "margin": 1.5, "left": 0.5, "cut": 1.0}
+    out = Augmentation(INPUT, **mixed)(np.random.default_rng(4), crops)
+    shares, sides = [], []
+    for image, joints in zip(out.images, out.joints, strict=True):
+        assert set(np.unique(image)) <= {0, 255}
+        black = image[..., 0] == 0
+        # The line's own direction: the gradient of black, summed.
+        gradient = np.array([np.diff(black.astype(float), axis=1 - axis).sum() for axis in (0, 1)])
+        direction = gradient / np.linalg.norm(gradient)
+        along = joints[:, :2] @ direction
+        place = ((np.argwhere(~black)[:, ::-1] + 0.5) / INPUT @ direction).max()
+        shares.append((along.max() - place) / (along.max() - along.min()))
+        sides.append((direction > 0).tolist())
+    assert min(shares) > -0.02
+    assert 0.3 < max(shares) < 0.42
+    assert np.mean(shares) == pytest.approx(0.2, abs=0.06)
+    assert len({tuple(side) for side in sides}) == 4, "from all sides"
+
+
 def test_one_similarity_moves_joints_vertices_and_scale(crops: Crops, geometry_alone: None) -> None:
     mixed = PLAIN | {"anyhow": 1.0, "margin": 1.5, "margin_spread": 0.2, "shift": 0.05}
     out = Augmentation(INPUT, **mixed)(np.random.default_rng(2), crops)

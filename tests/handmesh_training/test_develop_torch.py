@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,11 +21,13 @@ from handmesh_training.develop_torch import (
     move,
     random_filters,
     relight,
+    repeated,
     shift_colours,
     small_maps,
 )
 
 SIDE = 96
+THIRTY_SIX = (36.5 / SIDE, 36.5 / SIDE)  # pixels, of so many
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +67,55 @@ def test_lost_resolution_is_opencvs(picture: NDArray[np.uint8], small: int) -> N
     np.testing.assert_allclose(got, want, atol=0.05)
 
 
+def test_small_pictures_end_with_their_last_pixel_repeated(picture: NDArray[np.uint8]) -> None:
+    """As libjpeg fills a picture's last blocks; and a picture of full size is itself, exactly."""
+    small = torch.tensor([19.0, SIDE])
+    down, up = small_maps(small, SIDE)
+    assert torch.equal(down[0, 19:], down[0, 18:19].expand(SIDE - 19, -1))
+    torch.testing.assert_close(down.sum(dim=2), torch.ones(2, SIDE))
+    assert torch.equal(down[1], torch.eye(SIDE))
+    assert torch.equal(up[1], torch.eye(SIDE))
+    both = tensor(picture).expand(2, -1, -1, -1)
+    filled = repeated(both, small)
+    want = picture[np.minimum(np.arange(SIDE), 18)][:, np.minimum(np.arange(SIDE), 18)]
+    np.testing.assert_array_equal(pixels(filled[:1]), want)
+    assert torch.equal(filled[1], both[1])
+
+
 def test_motion_runs_along_its_angle(picture: NDArray[np.uint8]) -> None:
-    images = tensor(picture).expand(4, -1, -1, -1)
-    length = torch.tensor([1, 5, 5, 7])
-    angle = torch.tensor([0.3, 0.0, np.pi / 2, 0.8])
+    images = tensor(picture).expand(5, -1, -1, -1)
+    length = torch.tensor([1, 5, 5, 15, 7])
+    angle = torch.tensor([0.3, 0.0, np.pi / 2, 0.0, 0.8])
     moved = move(images, length, angle)
     assert torch.equal(moved[0], images[0])
     image = picture.astype(np.float64)
-    for i, kernel in ((1, np.full((1, 5), 0.2)), (2, np.full((5, 1), 0.2))):
+    lines = (
+        (1, np.full((1, 5), 1 / 5)),
+        (2, np.full((5, 1), 1 / 5)),
+        (3, np.full((1, 15), 1 / 15)),
+    )
+    for i, kernel in lines:
         want = cv2.filter2D(image, -1, kernel)
         np.testing.assert_allclose(pixels(moved[i : i + 1]), want, atol=0.01)
-    assert moved[3].mean().item() == pytest.approx(images[3].mean().item(), rel=0.01)
-    assert moved[3].std() < images[3].std()
+    assert moved[4].mean().item() == pytest.approx(images[4].mean().item(), rel=0.01)
+    assert moved[4].std() < images[4].std()
+
+
+@pytest.mark.parametrize("length", [3, 4, 8, 10, 15])
+@pytest.mark.parametrize("angle", [0.0, 0.4, 0.8, 2.5])
+def test_shaken_pictures_stay_in_place_and_are_those_of_opencv(length: int, angle: float) -> None:
+    dot = np.zeros((61, 61, 3), dtype=np.uint8)
+    dot[30, 30] = 255
+    made = augment.shaken(dot, length, angle)[..., 0].astype(float)
+    rows, columns = np.indices(made.shape)
+    middle = (rows * made).sum() / made.sum(), (columns * made).sum() / made.sum()
+    np.testing.assert_allclose(middle, (30, 30), atol=0.02)
+    along = (columns - 30) * np.cos(angle) + (rows - 30) * np.sin(angle)
+    # The variance of a line of that length, along it.
+    spread = np.sqrt((made * along**2).sum() / made.sum())
+    assert spread == pytest.approx(length / 12**0.5, abs=0.35)
+    twin = move(tensor(dot), torch.tensor([length]), torch.tensor([angle]))
+    np.testing.assert_allclose(pixels(twin)[..., 0], made, atol=0.51)
 
 
 @pytest.mark.parametrize(("turn", "saturation"), [(0, 1.0), (9, 0.6), (-15, 1.5)])
@@ -113,7 +152,7 @@ def _small_and_packed(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> No
     """All pictures reduced to 36 pixels and compressed at quality 50, and nothing else."""
     settings = {
         "FILTERED_SHARE": 0.0, "RELIT_SHARE": 0.0, "BLURRED_SHARE": 0.0, "MOVED_SHARE": 0.0,
-        "GRAINY_SHARE": 0.0, "SMALL_SHARE": 1.0, "SMALL": (36.5 / SIDE, 36.5 / SIDE),
+        "GRAINY_SHARE": 0.0, "SMALL_SHARE": 1.0, "SMALL": THIRTY_SIX,
         "PACKED_SMALL_SHARE": 1.0, "PACKED_SMALL": (50, 51),
     }  # fmt: skip
     for name, value in settings.items():
@@ -136,7 +175,7 @@ def test_small_hands_are_compressed_before_they_are_enlarged(
     monkeypatch.setattr(augment, "SHIFTED_SHARE", 0.0)
     rng = np.random.default_rng(0)
     noise = np.zeros((SIDE + 32, SIDE + 32, 3), np.float32)
-    np.testing.assert_array_equal(augment.develop(rng, picture, noise), want)
+    np.testing.assert_array_equal(augment.develop(rng, picture, noise, small=THIRTY_SIX), want)
 
     _small_and_packed(monkeypatch, develop_torch)
     monkeypatch.setattr(develop_torch, "_tone", lambda generator, images: images)
@@ -146,37 +185,120 @@ def test_small_hands_are_compressed_before_they_are_enlarged(
     assert np.sqrt((ours**2).mean()) < 0.4 * np.sqrt((theirs**2).mean()), "the same artefacts"
 
 
-def test_shares_of_small_shaken_and_compressed_pictures_are_those_told(
+def test_grain_is_of_the_small_pictures_pixels(
     picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, torch.Tensor] = {}
+    """Neighbours have grain in common where a picture of 36 pixels is enlarged to 96."""
+    flat = np.full_like(picture, 128)
+    same = np.arange(256, dtype=np.uint8)[None]
+    for module in (augment, develop_torch):
+        _small_and_packed(monkeypatch, module)
+        for name, value in (("GRAINY_SHARE", 1.0), ("GRAIN", (10, 10)), ("PACKED_SMALL_SHARE", 0)):
+            monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(augment, "_tone_curve", lambda rng: same)
+    monkeypatch.setattr(develop_torch, "_tone", lambda generator, images: images)
+    noise = np.random.default_rng(3).normal(0, 1, (160, 160, 3)).astype(np.float32)
+    by_opencv = augment.develop(np.random.default_rng(0), flat, noise, small=THIRTY_SIX).astype(
+        float
+    )
+    by_torch = pixels(develop(torch.Generator().manual_seed(0), tensor(flat)))
+    for made in (by_opencv, by_torch):
+        off = made.mean(axis=2) - made.mean()
+        assert off.std() > 2
+        assert (off[:, 1:] * off[:, :-1]).mean() / off.var() > 0.6
+
+
+def test_each_step_is_taken_by_its_share(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both twins: which pictures are small, shaken, out of focus, compressed, and how strongly."""
+    count = 900
+    image = np.ascontiguousarray(picture[:64, :64])
+    asked: dict[str, list[float]] = {"small": [], "length": [], "sigma": [], "quality": []}
+    packed_small: list[bool] = []
+
+    def resize(source: NDArray[np.uint8], size: tuple[int, int], **how: int) -> NDArray[np.uint8]:
+        if how["interpolation"] == cv2.INTER_AREA:
+            asked["small"].append(size[0] / 64)
+        return cv2.resize(source, size, **how)
+
+    def blur(source: NDArray[np.uint8], size: tuple[int, int], sigma: float) -> object:
+        asked["sigma"].append(sigma)
+        return cv2.GaussianBlur(source, size, sigma)
+
+    recorded = SimpleNamespace(**(vars(cv2) | {"resize": resize, "GaussianBlur": blur}))
+
+    def compressed(source: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+        packed_small.append(len(source) < 64)
+        asked["quality"].append(quality)
+        return source
+
+    shaken = augment.shaken
+    monkeypatch.setattr(augment, "cv2", recorded)
+    monkeypatch.setattr(augment, "compress", compressed)
+    monkeypatch.setattr(
+        augment, "shaken", lambda im, n, a: asked["length"].append(n) or shaken(im, n, a)
+    )
+    monkeypatch.setattr(augment, "RELIT_SHARE", 0.0)
+    rng, noise = np.random.default_rng(1), np.zeros((160, 160, 3), np.float32)
+    for _ in range(count):
+        augment.develop(rng, image, noise)
+    numpys = {name: np.array(values) for name, values in asked.items()}
+    is_small = np.array(packed_small)
+    _check_shares(count, numpys, int(is_small.sum()), int((~is_small).sum()))
+    assert numpys["quality"][is_small].min() >= 30
+    assert numpys["quality"][~is_small].max() < 85
+
+    kept: dict[str, torch.Tensor] = {}
 
     def keep(name: str, place: int) -> None:
         does = getattr(develop_torch, name)
 
-        def kept(*arguments: torch.Tensor) -> object:
-            asked[name] = arguments[place]
+        def kept_too(*arguments: torch.Tensor) -> object:
+            kept[name] = arguments[place]
             return does(*arguments)
 
-        monkeypatch.setattr(develop_torch, name, kept)
+        monkeypatch.setattr(develop_torch, name, kept_too)
 
-    for name, place in (("small_maps", 0), ("move", 1), ("compress", 1)):
+    for name, place in (("small_maps", 0), ("move", 1), ("blur_map", 0)):
         keep(name, place)
-    count = 600
-    batch = tensor(picture[:32, :32].copy()).expand(count, -1, -1, -1)
-    develop(torch.Generator().manual_seed(2), batch)
-    size, length, quality = (asked[name] for name in ("small_maps", "move", "compress"))
-    small = size < 32
-    assert int(small.sum()) == pytest.approx(0.3 * count, abs=45)
-    assert 6 <= float(size.min()) <= 7
-    assert float(size[small].max()) >= 23
-    assert int((length > 1).sum()) == pytest.approx(0.12 * count, abs=35)
-    assert 13 <= float(length.max()) <= 15
-    assert torch.equal(length, length.floor())
-    assert 30 <= float(quality[small].min()) < 36
-    assert 84 < float(quality[small].max()) < 90
-    assert 20 <= float(quality[~small].min()) < 24
-    assert 80 < float(quality[~small].max()) < 85
+    marked: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        develop_torch, "compress", lambda im, q: marked.append(q) or torch.full_like(im, -1.0)
+    )
+    # What is not compressed is above 0 somewhere; what is comes out black.
+    monkeypatch.setattr(develop_torch, "_tone", lambda generator, images: images.clamp(min=9))
+    made = develop(torch.Generator().manual_seed(2), tensor(image).expand(count, -1, -1, -1))
+    packed = (made.flatten(1) == 0).all(dim=1)
+    size, length = kept["small_maps"] / 64, kept["move"]
+    small = size < 1
+    torchs = {
+        "small": size[small].numpy(), "length": length[length > 1].numpy(),
+        "quality": marked[0].numpy(), "sigma": kept["blur_map"].numpy(),
+    }  # fmt: skip
+    _check_shares(count, torchs, int((packed & small).sum()), int((packed & ~small).sum()))
+    assert float(marked[0][small].min()) >= 30
+    assert float(marked[0][~small].max()) < 85
+
+
+def _check_shares(
+    count: int, asked: dict[str, NDArray[np.float64]], packed_small: int, packed: int
+) -> None:
+    small, length, quality = (asked[name] for name in ("small", "length", "quality"))
+    assert len(small) == pytest.approx(0.3 * count, abs=45)
+    assert 0.18 <= small.min() < 0.23
+    assert 0.72 < small.max() <= 0.8
+    assert np.median(small) == pytest.approx(0.4, abs=0.05), "as many in each octave"
+    assert len(length) == pytest.approx(0.12 * count, abs=35)
+    assert set(length) <= set(range(3, 16))
+    assert max(length) >= 13
+    assert 5 <= np.median(length) <= 8
+    assert packed_small == pytest.approx(0.6 * 0.3 * count, abs=40)
+    assert packed == pytest.approx(0.25 * 0.7 * count, abs=40)
+    assert 20 <= quality.min() < 30
+    assert 85 < quality.max() < 90
+    assert 0.4 <= asked["sigma"].min() < 0.6
+    assert 1.4 < asked["sigma"].max() <= 1.6
 
 
 def test_developed_pictures_are_whole_levels_and_differ(picture: NDArray[np.uint8]) -> None:

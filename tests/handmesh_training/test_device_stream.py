@@ -145,7 +145,7 @@ def test_photos_take_their_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for k in range(3):
         cv2.imwrite(str(tmp_path / f"{k}.png"), green)
     (tmp_path / LABELS).write_text(json.dumps({f"{k}.png": {"hands": [hand]} for k in range(3)}))
-    plain = Augmentation(input_size=32, misses=0, occluders=0)
+    plain = Augmentation(input_size=32, misses=0, occluders=0, cut=0)
     settings = replace(SETTINGS, photos=(tmp_path,), photo_share=0.5, augment=plain)
     for batch in first(settings, 3):
         assert len(batch["images"]) == 6

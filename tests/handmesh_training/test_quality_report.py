@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+from made_sets import make_photo_set
+from numpy.typing import NDArray
 
 from handmesh.errors import InputError
 from handmesh_training import quality_report
 from handmesh_training.datasets import Sample
-from handmesh_training.quality_report import QUALITIES, Quality, all_worsened, worsened
+from handmesh_training.evaluation_report import Figure, Report
+from handmesh_training.protocols import IN_THE_WILD
+from handmesh_training.quality_report import (
+    QUALITIES,
+    Quality,
+    all_worsened,
+    to_row,
+    worsened,
+)
 
 
 @pytest.fixture
@@ -26,6 +39,7 @@ def sample() -> Sample:
     return Sample(
         key="spots", image=image, is_right=True, joints_px=joints,
         joint_known=np.ones(21, dtype=bool), intrinsics=matrix, joints_m=rays * depth[:, None],
+        depth_m=np.ones((200, 240), np.float32), mask=np.zeros((200, 240), np.uint8),
     )  # fmt: skip
 
 
@@ -115,13 +129,89 @@ def test_each_hand_is_shaken_along_its_own_line_and_the_same_every_time(sample: 
     np.testing.assert_array_equal(first, again)
 
 
-def test_a_row_for_each_quality(capsys: pytest.CaptureFixture[str]) -> None:
-    assert quality_report.main(["--rendered", "6", "--looks", "1", "--threads", "1"]) == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split("|")[3].strip() for row in rows] == [str(each) for each in QUALITIES]
-    assert all(row.startswith("| rendered | 6 |") for row in rows)
-    errors = [float(row.split("|")[4].strip(" %")) for row in rows]
-    assert errors[0] == min(errors) or errors[0] < np.mean(errors), "worse pictures, worse hands"
+def test_borders_are_all_four_and_a_hand_that_is_cut_already_keeps_its_picture(
+    sample: Sample,
+) -> None:
+    corners = {
+        (round(a), round(b)) for s in all_worsened([sample] * 40, Quality(cut=0.3))
+        for a, b in [sample.joints_px[0] - s.joints_px[0]]
+    }  # fmt: skip
+    assert len(corners) == 3, "left, upper, and neither for right and lower"
+    moved = replace(sample, joints_px=sample.joints_px - (120, 0), intrinsics=None, joints_m=None)
+    left = worsened(moved, Quality(cut=0.2), 0.0, 0)  # half of it lies beyond that border
+    np.testing.assert_array_equal(left.image, sample.image)
+    np.testing.assert_allclose(left.joints_px, moved.joints_px, atol=1e-9)
+    beyond = worsened(moved, Quality(cut=0.9), 0.0, 2)  # of which nothing would be left
+    assert beyond.image.shape == (200, 1, 3)
+
+
+def test_a_hand_that_cannot_be_placed_is_left_as_it_is(sample: Sample) -> None:
+    unknown = replace(
+        sample, joint_known=np.zeros(21, bool), joints_px=np.full((21, 2), np.nan)
+    )  # fmt: skip
+    assert worsened(unknown, Quality(24, 50, 0.2, 0.4), 0.0, 0) is unknown
+
+
+def test_lines_are_as_long_as_told_before_the_hand_is_reduced(sample: Sample) -> None:
+    dot = np.zeros_like(sample.image)
+    dot[100, 120] = 255
+    spot = replace(sample, image=dot, depth_m=None, mask=None)
+    moved = worsened(spot, Quality(None, None, 0.2), 0.0, 0).image[..., 0]
+    assert np.count_nonzero(moved) == pytest.approx(0.2 * 120, abs=2)
+    small = worsened(spot, Quality(60, None, 0.2), 0.0, 0).image[..., 0]
+    assert np.count_nonzero(small) == pytest.approx(0.2 * 60 + 1, abs=3)
+
+
+def _report(name: str, **values: float) -> Report:
+    figures = [Figure(n, v, "share", 7) for n, v in values.items()]
+    return Report(name, IN_THE_WILD, 7, {}, figures, ())
+
+
+def test_what_labels_do_not_tell_is_not_told() -> None:
+    row = to_row(Quality(24), _report("set", image_share=0.123))
+    assert row == "| set | 7 | 24 px | 12.3 % | - | - |\n"
+    row = to_row(Quality(), _report("set", image_share=0.1, joints_pa_mm=9.04, handedness=0.5))
+    assert row == "| set | 7 | as it is | 10.0 % | 9.0 mm | 50 % |\n"
+
+
+@pytest.mark.slow
+def test_a_row_for_each_set_and_quality(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+        assert cv2.imwrite(str(path), picture)
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    photos = [make_photo_set(tmp_path / name / "hands", write_picture) for name in ("a", "b")]
+    asked = [argument for folder in photos for argument in ("--photos", str(folder))]
+    arguments = ["--rendered", "24", *asked, "--limit", "1", "--looks", "1", "--threads", "1"]
+    assert quality_report.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(quality_report.HEAD)
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in out.splitlines()[2:]]
+    names = [str(each) for each in QUALITIES]
+    assert [row[2] for row in rows] == names * 3
+    assert [row[0] for row in rows] == [n for n in ("hands", "hands", "rendered") for _ in names]
+    assert {row[1] for row in rows[: 2 * len(names)]} == {"1"}
+    errors = {row[2]: float(row[3].split()[0]) for row in rows[-len(names) :]}
+    assert errors["24 px, JPEG 50"] > 1.2 * errors["as it is"]
+    assert errors["40 % beyond the border"] > 1.2 * errors["as it is"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rendered", "0"], "--rendered must be at least 1, not 0"),
+        (["--rendered", "2", "--limit", "-1"], "--limit must be at least 1, not -1"),
+        (["--rendered", "2", "--looks", "9"], "looks must be from 1 to 5, not 9"),
+        (["--photos", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_arguments_are_told_before_the_work(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=said):
+        quality_report.main(arguments)
+    assert capsys.readouterr().out == ""
 
 
 def test_with_nothing_to_measure_it_says_what_to_give() -> None:

@@ -205,7 +205,7 @@ def true_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("true_colours")
 def test_photos_take_their_share(photo_set: Path) -> None:
-    plain = Augmentation(input_size=32, misses=0, occluders=0)
+    plain = Augmentation(input_size=32, misses=0, occluders=0, cut=0)
     settings = replace(SETTINGS, photos=(photo_set,), photo_share=0.5, augment=plain)
 
     for batch in first(settings, 3):
@@ -229,7 +229,7 @@ def test_photos_bring_the_outlines_of_their_hands(
         "handmesh_training.stream.open_outlines",
         lambda hands: [outline if i % 2 else None for i in range(len(hands))],
     )
-    plain = Augmentation(input_size=32, misses=0, occluders=0)
+    plain = Augmentation(input_size=32, misses=0, occluders=0, cut=0)
     settings = replace(SETTINGS, photos=(photo_set,), photo_share=0.5, augment=plain)
     known = torch.cat([batch["outline_known"].any(dim=1) for batch in first(settings, 12)])
     rows = known.reshape(12, 6)
@@ -255,7 +255,7 @@ def freihand(tmp_path: Path) -> str:
 
 @pytest.mark.usefixtures("true_colours")
 def test_data_sets_bring_depth_without_a_mesh(freihand: str, photo_set: Path) -> None:
-    plain = Augmentation(input_size=32, misses=0, occluders=0, left=0)
+    plain = Augmentation(input_size=32, misses=0, occluders=0, cut=0, left=0)
     settings = replace(SETTINGS, datasets=(freihand,), photo_share=0.5, augment=plain)
 
     for batch in first(settings, 3):

@@ -73,7 +73,8 @@ class Augmentation:
         grounds: share of the crops with a known outline whose hand is put before another ground:
             what a crop without a hand shows, if there is one among them.
         busy: of those, the share whose ground is a part of any other crop, hands and all.
-        cut: share of crops that reach beyond the photo and are black there, a part of the hand too.
+        cut: share of crops with a photo's border drawn across the hand: beyond it they are black,
+            as the SDK has them, and labelled all the same.
     """
 
     input_size: int = 128
@@ -307,13 +308,21 @@ def cut(image: Image, joints: NDArray[np.float32] | None, angle: float, share: f
     image[place > high - share * (high - low)] = 0
 
 
-def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) -> Image:
-    """The light's side of it, and a camera's: light, focus, motion, resolution, exposure, colour,
-    sensor noise, JPEG, in the order in which they happen; see `develop_torch`.
+def develop(
+    rng: np.random.Generator,
+    image: Image,
+    noise: NDArray[np.float32],
+    motion: tuple[int, int] = MOTION,
+    small: tuple[float, float] = SMALL,
+) -> Image:
+    """The light's side of it, and a camera's: random filters, light, focus, motion, resolution,
+    exposure, colour, sensor noise, JPEG, in the order in which they happen; see `develop_torch`.
 
     Args:
         rng: what chooses. image: (S, S, 3) uint8. noise: (N, N, 3) float32 standard normal, N > S,
             to cut noise from.
+        motion, small: as `develop_torch.MOTION` and `SMALL`; a picture of more than a hand, in
+            which hands are small, bears less.
 
     Returns:
         (S, S, 3) uint8; the input is not changed.
@@ -327,12 +336,12 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
     if rng.random() < BLURRED_SHARE:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*BLUR))
     if rng.random() < MOVED_SHARE:
-        length = int(_by_octaves(rng, MOTION[0], MOTION[1] + 1))
+        length = int(_by_octaves(rng, motion[0], motion[1] + 1))
         image = shaken(image, length, rng.uniform(0, np.pi))
     is_small = rng.random() < SMALL_SHARE
     if is_small:
-        small = int(side * _by_octaves(rng, *SMALL))
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        size = int(side * _by_octaves(rng, *small))
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
     image = cv2.LUT(image, _tone_curve(rng))
     chance = rng.random()
@@ -341,9 +350,9 @@ def develop(rng: np.random.Generator, image: Image, noise: NDArray[np.float32]) 
     elif chance < GREY_SHARE + SHIFTED_SHARE:
         image = _shift_colours(rng, image)
     if rng.random() < GRAINY_SHARE:
-        size = image.shape[0]
-        y, x = rng.integers(0, len(noise) - size, 2)
-        grain = noise[y : y + size, x : x + size] * float(rng.uniform(*GRAIN))
+        height = image.shape[0]
+        y, x = rng.integers(0, len(noise) - height, 2)
+        grain = noise[y : y + height, x : x + height] * float(rng.uniform(*GRAIN))
         image = np.clip(image + grain, 0, 255).astype(np.uint8)
     if rng.random() < (PACKED_SMALL_SHARE if is_small else PACKED_SHARE):
         image = compress(image, int(rng.integers(*(PACKED_SMALL if is_small else PACKED))))
@@ -358,12 +367,17 @@ def _by_octaves(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def shaken(image: Image, length: int, angle: float) -> Image:
-    """Blur along a line of so many pixels."""
-    kernel = np.zeros((length, length), dtype=np.float32)
-    reach = 0.5 * (length - 1) * np.array([np.cos(angle), np.sin(angle)])
-    middle = np.full(2, 0.5 * (length - 1))
-    ends = [np.round(middle + sign * reach).astype(int).tolist() for sign in (-1, 1)]
-    cv2.line(kernel, ends[0], ends[1], 1.0)
+    """Blur along a line; the twin of `develop_torch.move`.
+
+    Args:
+        image: (H, W, 3) uint8. length: of the line, pixels. angle: of it, radians from +x to +y.
+    """
+    reach = length // 2 + 1  # where it slants, its end lies between pixels
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    along = dx * np.cos(angle) + dy * np.sin(angle)
+    across = dy * np.cos(angle) - dx * np.sin(angle)
+    kernel = np.clip(0.5 * length + 0.5 - np.abs(along), 0, 1)
+    kernel *= np.clip(1 - np.abs(across), 0, None)
     return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 

@@ -25,8 +25,9 @@ FAR_BONES = REACH_BONES + 0.3
 
 def adapting(input_size: int, stored_margin: float) -> Augmentation:
     """Augmentation that depth maps and 3D labels outlive: a mirrored hand, and one that is hardly
-    in the crop, would be taught by its heat-maps alone, or by nothing."""
-    return Augmentation(input_size, stored_margin=stored_margin, left=0, misses=0)
+    in the crop, would be taught by its heat-maps alone, or by nothing. No border cuts it: depth
+    maps would be compared where it is black."""
+    return Augmentation(input_size, stored_margin=stored_margin, left=0, misses=0, cut=0)
 
 
 @dataclass(frozen=True)

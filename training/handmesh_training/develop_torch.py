@@ -32,15 +32,15 @@ _CHROMA = (
     *(99,) * 32,
 )  # fmt: skip
 _LUMINANCE = (0.299, 0.587, 0.114)  # of BT.601, as OpenCV and JPEG have it
-# Pictures out of focus, by so many pixels (standard deviation, in a crop of 128), and shaken, by so
-# many along a line. Lengths are as likely in each octave.
+# Pictures out of focus, their standard deviation, and shaken ones, the length of their line, as
+# likely in each octave: both in pixels of the network's input.
 BLURRED_SHARE, BLUR = 0.12, (0.4, 1.6)
 MOVED_SHARE, MOTION = 0.12, (3, 15)
 # Pictures of small hands, enlarged: the side that they had, as a share of the crop's, as likely in
 # each octave.
 SMALL_SHARE, SMALL = 0.3, (0.2, 0.8)
-# Pictures with grain, its strength in levels; and compressed ones, with libjpeg's qualities. Small
-# hands come out of video, mostly.
+# Pictures with grain, and its strength in levels; and compressed ones, with libjpeg's qualities.
+# Small hands are more often compressed: many are out of video.
 GRAINY_SHARE, GRAIN = 0.4, (1.0, 11.0)
 PACKED_SHARE, PACKED = 0.25, (20, 85)
 PACKED_SMALL_SHARE, PACKED_SMALL = 0.6, (30, 90)
@@ -72,7 +72,7 @@ def normal(generator: torch.Generator, count: int, scale: float, *more: int) -> 
 
 
 def develop(generator: torch.Generator, images: Tensor) -> Tensor:
-    """Light, focus, motion, resolution, exposure, colour, noise, JPEG: each now and then.
+    """Filters, light, focus, motion, resolution, exposure, colour, noise, JPEG: each now and then.
 
     Args:
         generator: what chooses; on the images' device. images: (B, 3, S, S) float32, 0..255.
@@ -108,7 +108,7 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
     grain = uniform(generator, count, *GRAIN, 1, 1, 1)
     grain = grain * _chosen(generator, count, GRAINY_SHARE)
     images = images + normal(generator, count, 1.0, 3, side, side) * grain
-    images = images.clamp(0, 255).round()
+    images = repeated(images.clamp(0, 255).round(), torch.where(is_small, size, float(side)))
     chance = uniform(generator, count, 0, 1)
     packed = chance < torch.where(is_small, PACKED_SMALL_SHARE, PACKED_SHARE)
     low, high = (
@@ -156,6 +156,17 @@ def small_maps(small: Tensor, side: int) -> tuple[Tensor, Tensor]:
     place = torch.minimum(((pixel + 0.5) / step[..., 0] - 0.5).clamp(min=0), last)  # (B, S)
     up = (1 - (place[..., None] - pixel).abs()).clamp(min=0)  # (B, S, S)
     return down, up
+
+
+def repeated(images: Tensor, small: Tensor) -> Tensor:
+    """Pictures (B, C, S, S) of which the first `small` (B,) rows and columns mean something, their
+    last row and column in place of the rest: as libjpeg fills its last blocks."""
+    count, channels, side = images.shape[:3]
+    pixel = torch.arange(side, device=images.device)
+    source = torch.minimum(pixel, small[:, None].long() - 1)  # (B, S)
+    shape = (count, channels, side, side)
+    images = images.gather(2, source[:, None, :, None].expand(shape))
+    return images.gather(3, source[:, None, None, :].expand(shape))
 
 
 def move(images: Tensor, length: Tensor, angle: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""What small, compressed, shaken and cut pictures cost: ``python -m
-handmesh_training.quality_report``.
+"""What poor pictures cost: ``python -m handmesh_training.quality_report``.
 
-Each picture is blurred along a line, reduced until its hand has so many pixels and compressed, in
-the order in which that happens to a hand far away in a video, or ends across the hand; then the
-hand is asked for in its box as ever, all of its box. Printed are, for each set and kind of picture,
-the errors that `handmesh evaluate` has, by the protocol ``in_the_wild``, of joints beyond the
-picture as of others. A hand's pixels are those of the longer side of its joints' tight box.
+Each picture is blurred along a line, ends across the hand, is reduced until its hand has so many
+pixels, and is compressed, in that order and each where it is asked for; then the hand is asked for
+in its box as ever. Printed are, for each set and kind of picture, the errors that `handmesh
+evaluate` has, by the protocol ``in_the_wild``, of joints beyond the picture as of others. A hand's
+pixels are those of the longer side of its joints' tight box. (Where a picture ends the camera that
+is assumed for it changes, too: that is part of what its end costs.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,21 +28,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh import Predictor
+from handmesh.arguments import checked_looks
 from handmesh.errors import InputError
 from handmesh.looks import LOOKS, MOST_LOOKS
 
 from .augment import compress, shaken
 from .cli_options import EVALUATION_SEED, add_photos, add_surroundings
 from .datasets import Sample
+from .datasets.crops import locates_hand
 from .estimators import PredictorEstimator
 from .evaluate import evaluate
 from .evaluation_report import Report
 from .evaluation_sets import photo_samples, rendered_samples
+from .photos import check_photo_sets, one_hand
 from .protocols import IN_THE_WILD
 from .rendered import RenderSettings
 from .seeds import Purpose, generator
 
 RENDERED_PX = 192
+HEAD = """\
+| set | hands | pictures | 2D, share of the box | joints, PA | side |
+| --- | ---: | --- | ---: | ---: | ---: |
+"""
 
 
 class Quality(NamedTuple):
@@ -85,24 +92,26 @@ def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sam
         quality: how much worse. angle: of the blur's line, radians. border: across which the
             picture ends: 0 left, 1 upper, 2 right, 3 lower.
     """
+    if not locates_hand(sample):
+        return sample
     image: NDArray[Any] = sample.image
     known = sample.joints_px[sample.joint_known]
     low, high = known.min(axis=0), known.max(axis=0)
     hand_px = float((high - low).max())
-    corner = np.zeros(2)  # of what is left, in pixels of the picture
-    if quality.cut:
-        axis = border % 2
-        length = quality.cut * (high[axis] - low[axis])
-        first, end = 0, image.shape[1 - axis]
-        if border < 2:
-            first = round(low[axis] + length + 0.5)
-        else:
-            end = round(high[axis] - length + 0.5)
-        image = image[first:end] if axis else image[:, first:end]
-        corner[axis] = first
     line = round(quality.shaken * hand_px)
     if line > 1:
         image = shaken(image, line, angle)
+    corner = np.zeros(2)  # of what is left, in pixels of the picture
+    if quality.cut:
+        axis = border % 2
+        beyond = quality.cut * (high[axis] - low[axis])
+        first, end = 0, image.shape[1 - axis]
+        if border < 2:
+            first = min(max(first, round(low[axis] + beyond + 0.5)), end - 1)
+        else:
+            end = max(min(end, round(high[axis] - beyond + 0.5)), 1)
+        image = image[first:end] if axis else image[:, first:end]
+        corner[axis] = first
     height, width = image.shape[:2]
     if quality.hand_px is not None and hand_px > quality.hand_px:
         share = quality.hand_px / hand_px
@@ -130,52 +139,70 @@ def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sam
 
 def all_worsened(samples: Iterable[Sample], quality: Quality) -> Iterator[Sample]:
     """Samples in worse pictures, each along a line and across a border of its own."""
-    rng = generator(EVALUATION_SEED, Purpose.SHAKES)
+    rng = generator(EVALUATION_SEED, Purpose.WORSENED)
     for sample in samples:
         yield worsened(sample, quality, rng.uniform(0, math.pi), int(rng.integers(4)))
 
 
 def to_row(quality: Quality, report: Report) -> str:
-    """A row of the table in Markdown."""
-    share, pa, side = (report[n] for n in ("image_share", "joints_pa_mm", "handedness"))
-    return (
-        f"| {report.name} | {share.count} | {quality} | {100 * share.value:.1f} % "
-        f"| {pa.value:.1f} mm | {100 * side.value:.0f} % |\n"
-    )
+    """A row of the table in Markdown; "-" where the labels do not tell."""
+    cells = [report.name, str(report["image_share"].count), str(quality)]
+    for name, factor, form in (
+        ("image_share", 100, "{:.1f} %"),
+        ("joints_pa_mm", 1, "{:.1f} mm"),
+        ("handedness", 100, "{:.0f} %"),
+    ):
+        cells.append(form.format(factor * report[name].value) if name in report else "-")
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _sets(options: argparse.Namespace) -> list[tuple[str, Callable[[], Iterator[Sample]]]]:
+    """Names and samples, which are read anew at each call.
+
+    Raises:
+        InputError: no set, a count below 1, or photos that cannot be used.
+    """
+    for name in ("rendered", "limit"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, not {value}")
+    check_photo_sets(options.photos, one_hand)
+    sets: list[tuple[str, Callable[[], Iterator[Sample]]]] = [
+        (folder.name, partial(photo_samples, folder, options.limit)) for folder in options.photos
+    ]
+    if options.rendered is not None:
+        look = RenderSettings(
+            options.skins, options.environments, options.backgrounds, RENDERED_PX, empty=0.0
+        )
+        hands = list(rendered_samples(look, EVALUATION_SEED, options.rendered))
+        sets.append(("rendered", lambda: iter(hands)))
+    if not sets:
+        raise InputError("there is nothing to measure: give --rendered N or --photos DIR")
+    return sets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print, a row for each set and quality."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--bundle", metavar="PATH", help="default: the shipped one")
-    parser.add_argument("--rendered", type=int, default=0, metavar="N", help="hands to be rendered")
+    parser.add_argument("--rendered", type=int, metavar="N", help="hands to be rendered")
     add_surroundings(parser)
     add_photos(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="photographed hands of each set")
-    parser.add_argument("--looks", type=int, default=LOOKS, help=f"at each hand, to {MOST_LOOKS}")
+    parser.add_argument(
+        "--looks", type=int, default=LOOKS, metavar="N",
+        help=f"at each hand, to {MOST_LOOKS} (default {LOOKS})",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
     options = parser.parse_args(arguments)
-    sets = {
-        str(folder.name): partial(photo_samples, folder, options.limit) for folder in options.photos
-    }
-    if options.rendered:
-        look = RenderSettings(
-            options.skins, options.environments, options.backgrounds, RENDERED_PX, empty=0.0
-        )
-        sets["rendered"] = partial(rendered_samples, look, EVALUATION_SEED, options.rendered)
-    if not sets:
-        raise InputError("there is nothing to measure: give --rendered N or --photos DIR")
-    sys.stdout.write(
-        "| set | hands | pictures | 2D, share of the box | joints, PA | side |\n"
-        "| --- | ---: | --- | ---: | ---: | ---: |\n"
-    )
+    looks = checked_looks(options.looks)
+    sets = _sets(options)
     with Predictor(options.bundle, threads=options.threads) as predictor:
-        estimator = PredictorEstimator(predictor, options.looks)
-        for name, read in sets.items():
-            samples = list(read())
+        estimator = PredictorEstimator(predictor, looks)
+        sys.stdout.write(HEAD)
+        for name, read in sets:
             for quality in QUALITIES:
-                worse = all_worsened(samples, quality)
-                report = evaluate(estimator, worse, IN_THE_WILD, name, len(samples))
-                sys.stdout.write(to_row(quality, report))
+                worse = all_worsened(read(), quality)
+                sys.stdout.write(to_row(quality, evaluate(estimator, worse, IN_THE_WILD, name)))
                 sys.stdout.flush()
     return 0

@@ -42,7 +42,7 @@ class Purpose(IntEnum):
     PAIRS = 19  # which two photos stand side by side
     EDGES = 20  # hands that the lengths of edges are bounded by
     PARTNERS = 21  # second hands beside rendered ones: block
-    SHAKES = 22  # lines and borders by which pictures of a report are made worse
+    WORSENED = 22  # lines and borders by which pictures of a report are made worse
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:

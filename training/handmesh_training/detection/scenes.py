@@ -34,6 +34,9 @@ NONE, HAND, IGNORED = 0.0, 1.0, -1.0
 COMPOSED, SINGLE = 0.5, 0.38
 # Share of scenes that go through a camera once more; a shrunk photo is clean and sharp.
 DEVELOPED = 0.65
+# How long shaken scenes' lines are, pixels, and how small scenes were, as a share of their side:
+# their hands are small already.
+MOTION, SMALL = (3, 7), (0.25, 0.8)
 # Of whole pictures, the share that are photos.
 PHOTOS = 0.6
 # Of cut-outs, the share that are of photos.
@@ -116,7 +119,7 @@ def compose(
         canvas = _of_pictures(rng, supplies, side, _halves(rng, frame))
     image = canvas.image
     if rng.random() < DEVELOPED:
-        image = np.array(develop(rng, image, _noise(side)))
+        image = np.array(develop(rng, image, _noise(side), MOTION, SMALL))
     x0, y0, x1, y1 = frame
     outside = np.ones((side, side), dtype=bool)
     outside[y0:y1, x0:x1] = False
