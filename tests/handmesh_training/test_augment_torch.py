@@ -376,6 +376,26 @@ def test_the_batch_has_those_borders(crops: Crops, monkeypatch: pytest.MonkeyPat
     assert Augmentation().cut > 0
 
 
+def test_borders_cross_the_hand_as_the_input_shows_it(
+    crops: Crops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned, shifted and mirrored hands, each cut by a border of its own, after the camera."""
+    monkeypatch.setattr(augment_torch, "develop", lambda _, images: torch.full_like(images, 255))
+    mixed = replace(STILL, anyhow=1, shift=0.05, margin=1.5, left=0.5, cut=1)
+    out = augment(mixed, seeded(1), batch_of(crops))
+    black = (out["images"] == 0).all(dim=3).numpy()  # (B, S, S)
+    shares = []
+    for beyond, joints in zip(black, out["joints"].numpy(), strict=True):
+        gradient = np.array([np.diff(beyond.astype(float), axis=1 - k).sum() for k in (0, 1)])
+        direction = gradient / np.linalg.norm(gradient)
+        along = joints[:, :2] @ direction
+        place = ((np.argwhere(~beyond)[:, ::-1] + 0.5) / INPUT @ direction).max()
+        shares.append((along.max() - place) / (along.max() - along.min()))
+    assert min(shares) > -0.02
+    assert 0.3 < max(shares) < 0.42
+    assert np.mean(shares) == pytest.approx(0.2, abs=0.06)
+
+
 def test_the_same_seed_gives_the_same_batch(crops: Crops) -> None:
     batch = batch_of(crops)
     one, two, other = (augment(Augmentation(), seeded(s), batch) for s in (3, 3, 4))

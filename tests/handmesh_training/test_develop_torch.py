@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType, SimpleNamespace
 
 import cv2
@@ -208,6 +209,19 @@ def test_grain_is_of_the_small_pictures_pixels(
         assert (off[:, 1:] * off[:, :-1]).mean() / off.var() > 0.6
 
 
+def test_what_is_compressed_ends_with_its_last_grain_repeated(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    _small_and_packed(monkeypatch, develop_torch)
+    monkeypatch.setattr(develop_torch, "GRAINY_SHARE", 1.0)
+    monkeypatch.setattr(develop_torch, "compress", lambda im, _: given.append(im) or im)
+    develop(torch.Generator().manual_seed(0), tensor(picture))
+    (images,) = given
+    assert torch.equal(images[:, :, 36:], images[:, :, 35:36].expand(-1, -1, SIDE - 36, -1))
+    assert torch.equal(images[..., 36:], images[..., 35:36].expand(-1, -1, -1, SIDE - 36))
+
+
 def test_each_step_is_taken_by_its_share(
     picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +306,7 @@ def _check_shares(
     assert len(length) == pytest.approx(0.12 * count, abs=35)
     assert set(length) <= set(range(3, 16))
     assert max(length) >= 13
-    assert 5 <= np.median(length) <= 8
+    assert (length <= 5).mean() == pytest.approx(math.log(2) / math.log(16 / 3), abs=0.11)
     assert packed_small == pytest.approx(0.6 * 0.3 * count, abs=40)
     assert packed == pytest.approx(0.25 * 0.7 * count, abs=40)
     assert 20 <= quality.min() < 30
