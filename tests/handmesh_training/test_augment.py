@@ -423,7 +423,7 @@ def test_development_keeps_type_and_looks_like_the_picture(level: int) -> None:
     assert brighter > 180, "the order of bright and dark survives but for rare extremes"
     assert len({result.tobytes() for result in results}) > 190, "but for overexposed ones"
     means = np.array([result.mean() for result in results])
-    assert abs(means.mean() - image.mean()) < 25
+    assert abs(means.mean() - image.mean()) < 35
     assert means.std() > 3
 
 

@@ -152,8 +152,9 @@ def test_compression_wants_square_colour_pictures() -> None:
 def _small_and_packed(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
     """All pictures reduced to 36 pixels and compressed at quality 50, and nothing else."""
     settings = {
-        "FILTERED_SHARE": 0.0, "RELIT_SHARE": 0.0, "BLURRED_SHARE": 0.0, "MOVED_SHARE": 0.0,
-        "GRAINY_SHARE": 0.0, "SMALL_SHARE": 1.0, "SMALL": THIRTY_SIX,
+        "FILTERED_SHARE": 0.0, "RELIT_SHARE": 0.0, "PATTERNED_SHARE": 0.0,
+        "BLURRED_SHARE": 0.0, "MOVED_SHARE": 0.0, "GRAINY_SHARE": 0.0,
+        "SMALL_SHARE": 1.0, "SMALL": THIRTY_SIX,
         "PACKED_SMALL_SHARE": 1.0, "PACKED_SMALL": (50, 51),
     }  # fmt: skip
     for name, value in settings.items():
@@ -207,6 +208,54 @@ def test_grain_is_of_the_small_pictures_pixels(
         off = made.mean(axis=2) - made.mean()
         assert off.std() > 2
         assert (off[:, 1:] * off[:, :-1]).mean() / off.var() > 0.6
+
+
+def test_stripes_and_dapples_are_those_of_the_twin() -> None:
+    rng = np.random.default_rng(8)
+    number, angle, phase = rng.uniform(2, 24, 6), rng.uniform(0, np.pi, 6), rng.uniform(0, 6, 6)
+    waves = develop_torch.stripes(
+        SIDE, *(torch.from_numpy(x).float() for x in (number, angle, phase))
+    )
+    heights = rng.normal(0, 1, (6, 16, 16)).astype(np.float32)
+    cells = np.array([5, 6, 8, 11, 13, 16])
+    spots = develop_torch.dapples(SIDE, torch.from_numpy(cells).float(), torch.from_numpy(heights))
+    for k, n in enumerate(cells):
+        want = augment.stripes(SIDE, number[k], angle[k], phase[k])
+        np.testing.assert_allclose(waves[k].numpy(), want, atol=1e-3)
+        want = augment.dapples(SIDE, np.ascontiguousarray(heights[k, :n, :n]))
+        np.testing.assert_allclose(spots[k].numpy(), want, atol=1e-4)
+    # So many crests along a line in the stripes' direction.
+    across = augment.stripes(400, 7.0, 0.0, 0.0)[0]
+    assert np.count_nonzero((across[:-1] < 0) & (across[1:] >= 0)) in (6, 7)
+
+
+def test_a_fifth_of_the_pictures_lies_in_patterned_light(
+    picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a white ground both twins: how many, how deep the shadows are, and that light stays."""
+    count, white = 300, np.full((64, 64, 3), 250, dtype=np.uint8)
+    for module in (augment, develop_torch):
+        _small_and_packed(monkeypatch, module)
+        monkeypatch.setattr(module, "PATTERNED_SHARE", 0.2)
+        monkeypatch.setattr(module, "SMALL_SHARE", 0.0)
+        monkeypatch.setattr(module, "PACKED_SHARE", 0.0)
+    same = np.arange(256, dtype=np.uint8)[None]
+    monkeypatch.setattr(augment, "_tone_curve", lambda rng: same)
+    monkeypatch.setattr(augment, "GREY_SHARE", 0.0)
+    monkeypatch.setattr(augment, "SHIFTED_SHARE", 0.0)
+    monkeypatch.setattr(develop_torch, "_tone", lambda generator, images: images)
+    monkeypatch.setattr(develop_torch, "_colours", lambda generator, images: images)
+    rng, noise = np.random.default_rng(6), np.zeros((96, 96, 3), np.float32)
+    by_opencv = np.stack([augment.develop(rng, white, noise) for _ in range(count)])
+    batch = tensor(white).expand(count, -1, -1, -1)
+    by_torch = develop(torch.Generator().manual_seed(6), batch).permute(0, 2, 3, 1).numpy()
+    for made in (by_opencv.astype(float), by_torch):
+        changed = made[(made != 250).any(axis=(1, 2, 3))]
+        assert len(changed) == pytest.approx(0.2 * count, abs=25)
+        assert changed.max(axis=(1, 2, 3)).min() > 200, "light stays somewhere"
+        darkest = changed.min(axis=(1, 2, 3)) / 250
+        assert 0.28 < darkest.min() < 0.4
+        assert darkest.max() > 0.8
 
 
 def test_what_is_compressed_ends_with_its_last_grain_repeated(
@@ -375,6 +424,7 @@ def test_a_fifth_of_the_pictures_is_filtered(
 ) -> None:
     """What the filters make of a picture is seen in as many as are told to go through them."""
     monkeypatch.setattr(develop_torch, "RELIT_SHARE", 0.0)
+    monkeypatch.setattr(develop_torch, "PATTERNED_SHARE", 0.0)
     inverted = -torch.eye(3).view(1, 3, 3, 1, 1)
     monkeypatch.setattr(
         develop_torch, "random_filters", lambda generator, count: inverted.expand(count, 3, 3, 1, 1)
@@ -393,6 +443,7 @@ def test_two_fifths_of_the_pictures_are_lit_anew(
     picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(develop_torch, "FILTERED_SHARE", 0.0)
+    monkeypatch.setattr(develop_torch, "PATTERNED_SHARE", 0.0)
     drawn = []
     monkeypatch.setattr(
         develop_torch,

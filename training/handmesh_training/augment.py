@@ -19,6 +19,7 @@ from .develop_torch import (
     BLUR,
     BLURRED_SHARE,
     CONTRAST_SPREAD,
+    DAPPLES,
     DARK,
     EVENED_MOST,
     FILTER_SIZES,
@@ -33,12 +34,16 @@ from .develop_torch import (
     PACKED_SHARE,
     PACKED_SMALL,
     PACKED_SMALL_SHARE,
+    PATTERNED_SHARE,
     RELIT_SHARE,
     RELIT_SPREAD,
     SHADE_CELLS,
+    SHADOW,
     SHIFTED_SHARE,
     SMALL,
     SMALL_SHARE,
+    STEEPNESS,
+    STRIPES,
 )
 from .opencv import cv2
 from .samples import Crops
@@ -333,6 +338,9 @@ def develop(
     if rng.random() < RELIT_SHARE:
         field = rng.normal(0, rng.uniform(0, RELIT_SPREAD), (LIGHT_CELLS, LIGHT_CELLS))
         image = relight(image, field, rng.uniform(0, EVENED_MOST))
+    if rng.random() < PATTERNED_SHARE:
+        shadow = rng.uniform(*SHADOW) * (1 - _pattern(rng, side))
+        image = (image * (1 - shadow[..., None])).astype(np.uint8)
     if rng.random() < BLURRED_SHARE:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*BLUR))
     if rng.random() < MOVED_SHARE:
@@ -364,6 +372,29 @@ def develop(
 def _by_octaves(rng: np.random.Generator, low: float, high: float) -> float:
     """From low to high, as likely in each octave."""
     return float(low * (high / low) ** rng.random())
+
+
+def _pattern(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """(S, S) from 0 in shadow to 1 in light: stripes, or dapples, as often."""
+    if rng.random() < 0.5:
+        angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+        height = stripes(side, _by_octaves(rng, *STRIPES), angle, phase)
+    else:
+        cells = int(_by_octaves(rng, *DAPPLES))
+        height = dapples(side, rng.normal(0, 1, (cells, cells)).astype(np.float32))
+    return np.clip(0.5 + _by_octaves(rng, *STEEPNESS) * height, 0, 1)
+
+
+def stripes(side: int, number: float, angle: float, phase: float) -> NDArray[np.float32]:
+    """(S, S) waves in -1..1; the twin of `develop_torch.stripes`."""
+    place = (np.arange(side, dtype=np.float32) + 0.5) / side
+    along = place[None] * np.cos(angle) + place[:, None] * np.sin(angle)
+    return np.sin(2 * np.pi * number * along + phase).astype(np.float32)
+
+
+def dapples(side: int, heights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(S, S) of heights (N, N), interpolated; the twin of `develop_torch.dapples`."""
+    return np.asarray(cv2.resize(heights, (side, side), interpolation=cv2.INTER_LINEAR))
 
 
 def shaken(image: Image, length: int, angle: float) -> Image:

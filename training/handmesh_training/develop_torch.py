@@ -52,6 +52,11 @@ FILTER_SIZES = (1, 3, 5, 7)
 RELIT_SHARE, RELIT_SPREAD, EVENED_MOST = 0.4, 0.35, 0.8
 # The new light is drawn on a grid of so many cells a side, and the own one taken from a finer one.
 LIGHT_CELLS, SHADE_CELLS = 4, 8
+# Pictures in a light of stripes or dapples, as of blinds, leaves and lamps that flicker: how much
+# of the light the shadows lack; how many stripes or dapples lie across a crop, and how steep their
+# edges are, from waves to steps, both as likely in each octave.
+PATTERNED_SHARE, SHADOW = 0.2, (0.08, 0.7)
+STRIPES, DAPPLES, STEEPNESS = (2.0, 24.0), (5.0, 16.0), (0.5, 6.0)
 # Grey levels added before their unevenness is taken: else black borders would be made to glow.
 DARK = 32.0
 # Pictures without colour, and with a turned hue and another saturation.
@@ -91,6 +96,11 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
     evened = uniform(generator, count, 0, EVENED_MOST)
     relit = _chosen(generator, count, RELIT_SHARE)
     images = torch.where(relit, relight(images, field, evened), images)
+
+    pattern = random_patterns(generator, count, side)
+    shadow = uniform(generator, count, *SHADOW, 1, 1, 1) * (1 - pattern)
+    patterned = _chosen(generator, count, PATTERNED_SHARE)
+    images = torch.where(patterned, images * (1 - shadow), images)
 
     lens = blur_map(uniform(generator, count, *BLUR), side)
     blurred = lens[:, None] @ images @ lens[:, None].transpose(2, 3)
@@ -228,6 +238,36 @@ def relight(images: Tensor, field: Tensor, evened: Tensor) -> Tensor:
     cast = F.interpolate(field[:, None], (side, side), mode="bilinear")
     gain = (cast - evened[:, None, None, None] * own).exp()  # (B, 1, S, S)
     return (images * gain).clamp(0, 255)
+
+
+def random_patterns(generator: torch.Generator, count: int, side: int) -> Tensor:
+    """(B, 1, S, S) from 0 in shadow to 1 in light: stripes, or dapples, as often."""
+    angle = uniform(generator, count, 0, math.pi)
+    phase = uniform(generator, count, 0, 2 * math.pi)
+    waves = stripes(side, _by_octaves(generator, count, *STRIPES), angle, phase)
+    cells = _by_octaves(generator, count, *DAPPLES).floor()
+    spots = dapples(side, cells, normal(generator, count, 1.0, int(DAPPLES[1]), int(DAPPLES[1])))
+    kind = _chosen(generator, count, 0.5).view(-1, 1, 1)
+    steepness = _by_octaves(generator, count, *STEEPNESS)[:, None, None]
+    return (0.5 + steepness * torch.where(kind, waves, spots)).clamp(0, 1)[:, None]
+
+
+def stripes(side: int, number: Tensor, angle: Tensor, phase: Tensor) -> Tensor:
+    """(B, S, S) waves in -1..1, so many (B,) across a picture in the direction of an angle (B,)."""
+    place = (torch.arange(side, device=angle.device) + 0.5) / side
+    along = place[None, None] * angle.cos()[:, None, None]
+    along = along + place[None, :, None] * angle.sin()[:, None, None]  # (B, S, S)
+    return (2 * math.pi * number[:, None, None] * along + phase[:, None, None]).sin()
+
+
+def dapples(side: int, cells: Tensor, heights: Tensor) -> Tensor:
+    """(B, S, S) of the first `cells` (B,) rows and columns of heights (B, N, N), interpolated."""
+    place = (torch.arange(side, device=heights.device) + 0.5) / side  # (S,)
+    last = cells[:, None] - 1
+    cell = torch.minimum((place * cells[:, None] - 0.5).clamp(min=0), last)  # (B, S)
+    source = torch.arange(heights.shape[-1], device=heights.device)
+    weights = (1 - (cell[..., None] - source).abs()).clamp(min=0)  # (B, S, N)
+    return weights @ heights @ weights.transpose(1, 2)
 
 
 def _tone(generator: torch.Generator, images: Tensor) -> Tensor:
