@@ -1,4 +1,4 @@
-"""The camera's side of augmentation for whole batches on any device: the twin of `augment.develop`.
+"""The camera's side of augmentation for whole batches on any device: the twin of `develop`.
 
 Focus and resolution are separable linear maps of a picture, motion a small kernel, light a coarse
 map of gains, tone, colour and noise arithmetic on pixels, compression the arithmetic of JPEG.
@@ -54,8 +54,8 @@ RELIT_SHARE, RELIT_SPREAD, EVENED_MOST = 0.4, 0.35, 0.8
 LIGHT_CELLS, SHADE_CELLS = 4, 8
 # Pictures in a light of stripes or dapples, as of blinds, leaves and lamps that flicker: how much
 # of the light the shadows lack; how many stripes or dapples lie across a crop, and how steep their
-# edges are, from waves to steps, both as likely in each octave.
-PATTERNED_SHARE, SHADOW = 0.2, (0.08, 0.7)
+# edges are, from waves to steps; all as likely in each octave.
+PATTERNED_SHARE, SHADOW = 0.12, (0.08, 0.7)
 STRIPES, DAPPLES, STEEPNESS = (2.0, 24.0), (5.0, 16.0), (0.5, 6.0)
 # Grey levels added before their unevenness is taken: else black borders would be made to glow.
 DARK = 32.0
@@ -98,9 +98,9 @@ def develop(generator: torch.Generator, images: Tensor) -> Tensor:
     images = torch.where(relit, relight(images, field, evened), images)
 
     pattern = random_patterns(generator, count, side)
-    shadow = uniform(generator, count, *SHADOW, 1, 1, 1) * (1 - pattern)
+    shadow = _by_octaves(generator, count, *SHADOW)
     patterned = _chosen(generator, count, PATTERNED_SHARE)
-    images = torch.where(patterned, images * (1 - shadow), images)
+    images = torch.where(patterned, shadowed(images, pattern, shadow), images)
 
     lens = blur_map(uniform(generator, count, *BLUR), side)
     blurred = lens[:, None] @ images @ lens[:, None].transpose(2, 3)
@@ -238,6 +238,17 @@ def relight(images: Tensor, field: Tensor, evened: Tensor) -> Tensor:
     cast = F.interpolate(field[:, None], (side, side), mode="bilinear")
     gain = (cast - evened[:, None, None, None] * own).exp()  # (B, 1, S, S)
     return (images * gain).clamp(0, 255)
+
+
+def shadowed(images: Tensor, pattern: Tensor, shadow: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) in patterned light, exposed for the mean.
+
+    Args:
+        pattern: (B, 1, S, S) from 0 in shadow to 1 in light. shadow: (B,) share of the light that
+            shadows lack.
+    """
+    gain = 1 - shadow[:, None, None, None] * (1 - pattern)
+    return (images * gain / gain.mean(dim=(2, 3), keepdim=True)).clamp(0, 255)
 
 
 def random_patterns(generator: torch.Generator, count: int, side: int) -> Tensor:

@@ -32,10 +32,10 @@ from handmesh.arguments import checked_looks
 from handmesh.errors import InputError
 from handmesh.looks import LOOKS, MOST_LOOKS
 
-from .augment import compress, shaken
 from .cli_options import EVALUATION_SEED, add_photos, add_surroundings
 from .datasets import Sample
 from .datasets.crops import locates_hand
+from .develop import compress, shaken
 from .estimators import PredictorEstimator
 from .evaluate import evaluate
 from .evaluation_report import Report

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from handmesh.geometry import upright_angle
 from handmesh.types import CROP_MARGIN, Box
 
-from ..augment import develop
+from ..develop import develop
 from ..opencv import cv2
 from ..seeds import Purpose, generator
 from . import distractors
