@@ -24,6 +24,8 @@ from handmesh_training.quality_report import (
     worsened,
 )
 
+LIGHT = np.random.default_rng(0)  # of pictures that are not lit
+
 
 @pytest.fixture
 def sample() -> Sample:
@@ -44,14 +46,14 @@ def sample() -> Sample:
 
 
 def test_as_it_is_nothing_changes(sample: Sample) -> None:
-    same = worsened(sample, Quality(), 0.3, 0)
+    same = worsened(sample, Quality(), 0.3, 0, LIGHT)
     np.testing.assert_array_equal(same.image, sample.image)
     np.testing.assert_allclose(same.joints_px, sample.joints_px, atol=1e-9)
 
 
 @pytest.mark.parametrize("hand_px", [60, 24])
 def test_labels_stay_on_the_joints_of_a_smaller_hand(sample: Sample, hand_px: int) -> None:
-    small = worsened(sample, Quality(hand_px), 0.0, 0)
+    small = worsened(sample, Quality(hand_px), 0.0, 0, LIGHT)
     assert np.ptp(small.joints_px, axis=0).max() == pytest.approx(hand_px, rel=0.02)
     # The first joint's spot alone: its middle by weight, to a tenth of a pixel.
     alone = np.zeros_like(sample.image)
@@ -61,7 +63,7 @@ def test_labels_stay_on_the_joints_of_a_smaller_hand(sample: Sample, hand_px: in
             key="spot", image=alone, is_right=True,
             joints_px=np.round(sample.joints_px), joint_known=sample.joint_known,
         ),
-        Quality(hand_px), 0.0, 0,
+        Quality(hand_px), 0.0, 0, LIGHT,
     )  # fmt: skip
     light = spot.image[..., 0].astype(float)
     rows, columns = np.indices(light.shape)
@@ -70,7 +72,7 @@ def test_labels_stay_on_the_joints_of_a_smaller_hand(sample: Sample, hand_px: in
 
 
 def test_the_camera_goes_with_the_picture(sample: Sample) -> None:
-    small = worsened(sample, Quality(36), 0.0, 0)
+    small = worsened(sample, Quality(36), 0.0, 0, LIGHT)
     assert small.intrinsics is not None
     assert small.joints_m is not None
     seen = small.joints_m @ small.intrinsics.T
@@ -78,19 +80,19 @@ def test_the_camera_goes_with_the_picture(sample: Sample) -> None:
 
 
 def test_a_hand_of_fewer_pixels_is_not_enlarged(sample: Sample) -> None:
-    assert worsened(sample, Quality(500), 0.0, 0).image.shape == sample.image.shape
+    assert worsened(sample, Quality(500), 0.0, 0, LIGHT).image.shape == sample.image.shape
 
 
 def test_files_are_compressed_at_the_size_that_they_have(sample: Sample) -> None:
-    small = worsened(sample, Quality(36), 0.0, 0).image
+    small = worsened(sample, Quality(36), 0.0, 0, LIGHT).image
     packed = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1]
     want = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(worsened(sample, Quality(36, 50), 0.0, 0).image, want)
+    np.testing.assert_array_equal(worsened(sample, Quality(36, 50), 0.0, 0, LIGHT).image, want)
 
 
 def test_shaking_runs_along_its_line(sample: Sample) -> None:
     still = sample.image[..., 0].astype(float)
-    moved = worsened(sample, Quality(None, None, 0.2), 0.0, 0).image[..., 0].astype(float)
+    moved = worsened(sample, Quality(None, None, 0.2), 0.0, 0, LIGHT).image[..., 0].astype(float)
     across = [np.abs(np.diff(image, axis=0)).sum() for image in (still, moved)]
     along = [np.abs(np.diff(image, axis=1)).sum() for image in (still, moved)]
     assert along[1] < 0.4 * along[0]
@@ -102,7 +104,7 @@ def test_a_border_leaves_the_rest_of_the_picture_and_every_label(
     sample: Sample, border: int
 ) -> None:
     """Three tenths of the hand lie beyond; a camera sees the joints where they are told."""
-    left = worsened(sample, Quality(cut=0.3), 0.0, border)
+    left = worsened(sample, Quality(cut=0.3), 0.0, border, LIGHT)
     axis = border % 2
     along = left.joints_px[:, axis]
     low, high = along.min(), along.max()
@@ -138,10 +140,10 @@ def test_borders_are_all_four_and_a_hand_that_is_cut_already_keeps_its_picture(
     }  # fmt: skip
     assert len(corners) == 3, "left, upper, and neither for right and lower"
     moved = replace(sample, joints_px=sample.joints_px - (120, 0), intrinsics=None, joints_m=None)
-    left = worsened(moved, Quality(cut=0.2), 0.0, 0)  # half of it lies beyond that border
+    left = worsened(moved, Quality(cut=0.2), 0.0, 0, LIGHT)  # half of it lies beyond that border
     np.testing.assert_array_equal(left.image, sample.image)
     np.testing.assert_allclose(left.joints_px, moved.joints_px, atol=1e-9)
-    beyond = worsened(moved, Quality(cut=0.9), 0.0, 2)  # of which nothing would be left
+    beyond = worsened(moved, Quality(cut=0.9), 0.0, 2, LIGHT)  # of which nothing would be left
     assert beyond.image.shape == (200, 1, 3)
 
 
@@ -149,17 +151,59 @@ def test_a_hand_that_cannot_be_placed_is_left_as_it_is(sample: Sample) -> None:
     unknown = replace(
         sample, joint_known=np.zeros(21, bool), joints_px=np.full((21, 2), np.nan)
     )  # fmt: skip
-    assert worsened(unknown, Quality(24, 50, 0.2, 0.4), 0.0, 0) is unknown
+    assert worsened(unknown, Quality(24, 50, 0.2, 0.4), 0.0, 0, LIGHT) is unknown
 
 
 def test_lines_are_as_long_as_told_before_the_hand_is_reduced(sample: Sample) -> None:
     dot = np.zeros_like(sample.image)
     dot[100, 120] = 255
     spot = replace(sample, image=dot, depth_m=None, mask=None)
-    moved = worsened(spot, Quality(None, None, 0.2), 0.0, 0).image[..., 0]
+    moved = worsened(spot, Quality(None, None, 0.2), 0.0, 0, LIGHT).image[..., 0]
     assert np.count_nonzero(moved) == pytest.approx(0.2 * 120, abs=2)
-    small = worsened(spot, Quality(60, None, 0.2), 0.0, 0).image[..., 0]
+    small = worsened(spot, Quality(60, None, 0.2), 0.0, 0, LIGHT).image[..., 0]
     assert np.count_nonzero(small) == pytest.approx(0.2 * 60 + 1, abs=3)
+
+
+def _grey(sample: Sample) -> Sample:
+    return replace(sample, image=np.full_like(sample.image, 100), depth_m=None, mask=None)
+
+
+def test_stripes_are_so_many_a_hand_and_their_shadows_so_deep(sample: Sample) -> None:
+    """A hand of 120 px in a picture of 240: twelve waves along it, whatever way they lie."""
+    light = np.random.default_rng(2)
+    for _ in range(4):
+        lit = worsened(_grey(sample), Quality(striped=0.5), 0.0, 0, light)
+        np.testing.assert_allclose(lit.joints_px, sample.joints_px)
+        picture = lit.image[..., 0].astype(float)
+        assert picture.min() / picture.max() == pytest.approx(0.5, abs=0.02)
+        assert picture.mean() == pytest.approx(100, abs=1), "cameras expose for the mean"
+        power = np.abs(np.fft.fft2(picture[:200, :200] - picture.mean()))
+        y, x = np.unravel_index(power.argmax(), power.shape)
+        waves = np.hypot(*(np.fft.fftfreq(200)[[y, x]] * 120))
+        assert waves == pytest.approx(6, abs=0.5)
+
+
+def test_dapples_are_so_many_a_hand_and_others_for_every_hand(sample: Sample) -> None:
+    first, second = (
+        s.image[..., 0].astype(float)
+        for s in all_worsened([_grey(sample)] * 2, Quality(dappled=0.5))
+    )
+    assert np.abs(first - second).mean() > 5
+    for picture in (first, second):
+        assert picture.min() / picture.max() == pytest.approx(0.5, abs=0.02)
+        assert picture.mean() == pytest.approx(100, abs=1)
+        # Of independent heights at the cells' middles, 15 px apart; between them straight lines.
+        rows = picture[:, 7::15] > picture.mean()
+        turns = (rows[:, 1:] != rows[:, :-1]).mean()
+        assert turns == pytest.approx(0.5, abs=0.1)
+        dense = picture[:, ::3] > picture.mean()
+        assert (dense[:, 1:] != dense[:, :-1]).mean() < 0.2
+
+
+def test_a_picture_with_a_hand_of_a_pixel_can_be_lit(sample: Sample) -> None:
+    dot = replace(_grey(sample), joints_px=np.full((21, 2), 50.0), intrinsics=None, joints_m=None)
+    for quality in (Quality(striped=0.5), Quality(dappled=0.5)):
+        assert worsened(dot, quality, 0.0, 0, LIGHT).image.shape == sample.image.shape
 
 
 def _report(name: str, **values: float) -> Report:

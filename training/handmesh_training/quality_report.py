@@ -1,11 +1,11 @@
 """What poor pictures cost: ``python -m handmesh_training.quality_report``.
 
-Each picture is blurred along a line, ends across the hand, is reduced until its hand has so many
-pixels, and is compressed, in that order and each where it is asked for; then the hand is asked for
-in its box as ever. Printed are, for each set and kind of picture, the errors that `handmesh
-evaluate` has, by the protocol ``in_the_wild``, of joints beyond the picture as of others. A hand's
-pixels are those of the longer side of its joints' tight box. (Where a picture ends the camera that
-is assumed for it changes, too: that is part of what its end costs.)
+Each picture is lit in stripes or dapples, blurred along a line, ends across the hand, is reduced
+until its hand has so many pixels, and is compressed, in that order and each where it is asked for;
+then the hand is asked for in its box as ever. Printed are, for each set and kind of picture, the
+errors that `handmesh evaluate` has, by the protocol ``in_the_wild``, of joints beyond the picture
+as of others. A hand's pixels are those of the longer side of its joints' tight box. (Where a
+picture ends the camera that is assumed for it changes, too: that is part of what its end costs.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from handmesh.looks import LOOKS, MOST_LOOKS
 from .cli_options import EVALUATION_SEED, add_photos, add_surroundings
 from .datasets import Sample
 from .datasets.crops import locates_hand
-from .develop import compress, shaken
+from .develop import compress, dapples, shadowed, shaken, stripes
 from .estimators import PredictorEstimator
 from .evaluate import evaluate
 from .evaluation_report import Report
@@ -46,6 +46,10 @@ from .rendered import RenderSettings
 from .seeds import Purpose, generator
 
 RENDERED_PX = 192
+# Stripes and dapples across a hand, and how fast these change from shadow to light: stripes as a
+# sine, dapples within a sixth of their size.
+STRIPES, DAPPLES = 6, 8
+STRIPES_STEEP, DAPPLES_STEEP = 0.5, 3.0
 HEAD = """\
 | set | hands | pictures | 2D, share of the box | joints, PA | side |
 | --- | ---: | --- | ---: | ---: | ---: |
@@ -60,18 +64,23 @@ class Quality(NamedTuple):
         jpeg: libjpeg's quality, 1 to 100; None: it is not compressed.
         shaken: length of the blur along a line, as a share of the hand's pixels.
         cut: how much of the hand, of its extent towards a border, lies beyond that border.
+        striped, dappled: share of the light that the shadows of blinds and of leaves lack.
     """
 
     hand_px: int | None = None
     jpeg: int | None = None
     shaken: float = 0.0
     cut: float = 0.0
+    striped: float = 0.0
+    dappled: float = 0.0
 
     def __str__(self) -> str:
         words = [] if self.hand_px is None else [f"{self.hand_px} px"]
         words += [] if self.jpeg is None else [f"JPEG {self.jpeg}"]
         words += [f"shaken by {self.shaken:g}"] if self.shaken else []
         words += [f"{100 * self.cut:.0f} % beyond the border"] if self.cut else []
+        words += [f"{100 * self.striped:.0f} % less light in stripes"] if self.striped else []
+        words += [f"{100 * self.dappled:.0f} % less light in dapples"] if self.dappled else []
         return ", ".join(words) or "as it is"
 
 
@@ -81,16 +90,43 @@ QUALITIES = (
     *(Quality(60, None, share) for share in (0.1, 0.2)),
     Quality(60, 50, 0.1),
     *(Quality(cut=share) for share in (0.2, 0.4)),
+    *(Quality(striped=share) for share in (0.25, 0.5)),
+    *(Quality(dappled=share) for share in (0.25, 0.5)),
 )
 
 
-def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sample:
+def _lit(
+    image: NDArray[Any], quality: Quality, hand_px: float, light: np.random.Generator
+) -> NDArray[Any]:
+    """A picture in the light of a quality; as it is where that is none."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    hands = side / max(hand_px, 1.0)  # that would lie side by side across the picture
+    patterns = []
+    if quality.striped:
+        waves = stripes(
+            side, STRIPES * hands, light.uniform(0, math.pi), light.uniform(0, math.tau)
+        )
+        patterns.append((quality.striped, STRIPES_STEEP * waves))
+    if quality.dappled:
+        cells = min(max(2, round(DAPPLES * hands)), side)
+        heights = light.normal(0, 1, (cells, cells)).astype(np.float32)
+        patterns.append((quality.dappled, DAPPLES_STEEP * dapples(side, heights)))
+    for shadow, pattern in patterns:
+        image = shadowed(image, np.clip(0.5 + pattern[:height, :width], 0, 1), shadow)
+    return image
+
+
+def worsened(
+    sample: Sample, quality: Quality, angle: float, border: int, light: np.random.Generator
+) -> Sample:
     """A hand in a worse picture: the image, and with it what is told in its pixels.
 
     Args:
         sample: its depth map, mask and outline, if it has any, are left out.
         quality: how much worse. angle: of the blur's line, radians. border: across which the
-            picture ends: 0 left, 1 upper, 2 right, 3 lower.
+            picture ends: 0 left, 1 upper, 2 right, 3 lower. light: draws where its stripes or
+            dapples fall.
     """
     if not locates_hand(sample):
         return sample
@@ -98,6 +134,7 @@ def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sam
     known = sample.joints_px[sample.joint_known]
     low, high = known.min(axis=0), known.max(axis=0)
     hand_px = float((high - low).max())
+    image = _lit(image, quality, hand_px, light)
     line = round(quality.shaken * hand_px)
     if line > 1:
         image = shaken(image, line, angle)
@@ -116,7 +153,7 @@ def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sam
     if quality.hand_px is not None and hand_px > quality.hand_px:
         share = quality.hand_px / hand_px
         size = (max(1, round(share * width)), max(1, round(share * height)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     if quality.jpeg is not None:
         image = compress(image, quality.jpeg)
     scale = np.array([image.shape[1] / width, image.shape[0] / height])
@@ -138,10 +175,11 @@ def worsened(sample: Sample, quality: Quality, angle: float, border: int) -> Sam
 
 
 def all_worsened(samples: Iterable[Sample], quality: Quality) -> Iterator[Sample]:
-    """Samples in worse pictures, each along a line and across a border of its own."""
+    """Samples in worse pictures, each along a line, across a border and in a light of its own."""
     rng = generator(EVALUATION_SEED, Purpose.WORSENED)
+    light = generator(EVALUATION_SEED, Purpose.LIT)
     for sample in samples:
-        yield worsened(sample, quality, rng.uniform(0, math.pi), int(rng.integers(4)))
+        yield worsened(sample, quality, rng.uniform(0, math.pi), int(rng.integers(4)), light)
 
 
 def to_row(quality: Quality, report: Report) -> str:

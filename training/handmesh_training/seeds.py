@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     EDGES = 20  # hands that the lengths of edges are bounded by
     PARTNERS = 21  # second hands beside rendered ones: block
     WORSENED = 22  # lines and borders by which pictures of a report are made worse
+    LIT = 23  # where stripes and dapples of light fall on them
 
 
 def sequence(seed: int, purpose: Purpose, *place: int) -> np.random.SeedSequence:
