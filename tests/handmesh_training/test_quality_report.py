@@ -24,7 +24,7 @@ from handmesh_training.quality_report import (
     worsened,
 )
 
-LIGHT = np.random.default_rng(0)  # of pictures that are not lit
+LIGHT = np.random.default_rng(0)  # where it does not matter how a picture is lit
 
 
 @pytest.fixture
@@ -181,6 +181,9 @@ def test_stripes_are_so_many_a_hand_and_their_shadows_so_deep(sample: Sample) ->
         y, x = np.unravel_index(power.argmax(), power.shape)
         waves = np.hypot(*(np.fft.fftfreq(200)[[y, x]] * 120))
         assert waves == pytest.approx(6, abs=0.5)
+        # A sine is in the outer tenth of its range on each side for a fifth of the time.
+        depth = (picture - picture.min()) / np.ptp(picture)
+        assert ((depth > 0.1) & (depth < 0.9)).mean() == pytest.approx(0.59, abs=0.05)
 
 
 def test_dapples_are_so_many_a_hand_and_others_for_every_hand(sample: Sample) -> None:
@@ -198,6 +201,27 @@ def test_dapples_are_so_many_a_hand_and_others_for_every_hand(sample: Sample) ->
         assert turns == pytest.approx(0.5, abs=0.1)
         dense = picture[:, ::3] > picture.mean()
         assert (dense[:, 1:] != dense[:, :-1]).mean() < 0.2
+        # All but 13 % of normal heights are beyond a sixth on their side, if not between cells.
+        depth = (picture - picture.min()) / np.ptp(picture)
+        assert ((depth < 0.02) | (depth > 0.98)).mean() > 0.6
+
+
+def test_a_hand_is_lit_before_anything_else_becomes_of_its_picture(sample: Sample) -> None:
+    lit = worsened(sample, Quality(striped=0.5), 0.3, 1, np.random.default_rng(4))
+    for rest in (Quality(36, 50), Quality(None, None, 0.2), Quality(cut=0.3)):
+        want = worsened(lit, rest, 0.3, 1, LIGHT)
+        both = worsened(
+            sample, rest._replace(striped=0.5), 0.3, 1, np.random.default_rng(4)
+        )  # fmt: skip
+        np.testing.assert_array_equal(both.image, want.image)
+        np.testing.assert_allclose(both.joints_px, want.joints_px)
+
+
+def test_each_quality_has_a_name_of_its_own() -> None:
+    assert len({str(each) for each in QUALITIES}) == len(QUALITIES)
+    assert str(Quality(24, 50, 0.2, 0.4)) == "24 px, JPEG 50, shaken by 0.2, 40 % beyond the border"
+    assert str(Quality(striped=0.25)) == "25 % less light in stripes"
+    assert str(Quality(dappled=0.5)) == "50 % less light in dapples"
 
 
 def test_a_picture_with_a_hand_of_a_pixel_can_be_lit(sample: Sample) -> None:

@@ -109,7 +109,7 @@ def shadowed(image: Image, pattern: NDArray[np.float32], shadow: float) -> Image
     """A picture in patterned light; the twin of `develop_torch.shadowed`.
 
     Args:
-        image: (S, S, 3) uint8. pattern: (S, S) from 0 in shadow to 1 in light. shadow: share of the
+        image: (H, W, 3) uint8. pattern: (H, W) from 0 in shadow to 1 in light. shadow: share of the
             light that shadows lack.
     """
     gain = 1 - shadow * (1 - pattern)
