@@ -32,7 +32,7 @@ _BATCH = 16
 _POSITIONS = 64
 # Added to the diagonal, as a share of its mean: few crops say nothing of many directions. With a
 # hundredth a point of `light` is off by up to 1.06 px on crops that it was not calibrated on, with
-# a tenth by 0.62 and 0.78 (TFLite's layers and Core ML's), with a third by 0.77 and 1.26.
+# a tenth by 0.63 and 0.77 (TFLite's layers and Core ML's), with a third by 0.77 and 1.26.
 _DAMPING = 0.1
 
 
