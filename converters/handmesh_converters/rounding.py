@@ -30,9 +30,9 @@ _BATCH = 16
 # Positions of a picture that a convolution's inputs are taken from, at most: neighbours say much
 # the same, and a large network has 4,096 of them.
 _POSITIONS = 64
-# Added to the diagonal, as a share of its mean: few crops say nothing of many directions. With a
-# hundredth a point of `light` is off by up to 1.06 px on crops that it was not calibrated on, with
-# a tenth by 0.63 and 0.77 (TFLite's layers and Core ML's), with a third by 0.77 and 1.26.
+# Added to the diagonal, as a share of its mean: few crops say nothing of many directions. On crops
+# that it was not calibrated on a point of `light` is off by up to 1.1 px with 0.01, by 0.63 and
+# 0.77 in TFLite and Core ML with 0.1 (`handmesh compare-exports`); with 0.3 it is more again.
 _DAMPING = 0.1
 
 

@@ -102,18 +102,17 @@ def _lit(
     height, width = image.shape[:2]
     side = max(height, width)
     hands = side / max(hand_px, 1.0)  # that would lie side by side across the picture
-    patterns = []
     if quality.striped:
         waves = stripes(
             side, STRIPES * hands, light.uniform(0, math.pi), light.uniform(0, math.tau)
         )
-        patterns.append((quality.striped, STRIPES_STEEP * waves))
+        pattern = np.clip(0.5 + STRIPES_STEEP * waves, 0, 1)
+        image = shadowed(image, pattern[:height, :width], quality.striped)
     if quality.dappled:
         cells = min(max(2, round(DAPPLES * hands)), side)
         heights = light.normal(0, 1, (cells, cells)).astype(np.float32)
-        patterns.append((quality.dappled, DAPPLES_STEEP * dapples(side, heights)))
-    for shadow, pattern in patterns:
-        image = shadowed(image, np.clip(0.5 + pattern[:height, :width], 0, 1), shadow)
+        pattern = np.clip(0.5 + DAPPLES_STEEP * dapples(side, heights), 0, 1)
+        image = shadowed(image, pattern[:height, :width], quality.dappled)
     return image
 
 
