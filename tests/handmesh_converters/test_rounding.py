@@ -8,7 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handmesh.backends import RawOutput
+from handmesh.bundle import Bundle, shipped
 from handmesh.errors import ExportError
+from handmesh.verification import read_reference
+from handmesh_converters.export import CALIBRATION, load_bundle
+from handmesh_converters.fold import fold
+from handmesh_converters.parity import TOLERANCES, measure, network_outputs
 from handmesh_converters.rounding import round_to_int8
 
 
@@ -91,3 +97,31 @@ def test_small_layers_are_left(network: _Small, pictures: NDArray[np.uint8]) -> 
 def test_crops_are_needed(network: _Small) -> None:
     with pytest.raises(ExportError, match="got none"):
         round_to_int8(network, np.zeros((0, 16, 16, 3), np.uint8), size=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds", "keep"),
+    [
+        pytest.param(100_000, (nn.Linear, nn.Conv2d), ("network.head.joints",), id="tflite"),
+        pytest.param(1 << 17, (nn.Linear,), (), id="coreml"),
+    ],
+)
+def test_the_shipped_network_bears_it_on_crops_that_it_was_not_calibrated_on(
+    size: int, kinds: tuple[type[nn.Module], ...], keep: tuple[str, ...]
+) -> None:
+    """Both formats' layers; else `handmesh export light --precision int8` is refused."""
+    bundle = Bundle.load(shipped()["light"])
+    network = load_bundle(bundle)
+    crops = read_reference(bundle)[0]
+    others = crops[1::2]
+    twin = fold(network)
+    round_to_int8(twin, crops[CALIBRATION], size, keep, kinds)
+
+    def run(images: NDArray[np.uint8]) -> RawOutput:
+        with torch.no_grad():
+            return RawOutput(*(part.numpy() for part in twin(torch.from_numpy(images.copy()))))
+
+    expected = network_outputs(network, others)
+    found = measure(run, "torch", others, expected, bundle.topology.bone_ratios)
+    assert found.crop_px.worst > 0.05, "nothing was rounded"
+    found.check(TOLERANCES["int8"])
