@@ -22,7 +22,7 @@ Finder = Callable[[Photo, bool | None, int, float], list[Sighting]]
 LEAST_SCORE = 0.2
 # Log-odds of a hand before both networks have their say: each by itself believes in hands too
 # easily. Chosen for a false alarm in about one of twenty pictures without hands.
-PRIOR = -2.5
+PRIOR = -3.3
 # Neither network is ever surer than this.
 _SUREST = 1e-4
 # How many are looked at, beside twice the hands that are wanted.
@@ -67,16 +67,22 @@ class DetectedHands:
         followed = search.follow(photo.look, seen, side, rounds=1)
         judged = [
             dataclasses.replace(
-                look,
-                presence=probability(
-                    PRIOR + log_odds(look.presence, _SUREST) + log_odds(one.presence, _SUREST)
-                ),
+                last, presence=_presence(one.presence, first.presence, last.presence)
             )
-            for look, one in zip(followed, found, strict=True)
+            for last, first, one in zip(followed, seen, found, strict=True)
         ]
         kept = search.separate([look for look in judged if look.presence >= min_presence])
         kept = kept[:max_hands]
         return search.judge_sides(photo.look, kept) if side is None else kept
+
+
+def _presence(detected: float, *looks: float) -> float:
+    """What the detector and the mesh network think of it together.
+
+    Looks at one hand are hardly independent, so they count as one, by the mean of their log-odds.
+    """
+    mesh = sum(log_odds(look, _SUREST) for look in looks) / len(looks)
+    return probability(PRIOR + log_odds(detected, _SUREST) + mesh)
 
 
 def default_finder(threads: int | None = None) -> Finder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -84,6 +85,22 @@ def test_both_networks_must_believe_in_a_hand() -> None:
     assert _find(_Scene((HERE, 0.95, True)), Detection(HERE, 0.12, 0.9)) == []
     (found,) = _find(_Scene((HERE, 0.95, True)), sure)
     odds = math.exp(PRIOR) * (0.95 / 0.05) ** 2
+    assert found.presence == pytest.approx(odds / (1 + odds))
+
+
+def test_a_second_look_that_is_surer_is_half_of_what_the_mesh_network_says() -> None:
+    class Brighter(_Scene):
+        def look(self, views: Sequence[View]) -> list[Sighting]:
+            first = not self.views
+            seen = super().look(views)
+            return [dataclasses.replace(one, presence=0.6 if first else 0.98) for one in seen]
+
+    box = dataclasses.replace(HERE, size=90)  # not the joints' own: it is looked at again
+    scene = Brighter((HERE, 0.5, True))
+    (found,) = _find(scene, Detection(box, 0.95, 0.9))
+
+    assert len(scene.views) == 2
+    odds = math.exp(PRIOR) * (0.95 / 0.05) * math.sqrt(0.6 / 0.4 * 0.98 / 0.02)
     assert found.presence == pytest.approx(odds / (1 + odds))
 
 

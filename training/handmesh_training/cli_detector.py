@@ -6,6 +6,7 @@ import argparse
 
 from handmesh.errors import InputError
 
+from .checkpoint import weights_file
 from .detection.run import DetectorRun, train_detector
 from .parallel import process_group
 from .recipe import Recipe
@@ -44,6 +45,7 @@ def train(options: argparse.Namespace, recipe: Recipe) -> int:
             device=device,
             workers=options.workers,
             minutes=options.minutes,
+            start_from=None if options.start_from is None else weights_file(options.start_from),
         )
         if smoke:
             run = _small(run)

@@ -39,7 +39,7 @@ EFFECTIVE = {
     "network": STAGES,
     "input_size": STAGES,
     "head": STAGES,
-    "start_from": _LOOKING,
+    "start_from": (*_LOOKING, DETECTOR),
     "steps": ("heatmaps", "full", "fine-tune-heatmaps", "weak", DETECTOR),
     "decay": ("heatmaps", "full", "fine-tune-heatmaps", "weak", DETECTOR),
     "losses": ("full",),

@@ -32,9 +32,11 @@ def fit_input_size(
 
     Returns:
         A new dictionary; the same tensors but for that layer's. Where the two differ in more than
-        ``input_size`` the weights as they are: loading them will say what does not fit.
+        ``input_size`` the weights as they are: loading them will say what does not fit. So are
+        those of a network without that layer, as a detector is: they fit any size.
     """
-    if not differ_in_size_alone(made_for, wanted):
+    reads_map = any(name.removeprefix("trunk.") == _READS_MAP for name in weights)
+    if not reads_map or not differ_in_size_alone(made_for, wanted):
         return dict(weights)
     channels, before = _flattened(made_for)
     after = _flattened(wanted)[1]

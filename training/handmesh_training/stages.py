@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
-from handmesh.nn import MeshConfig, build, from_dict, load_weights, read_config
+from handmesh.nn import DetectorConfig, MeshConfig, from_dict, load_weights, read_config
 
 from . import parallel
 from .checkpoint import FILE, load_network, read_checkpoint
@@ -325,8 +325,9 @@ def _weights_of(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]
     stored = read_config(path)
     made_for = stored if differ_in_size_alone(stored, wanted) else wanted  # refused below
     topology = Topology.default()
-    whole = build(made_for, topology)
-    load_weights(whole, path, made_for, topology)
+    whole = build_network(made_for, topology, "mesh")
+    graph = None if isinstance(made_for, DetectorConfig) else topology
+    load_weights(whole, path, made_for, graph)
     return fit_input_size(whole.state_dict(), made_for, wanted), "mesh"
 
 

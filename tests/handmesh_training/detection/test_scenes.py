@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from red_hand import RED, flat_joints, red_layer
 
 from handmesh.types import Box
 from handmesh_training.detection import scenes
-from handmesh_training.detection.grounds import Grounds
-from handmesh_training.detection.layers import Layers, leaves_in_one_place
+from handmesh_training.detection.layers import leaves_in_one_place
 from handmesh_training.detection.photos import Photo, cut_out
 from handmesh_training.detection.scenes import HAND, KIND, RIGHT, SIZE, Supplies, X, Y, box_of
 from handmesh_training.seeds import Purpose, generator
 
 SIDE = 96
-RED = np.array([250, 10, 10])
-
-
-def _joints() -> np.ndarray:
-    """(21, 2) fractions of a flat right hand that points up in the middle of a layer."""
-    joints = np.zeros((21, 2))
-    joints[0] = 0.5, 0.7
-    for finger in range(5):
-        x = 0.35 + 0.06 * finger
-        for k in range(4):
-            joints[1 + 4 * finger + k] = x, 0.55 - 0.08 * k
-    return joints
-
-
-def _layer(size: int = 96) -> np.ndarray:
-    """A red hand: a block around the joints, and an arm down to the lower border."""
-    image = np.zeros((size, size, 4), dtype=np.uint8)
-    block = np.s_[int(0.28 * size) : int(0.72 * size), int(0.31 * size) : int(0.65 * size)]
-    arm = np.s_[int(0.7 * size) :, int(0.45 * size) : int(0.55 * size)]
-    for part in (block, arm):
-        image[part] = [*RED, 255]
-    return image
-
-
-@pytest.fixture(scope="module")
-def supplies() -> Supplies:
-    grey = np.full((64, 128, 3), 0.2, np.float32)
-    joints = _joints()[None].astype(np.float32)
-    cut_outs = Layers(_layer()[None], joints, np.ones(1, bool))
-    picture = np.full((1, 128, 128, 3), 90, np.uint8)
-    pictures = Layers(picture, joints, np.zeros(1, bool))
-    return Supplies(Grounds([grey], views=4), cut_outs, pictures)
 
 
 def _red(image: np.ndarray) -> np.ndarray:
@@ -81,7 +49,7 @@ def test_labels_lie_on_the_hands(supplies: Supplies, monkeypatch: pytest.MonkeyP
 
 
 def test_a_box_turns_and_grows_with_its_hand() -> None:
-    joints = _joints() * 200
+    joints = flat_joints() * 200
     box, turned = box_of(joints)
     assert turned
     assert box.angle == pytest.approx(0.0, abs=0.02)
@@ -122,7 +90,7 @@ def test_arms_leave_the_scene(supplies: Supplies, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_hidden_or_outside_is_not_asked_for() -> None:
-    joints = _joints() * SIDE
+    joints = flat_joints() * SIDE
     whole = scenes.labels([joints], [True], [1.0], SIDE)[0]
     half = scenes.labels([joints], [True], [0.4], SIDE)[0]
     gone = scenes.labels([joints], [True], [0.1], SIDE)[0]
@@ -156,11 +124,11 @@ def test_arms_that_leave_through_a_corner_or_two_sides_are_not_used() -> None:
 
 
 def test_a_hand_is_cut_out_of_a_plain_ground_and_of_no_other() -> None:
-    layer = _layer(160)
+    layer = red_layer(160)
     share = layer[..., 3:] / 255
     green = np.array([40, 160, 70])
     shown = (RED * share + green * (1 - share)).astype(np.uint8)
-    photo = Photo(shown, _joints()[None] * 160 - 0.5, np.ones(1, bool))
+    photo = Photo(shown, flat_joints()[None] * 160 - 0.5, np.ones(1, bool))
 
     cut = cut_out(photo)
 
@@ -172,7 +140,7 @@ def test_a_hand_is_cut_out_of_a_plain_ground_and_of_no_other() -> None:
 
 
 def test_the_box_is_what_the_sdk_crops_by() -> None:
-    joints = _joints() * 100
+    joints = flat_joints() * 100
     box, _ = box_of(joints)
     assert box == Box.from_points(joints, angle=box.angle)
 

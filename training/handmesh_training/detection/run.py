@@ -18,6 +18,7 @@ from ..lanes import batches
 from ..opencv import cv2
 from ..render_settings import RenderSettings
 from ..sources import Batch, to_input
+from ..stages import starting_from
 from ..train import Loss, Task, Trainer, TrainSettings
 from .sheet import contact_sheet
 from .stream import Scenes, SceneStream, batch_of
@@ -46,6 +47,7 @@ class DetectorRun:
             cut-outs, pictures, photos and panoramas that are trained on: their figures tell how the
             training goes, not how unknown hands are found.
         device: "cpu" or "cuda". workers: loader processes. minutes: stop after so long.
+        start_from: weights of a bundle, or a checkpoint, to begin with.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class DetectorRun:
     device: str = "cpu"
     workers: int = 1
     minutes: float = math.inf
+    start_from: Path | None = None
 
 
 def detector_task(weights: DetectionWeights) -> Task:
@@ -85,6 +88,7 @@ def train_detector(run: DetectorRun) -> Trainer:
 
     Raises:
         InputError: no folder of panoramas, or supplies that do not hold what they should.
+        CheckpointError, BundleError: ``start_from`` cannot be read, or is of another network.
     """
     folder, seed, side = run.folder / STAGE, run.settings.seed, run.config.input_size
     if parallel.rank() == 0:
@@ -98,7 +102,7 @@ def train_detector(run: DetectorRun) -> Trainer:
         write_atomic(folder / "scenes.png", cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
     trainer = Trainer(
         run.config, run.settings, folder, detector_task(run.weights), {"scenes": watched},
-        run.device,
+        run.device, prepare=None if run.start_from is None else starting_from(run.start_from),
     )  # fmt: skip
     stream = SceneStream(supplies, side, run.settings.lane_batch, seed)
 
