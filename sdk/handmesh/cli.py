@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenCV logs what it cannot decode; the error that follows says it better.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see `ort`; commands may import it first
     if argv is None:  # a process of its own, which clears up when it is told to end
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     arguments = list(sys.argv[1:] if argv is None else argv)

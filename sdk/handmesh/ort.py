@@ -23,6 +23,10 @@ __all__ = [
     "tensorrt_options",
 ]
 
+# Official builds (1.32 is one) report to Microsoft, and keep a number of the device in the user's
+# cache folder, unless this is set before they are imported. Who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"

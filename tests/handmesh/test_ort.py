@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -26,6 +29,25 @@ def test_a_session_opens_or_says_what_it_could_not_open(tmp_path: Path) -> None:
     broken.write_bytes(b"no model")
     with pytest.raises(BackendError, match=r"cannot load .*broken\.onnx"):
         ort.open_session(onnxruntime, broken, options, [ort.CPU])
+
+
+def test_nothing_is_told_to_the_maker_of_the_runtime(tmp_path: Path) -> None:
+    """ONNX Runtime would keep a number of the device below HOME, and send it."""
+    names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "LOCALAPPDATA")
+    surroundings = {name: value for name, value in os.environ.items() if name not in names}
+    surroundings |= {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    program = (
+        "import os, sys, numpy, handmesh\n"
+        "handmesh.predict(numpy.zeros((64, 64, 3), numpy.uint8), box=(8, 8, 56, 56))\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=surroundings, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_products_are_exact_unless_told_otherwise() -> None:
