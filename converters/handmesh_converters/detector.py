@@ -116,7 +116,8 @@ def write_detector(
     if not fits or pictures.dtype != np.uint8:
         raise InputError(
             f"a detector is proven on (N, {size}, {size}, 3) uint8 pictures, not "
-            f"{pictures.shape} {pictures.dtype}: make them with `handmesh reference --whole --side {size}`"
+            f"{pictures.shape} {pictures.dtype}: make them with `handmesh reference --whole "
+            f"--side {size}`"
         )
     for each in export:
         request.resolve(each, formats.load(each).ABLE, formats.abilities(), detector=True)

@@ -60,9 +60,7 @@ def _refuse_other_folders(target: Path) -> None:
         return
     inside = (path.relative_to(target) for path in target.rglob("*") if path.is_file())
     present = {
-        path.as_posix()
-        for path in inside
-        if path.parts[0] != _ENGINES and path.name != _MACOS
+        path.as_posix() for path in inside if path.parts[0] != _ENGINES and path.name != _MACOS
     }
     if not present:
         return

@@ -1,8 +1,8 @@
 """Machine code for the device at hand: compiled before, or compiled now and kept.
 
 Order: the folder in HANDMESH_KERNELS, made by `python -m handmesh_kernels.compile` from these very
-sources, and unchanged; the cache; NVRTC, whose result goes into the cache. What the cache is asked for names the
-sources, the options and the compiler, so a change of any of them is another file.
+sources, and unchanged; the cache; NVRTC, whose result goes into the cache. What the cache is asked
+for names the sources, the options and the compiler, so a change of any of them is another file.
 """
 
 from __future__ import annotations

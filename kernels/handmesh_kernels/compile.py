@@ -3,8 +3,8 @@
 No GPU is needed. Writes machine code (.cubin), with --ptx also PTX, for each architecture and each
 way of storing numbers, and `kernels.json`, which says from what, how much each kernel takes of a
 multiprocessor, and what bytes each file has: a file that is not in it, or differs, is not taken. A
-folder made for other devices of the same sources is added to. A kernel that spills registers to memory, or that needs more shared memory than
-a block may have, is refused.
+folder made for other devices of the same sources is added to. A kernel that spills registers to
+memory, or that needs more shared memory than a block may have, is refused.
 
 Point HANDMESH_KERNELS at the folder and the launcher takes its kernels from there.
 """
@@ -123,8 +123,8 @@ def build(
     large = [each for each in usage if each.shared_bytes > SHARED_BYTES]
     if large:
         raise CompileError(
-            f"sm_{architecture}, {storage}: {large[0].kernel} takes {large[0].shared_bytes:,} bytes "
-            f"of shared memory, and a block may have {SHARED_BYTES:,}: no device would load it"
+            f"sm_{architecture}, {storage}: {large[0].kernel} takes {large[0].shared_bytes:,} "
+            f"bytes of shared memory, and a block may have {SHARED_BYTES:,}: no device loads it"
         )
     return Built(architecture, storage, "cubin" if cubin else "ptx", code, usage)
 

@@ -93,8 +93,9 @@ class GraphHead:
         able = constants.storage == "fp16" and shape.tensor_cores and binding.architecture >= 70
         if tensor_cores and not able:
             raise ConstantsError(
-                "tensor cores take a head stored as fp16 whose widths are multiples of 16 and whose "
-                f"tiles fit {SHARED_BYTES:,} bytes of shared memory, and a device of sm_70 or newer; this is {constants.storage}, {shape.widths}, "
+                "tensor cores take a head stored as fp16 whose widths are multiples of 16, with "
+                f"tiles that fit {SHARED_BYTES:,} bytes of shared memory, and a device of sm_70 "
+                f"or newer; this is {constants.storage}, {shape.widths}, "
                 f"sm_{binding.architecture}"
             )
         self.tensor_cores = able if tensor_cores is None else tensor_cores

@@ -85,10 +85,14 @@ def test_optimizations_of_detectors_are_named_one_by_one() -> None:
     assert both.resolve("some", for_mesh, detector=True) == ("dense", "fp32")
     with pytest.raises(InputError, match=r"'palette' .* without a mesh does not have: leave out"):
         one.resolve("some", for_mesh, detector=True)
-    with pytest.raises(InputError, match="goes with precision int8, not fp16: give --precision int8"):
+    with pytest.raises(
+        InputError, match="goes with precision int8, not fp16: give --precision int8"
+    ):
         one.resolve("some", able)
     # What is advised is not refused in its turn.
-    with pytest.raises(InputError, match="goes with precision int8, not fp32: leave out --optimize"):
+    with pytest.raises(
+        InputError, match="goes with precision int8, not fp32: leave out --optimize"
+    ):
         one.resolve("some", able, detector=True)
     able = replace(able, detector_precisions=("fp16", "fp32"))
     with pytest.raises(InputError, match="int8 or fp32, not fp16: give --precision fp32"):
