@@ -192,12 +192,15 @@ def _add_where(parser: Any) -> None:
 
 
 def words(text: str) -> list[str]:
-    """Of a list with commas, in small letters."""
-    return [name for part in text.split(",") if (name := part.strip().lower())]
+    """Of a list with commas, in small letters, each once."""
+    named = (part.strip().lower() for part in text.split(","))
+    return list(dict.fromkeys(name for name in named if name))
 
 
 def integers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]  # argparse reports the ValueError
+    """Of a list with commas, each once."""
+    # argparse reports the ValueError.
+    return list(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def floats(text: str) -> list[float]:

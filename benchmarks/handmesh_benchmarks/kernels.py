@@ -276,12 +276,19 @@ def read_heads(folder: Path) -> Heads:
 def _heads(bundle: str, constants: Path | None) -> tuple[Heads, Topology]:
     if constants is not None:
         try:
-            return read_heads(constants), Topology.default()
+            heads, topology = read_heads(constants), Topology.default()
         except KernelError as cause:
             raise InputError(f"{cause}; give --constants a folder that --heads wrote") from cause
-    made, topology = arrays(bundle)
-    fp32, fp16 = (HeadConstants.from_arrays(made[storage]) for storage in ("fp32", "fp16"))
-    return {"fp32": fp32, "fp16": fp16}, topology
+    else:
+        made, topology = arrays(bundle)
+        fp32, fp16 = (HeadConstants.from_arrays(made[storage]) for storage in ("fp32", "fp16"))
+        heads = {"fp32": fp32, "fp16": fp16}
+    if heads["fp32"].blend is None:
+        raise InputError(
+            "the head takes no joints (anchor_to_heatmaps is off), and the peers compute heads "
+            f"that do: give --{'bundle' if constants is None else 'constants'} of another network"
+        )
+    return heads, topology
 
 
 def render(rows: Sequence[Timed], header: bool = True) -> str:

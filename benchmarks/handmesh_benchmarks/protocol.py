@@ -88,10 +88,16 @@ class Protocol:
             raise InputError(
                 f"min_runs and rounds must be at least 1, not {self.min_runs} and {self.rounds}"
             )
-        if self.warmup_runs < 0 or self.min_seconds < 0 or self.pause_s < 0:
+        given = (self.warmup_runs, self.min_seconds, self.pause_s)
+        # Not `<`: what is no number is not less than 0 either.
+        if not all(math.isfinite(value) and value >= 0 for value in given):
             raise InputError(
-                "warmup_runs, min_seconds and pause_s must not be negative, not "
+                "warmup_runs, min_seconds and pause_s must be finite and must not be negative, not "
                 f"{self.warmup_runs}, {self.min_seconds} and {self.pause_s}"
+            )
+        if self.max_seconds is not None and not self.max_seconds >= 0:
+            raise InputError(
+                f"max_seconds must not be negative, and None for no end, not {self.max_seconds}"
             )
 
     @classmethod

@@ -85,6 +85,12 @@ def _export(args: argparse.Namespace) -> int:
     if not chosen:
         raise InputError("--format names no format; see --list")
     if args.explain:
+        for option in ("out", "reference", "card", "weights"):
+            if getattr(args, option) is not None:
+                raise InputError(
+                    f"--{option} has no effect with --explain, which exports nothing: leave one "
+                    "of the two out"
+                )
         return _explain(args, _request(args, chosen), chosen)
     from handmesh.bundle import Bundle
 

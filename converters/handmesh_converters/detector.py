@@ -105,16 +105,19 @@ def write_detector(
         The bundle, and by format what was measured.
 
     Raises:
-        InputError: an unknown format or one that takes no detectors, or pictures of another size.
+        InputError: an unknown format or one that takes no detectors, or pictures of another size
+            or type.
         ParityError: an artifact is off by more than `DETECTOR_TOLERANCE`, or the network with its
             weights as stored by more than `ROUNDING_TOLERANCE`.
         MissingExtra, ExportError: as in `export.write_bundle`.
     """
     size, candidates = network.config.input_size, network.config.candidates
-    if pictures.ndim != 4 or pictures.shape[1:] != (size, size, 3) or not len(pictures):
+    fits = pictures.ndim == 4 and pictures.shape[1:] == (size, size, 3) and len(pictures) > 0
+    if not fits or pictures.dtype != np.uint8:
         raise InputError(
             f"a detector is proven on (N, {size}, {size}, 3) uint8 pictures, not "
-            f"{pictures.shape}: make them with `handmesh reference --whole --side {size}`"
+            f"{pictures.shape} {pictures.dtype}: make them with `handmesh reference --whole "
+            f"--side {size}`"
         )
     for each in export:
         request.resolve(each, formats.load(each).ABLE, formats.abilities(), detector=True)

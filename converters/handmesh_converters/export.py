@@ -42,7 +42,7 @@ from . import formats
 from .fold import Network, fold
 from .forms import form_named
 from .parity import TOLERANCES, Parity, Tolerance, measure, network_outputs
-from .replacing import replacing_folder
+from .replacing import carry_engines, replacing_folder
 from .request import Job, Request
 
 __all__ = ["Written", "add_formats", "load_bundle", "load_checkpoint", "write_bundle"]
@@ -52,6 +52,8 @@ TOPOLOGY, WEIGHTS, REFERENCE = "topology.npz", "weights.safetensors", "reference
 REFERENCE_CROPS = 48
 # Of the crops that an artifact is proven on, those that int8 is calibrated on instead.
 CALIBRATION = slice(None, None, 2)
+# Formats whose artifacts TensorRT builds engines of.
+_BUILT_OF = {"cuda", "onnx"}
 LABELS = "labels"  # beside the crops, if there are any
 LICENCES = {"code": "Apache-2.0", "weights": "not stated", "data": "not stated"}
 
@@ -114,11 +116,7 @@ def write_bundle(
     for each in export:
         request.resolve(each, formats.load(each).ABLE)
     _check_graph(network, topology)
-    if labels is not None and labels.shape != (len(reference_crops), JOINT_COUNT, 3):
-        raise InputError(
-            f"labels must be ({len(reference_crops)}, {JOINT_COUNT}, 3) as there are "
-            f"{len(reference_crops)} reference crops, not {labels.shape}"
-        )
+    labels = _checked(reference_crops, labels, network.config.input_size)
     target = Path(folder)
     config = network.config
     manifest: dict[str, Any] = {
@@ -193,6 +191,8 @@ def add_formats(
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / path, temporary / path)
         parity = _add(temporary, manifest, network, export, request, proof)
+        if out is None and not _BUILT_OF & set(export):
+            carry_engines(bundle.folder, temporary)
     return Written(Bundle.load(target), parity)
 
 
@@ -368,6 +368,30 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _checked(
+    crops: NDArray[np.uint8], labels: NDArray[Any] | None, size: int
+) -> NDArray[np.float32] | None:
+    """Labels as float32.
+
+    Raises:
+        InputError: the crops are no list of pictures, or the labels not theirs.
+    """
+    if crops.ndim != 4:
+        raise InputError(
+            f"reference crops must be (N, {size}, {size}, 3) uint8 RGB, not {crops.shape} "
+            f"{crops.dtype}: `handmesh reference` makes them"
+        )
+    if labels is None:
+        return None
+    count = len(crops)
+    if labels.shape != (count, JOINT_COUNT, 3) or labels.dtype.kind not in "fiu":
+        raise InputError(
+            f"labels must be ({count}, {JOINT_COUNT}, 3) as there are {count} reference crops, and "
+            f"numbers, not {labels.shape} {labels.dtype}"
+        )
+    return labels.astype(np.float32)
 
 
 def _check_graph(network: Network, topology: Topology) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from handmesh.bundle import MANIFEST
 from handmesh.errors import ExportError, InputError
 
-__all__ = ["replacing_folder"]
+__all__ = ["carry_engines", "replacing_folder"]
 
-# Engines that TensorRT built of the artifact that is replaced, and what macOS leaves in folders.
-_NOBODYS = {".engines", ".DS_Store"}
+# Engines that TensorRT built of an artifact, beside it; and what macOS leaves in any folder.
+_ENGINES, _MACOS = ".engines", ".DS_Store"
 
 
 @contextlib.contextmanager
@@ -47,12 +47,21 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         raise ExportError(f"cannot write {target}: {reason}; what was there is whole") from cause
 
 
+def carry_engines(old: Path, new: Path) -> None:
+    """Take along the engines of a bundle whose artifacts for TensorRT stay as they are: each took
+    minutes to build."""
+    if (old / _ENGINES).is_dir():
+        shutil.copytree(old / _ENGINES, new / _ENGINES)
+
+
 def _refuse_other_folders(target: Path) -> None:
     """Only a bundle may be replaced: a folder with anything else in it is somebody's work."""
     if not target.exists():
         return
     inside = (path.relative_to(target) for path in target.rglob("*") if path.is_file())
-    present = {path.as_posix() for path in inside if path.parts[0] not in _NOBODYS}
+    present = {
+        path.as_posix() for path in inside if path.parts[0] != _ENGINES and path.name != _MACOS
+    }
     if not present:
         return
     try:

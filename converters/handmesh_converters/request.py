@@ -30,6 +30,7 @@ class Abilities:
         optimized_graphs: name of an optimization -> graph that it is for, where that is not the
             default: it goes with the others, and does little for them.
         alternatives: optimizations of which a request may have one.
+        detector_optimizations: names of those that networks that find hands have as well.
         detector_precisions: of networks that find hands, the first again the default: empty where
             it takes none. None: as those of meshes.
     """
@@ -40,6 +41,7 @@ class Abilities:
     optimized_graphs: Mapping[str, str] = field(default_factory=dict)
     alternatives: Sequence[str] = ()
     detector_precisions: Sequence[Precision] | None = None
+    detector_optimizations: Sequence[str] = ()
 
     def precisions_of(self, detector: bool) -> Sequence[Precision]:
         """Those of a network that finds hands, or of one that gives meshes."""
@@ -102,11 +104,18 @@ class Request:
             if not able.optimizations:
                 raise InputError(f"format {name!r} has no optimizations, {wanted!r} was asked for")
             one_of(f"an optimization of format {name!r}", wanted, tuple(able.optimizations))
+            if detector and wanted not in able.detector_optimizations:
+                raise InputError(
+                    f"optimization {wanted!r} of format {name!r} is for a mesh, which "
+                    "a network without a mesh does not have: leave out --optimize"
+                )
             goes_with, _ = able.optimizations[wanted]
             if precision not in goes_with:
+                possible = [each for each in goes_with if each in precisions]
+                remedy = f"give --precision {possible[0]}" if possible else "leave out --optimize"
                 raise InputError(
                     f"optimization {wanted!r} of format {name!r} goes with precision "
-                    f"{' or '.join(goes_with)}, not {precision}: give --precision {goes_with[0]}"
+                    f"{' or '.join(goes_with)}, not {precision}: {remedy}"
                 )
         both = [wanted for wanted in able.alternatives if wanted in self.optimize]
         if len(both) > 1:

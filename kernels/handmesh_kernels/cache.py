@@ -1,8 +1,8 @@
 """Machine code for the device at hand: compiled before, or compiled now and kept.
 
 Order: the folder in HANDMESH_KERNELS, made by `python -m handmesh_kernels.compile` from these very
-sources; the cache; NVRTC, whose result goes into the cache. What the cache is asked for names the
-sources, the options and the compiler, so a change of any of them is another file.
+sources, and unchanged; the cache; NVRTC, whose result goes into the cache. What the cache is asked
+for names the sources, the options and the compiler, so a change of any of them is another file.
 """
 
 from __future__ import annotations
@@ -63,18 +63,26 @@ def _shipped(where: Path, architecture: int, storage: Storage, shape: Shape) -> 
         f"--out {where}`, or unset HANDMESH_KERNELS"
     )
     try:
-        index = json.loads((where / compiling.INDEX).read_bytes())
-        made_from, made_for = index["sources_sha256"], index["shape"]
-    except (OSError, ValueError, KeyError) as cause:
+        index = compiling.index_of(where)
+    except (OSError, ValueError) as cause:
         raise CompileError(f"HANDMESH_KERNELS: cannot read {where}: {cause}; {remedy}") from cause
-    if made_from != sources.sha256():
+    if index.get("sources_sha256") != sources.sha256():
         raise CompileError(f"{where} was compiled from other sources; {remedy}")
-    if made_for != json.loads(json.dumps(asdict(shape))):
+    if index["shape"] != compiling.shape_facts(shape):
         raise CompileError(
-            f"{where} was compiled for a head of {made_for}, this one is {asdict(shape)}: unset "
-            "HANDMESH_KERNELS, so that its kernels are compiled here"
+            f"{where} was compiled for a head of {index['shape']}, this one is {asdict(shape)}: "
+            "unset HANDMESH_KERNELS, so that its kernels are compiled here"
         )
-    path = where / f"handmesh_sm{architecture}_{storage}.cubin"
-    if not path.is_file():
-        raise CompileError(f"there is no {path}; {remedy}")
-    return path.read_bytes()
+    # PTX is all that compilers before CUDA 11.1 make; the driver compiles it.
+    paths = [where / f"handmesh_sm{architecture}_{storage}.{kind}" for kind in ("cubin", "ptx")]
+    path = next((each for each in paths if each.is_file()), None)
+    if path is None:
+        raise CompileError(f"there is no {paths[0]}, and no .ptx; {remedy}")
+    code = path.read_bytes()
+    listed = index["files"].get(path.name)
+    if listed is None or hashlib.sha256(code).hexdigest() != listed["sha256"]:
+        raise CompileError(
+            f"{path} is not the file that {compiling.INDEX} beside it lists, so that nothing says "
+            f"what it was compiled from; {remedy}"
+        )
+    return code

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import twin
 from .bindings import NAMES, Binding, open_binding
 from .constants import JOINTS, HeadConstants
-from .errors import KernelError
+from .errors import ConstantsError, KernelError
 from .launcher import GraphHead
 
 __all__ = ["ARRAYS", "TOLERANCE", "Checked", "check", "main"]
@@ -114,6 +114,13 @@ def _error(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
     return difference / float(np.abs(wanted).max()) if np.isfinite(difference) else float("inf")
 
 
+def _batches(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConstantsError(f"--batches takes numbers of samples, as 1,3,8; not {text!r}")
+    return [int(part) for part in parts]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -125,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--binding", choices=NAMES)
     options = parser.parse_args(arguments)
     try:
-        batches = [int(number) for number in options.batches.split(",")]
+        batches = _batches(options.batches)
         binding = open_binding(options.binding)
         print(binding.description)
         exact = HeadConstants.load(options.exact) if options.exact else None

@@ -1,8 +1,10 @@
 """Compile the kernels: `python -m handmesh_kernels.compile --arch 53,61,62,72,87,90 --out DIR`.
 
 No GPU is needed. Writes machine code (.cubin), with --ptx also PTX, for each architecture and each
-way of storing numbers, and `kernels.json`, which says from what and how much each kernel takes of a
-multiprocessor. A kernel that spills registers to memory is refused.
+way of storing numbers, and `kernels.json`, which says from what, how much each kernel takes of a
+multiprocessor, and what bytes each file has: a file that is not in it, or differs, is not taken. A
+folder made for other devices of the same sources is added to. A kernel that spills registers to
+memory, or that needs more shared memory than a block may have, is refused.
 
 Point HANDMESH_KERNELS at the folder and the launcher takes its kernels from there.
 """
@@ -10,6 +12,7 @@ Point HANDMESH_KERNELS at the folder and the launcher takes its kernels from the
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -17,13 +20,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from . import nvrtc, sources
 from .constants import Storage
 from .errors import CompileError, KernelError
-from .params import Shape
+from .params import SHARED_BYTES, Shape
 
-__all__ = ["INDEX", "Built", "Usage", "build", "file_name", "main", "write_whole"]
+__all__ = [
+    "INDEX",
+    "Built",
+    "Usage",
+    "build",
+    "file_name",
+    "index_of",
+    "main",
+    "shape_facts",
+    "write_whole",
+]
 
 INDEX = "kernels.json"
 STORAGES: tuple[Storage, ...] = ("fp32", "fp16")
@@ -78,7 +92,8 @@ def build(
         cubin: machine code or PTX; by default machine code where the compiler makes it.
 
     Raises:
-        CompileError: the compiler does not know the architecture, refuses the source, or spills.
+        CompileError: the compiler does not know the architecture, refuses the source, or spills;
+            or a kernel takes more shared memory than a block may have.
     """
     known = compiler.architectures()
     if known and architecture not in known:
@@ -86,11 +101,16 @@ def build(
             f"{compiler.name} does not compile for sm_{architecture}; it knows "
             f"{', '.join(map(str, known))}"
         )
+    shape = Shape() if shape is None else shape
+    # Before the work, and of PTX, of which nothing is reported.
+    refused = shape.refused() if program == "decoder.cu" else ""
+    if refused:
+        raise CompileError(f"sm_{architecture}, {storage}: {refused}")
     cubin = compiler.makes_cubin if cubin is None else cubin
     options = [
         f"--gpu-architecture={'sm' if cubin else 'compute'}_{architecture}",
         "--std=c++14",
-        *(Shape() if shape is None else shape).defines(storage),
+        *shape.defines(storage),
         *(["--ptxas-options=-v"] if cubin else []),
     ]
     code, log = compiler.compile(program, sources.text(program), sources.headers(), options, cubin)
@@ -99,6 +119,12 @@ def build(
     if spilled:
         raise CompileError(
             f"sm_{architecture}, {storage}: {', '.join(spilled)} spill registers to memory"
+        )
+    large = [each for each in usage if each.shared_bytes > SHARED_BYTES]
+    if large:
+        raise CompileError(
+            f"sm_{architecture}, {storage}: {large[0].kernel} takes {large[0].shared_bytes:,} "
+            f"bytes of shared memory, and a block may have {SHARED_BYTES:,}: no device loads it"
         )
     return Built(architecture, storage, "cubin" if cubin else "ptx", code, usage)
 
@@ -192,7 +218,51 @@ def architectures(text: str, known: Sequence[int]) -> list[int]:
             found.append(int(name))
         else:
             raise CompileError(f"--arch takes numbers as 87, and 'thor'; not {name!r}")
+    if not found:
+        raise CompileError(f"--arch takes numbers as 87, and 'thor'; {text!r} has none")
     return found
+
+
+def index_of(where: Path) -> dict[str, Any]:
+    """What `kernels.json` of a folder says; "files" are by name, each with its "sha256".
+
+    Raises:
+        OSError, ValueError: there is none, or it is not one.
+    """
+    index = json.loads((where / INDEX).read_bytes())
+    try:
+        files, shape = index["files"], dict(index["shape"])
+        hashes = {str(name): str(entry["sha256"]) for name, entry in files.items()}
+        kernels = {name: list(index["kernels"][name]) for name in hashes}
+        return index | {"shape": shape, "files": files, "kernels": kernels}
+    except (AttributeError, KeyError, TypeError) as cause:
+        raise ValueError(f"{INDEX} lacks {cause}") from cause
+
+
+def shape_facts(shape: Shape) -> dict[str, Any]:
+    """As `kernels.json` states it."""
+    facts: dict[str, Any] = json.loads(json.dumps(asdict(shape)))
+    return facts
+
+
+def _write(out: Path, built: Sequence[Built], compiler: str) -> None:
+    """Code first, then the index, with what it says of other files that are still as they were."""
+    out.mkdir(parents=True, exist_ok=True)
+    made = {"sources_sha256": sources.sha256(), "shape": shape_facts(Shape())}
+    try:
+        before = index_of(out)
+    except (OSError, ValueError):
+        before = {}
+    same = all(before.get(name) == value for name, value in made.items())
+    files, kernels = (before["files"], before["kernels"]) if same else ({}, {})
+    for each in built:
+        name = file_name(each)
+        write_whole(out / name, each.code)
+        digest = hashlib.sha256(each.code).hexdigest()
+        files[name] = {"sha256": digest, "compiler": compiler}
+        kernels[name] = [asdict(usage) for usage in each.usage]
+    index = {**made, "files": files, "kernels": kernels}
+    write_whole(out / INDEX, (json.dumps(index, indent=2) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ptx", action="store_true", help="write PTX as well")
     options = parser.parse_args(arguments)
     try:
+        if options.out.exists() and not options.out.is_dir():
+            raise CompileError(f"--out must be a folder, and {options.out} is a file: name another")
         compiler = nvrtc.load()
         wanted = architectures(options.arch, compiler.architectures())
         builds = [build(compiler, arch, each) for arch in wanted for each in STORAGES]
@@ -219,19 +291,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written += [
                 build(compiler, arch, each, cubin=False) for arch in wanted for each in STORAGES
             ]
+        _write(options.out, written, compiler.name)
+    except OSError as error:
+        print(
+            f"handmesh_kernels: cannot write to {options.out}: {error.strerror}; give --out "
+            "another folder",
+            file=sys.stderr,
+        )
+        return 1
     except KernelError as error:
         print(f"handmesh_kernels: {error}", file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    for each in written:
-        write_whole(options.out / file_name(each), each.code)
-    index = {
-        "sources_sha256": sources.sha256(),
-        "compiler": compiler.name,
-        "shape": asdict(Shape()),
-        "kernels": {file_name(each): [asdict(usage) for usage in each.usage] for each in written},
-    }
-    write_whole(options.out / INDEX, (json.dumps(index, indent=2) + "\n").encode())
     print(f"{compiler.name}, {len(written)} files in {options.out}")
     print(table(builds))
     return 0

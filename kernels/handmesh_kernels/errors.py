@@ -20,7 +20,7 @@ class NoDevice(KernelError):
 
 
 class CompileError(KernelError):
-    """The compiler is missing, refused the sources, or had to spill registers."""
+    """The compiler is missing, refused the sources, or made what may not be used of them."""
 
 
 class ConstantsError(KernelError, ValueError):

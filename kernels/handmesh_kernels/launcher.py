@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,31 +14,41 @@ from .bindings import Binding, open_binding
 from .constants import JOINTS, HeadConstants
 from .errors import ConstantsError
 from .packing import pack
-from .params import HEAD_PARAMS, Shape
+from .params import HEAD_PARAMS, SHARED_BYTES, Shape
 from .plan import Launch, plan
 from .twin import check_inputs
 
 __all__ = ["DeviceArray", "GraphHead"]
 
 _GRID, _INT = 65535, 2**31 - 1  # most blocks in y, and what kernels count elements in
+_DEFAULT_STREAM = 1  # of `__cuda_array_interface__`; 2 is that of each thread
 
 
 @dataclass(frozen=True)
 class DeviceArray:
     """A float32 array on the device, for whatever reads `__cuda_array_interface__` (CuPy, torch,
-    Numba); work on it belongs on the stream of the run that filled it.
+    Numba); work on it belongs on the stream of the run that filled it, or behind it.
 
     Attributes:
         pointer: its address. shape: of float32 elements, C order. owner: keeps the memory.
+        stream: of the run that filled it, as it was given.
     """
 
     pointer: int
     shape: tuple[int, ...]
-    owner: Any
+    owner: GraphHead
+    stream: Any
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": "<f4", "data": (self.pointer, False), "version": 2}
+        handle = self.owner.binding.handle(self.stream)
+        return {
+            "shape": self.shape,
+            "typestr": "<f4",
+            "data": (self.pointer, False),
+            "version": 3,
+            "stream": handle or _DEFAULT_STREAM,  # the protocol has no 0
+        }
 
 
 class GraphHead:
@@ -83,8 +93,9 @@ class GraphHead:
         able = constants.storage == "fp16" and shape.tensor_cores and binding.architecture >= 70
         if tensor_cores and not able:
             raise ConstantsError(
-                "tensor cores take a head stored as fp16 whose widths are multiples of 16, and a "
-                f"device of sm_70 or newer; this is {constants.storage}, {shape.widths}, "
+                "tensor cores take a head stored as fp16 whose widths are multiples of 16, with "
+                f"tiles that fit {SHARED_BYTES:,} bytes of shared memory, and a device of sm_70 "
+                f"or newer; this is {constants.storage}, {shape.widths}, "
                 f"sm_{binding.architecture}"
             )
         self.tensor_cores = able if tensor_cores is None else tensor_cores
@@ -92,7 +103,7 @@ class GraphHead:
             code = cache.kernel_code(binding.architecture, constants.storage, shape)
         self._module = binding.load(code)
         self._functions: dict[str, Any] = {}
-        self.stream = binding.new_stream()
+        self.stream = self._filled_on = binding.new_stream()
         self._params = np.zeros(1, HEAD_PARAMS)
         self._reserve()
 
@@ -133,6 +144,8 @@ class GraphHead:
         Args:
             latent: (B, F) float32: an address on the device, anything with
                 `__cuda_array_interface__`, or a NumPy array, which is copied and waited for.
+                Where the interface names another stream, that is waited for; what is given by its
+                address has to be there when `stream` comes to it.
             joints_uv: (B, 21, 2) float32, the same; only where the head has anchors.
             batch: B, where addresses are given.
             stream: a stream of the binding, or with CuPy the handle of any; None, `self.stream`.
@@ -154,9 +167,11 @@ class GraphHead:
             self.binding.synchronize(stream)  # from here on the arrays are the caller's again
         for launch in self.launches(count):
             self.binding.launch(self._function(launch.kernel), launch, self._params, stream)
+        self._filled_on = stream
+        vertices = (count, self.constants.vertex_count, 3)
         return (
-            DeviceArray(self._pointers["vertices"], (count, self.constants.vertex_count, 3), self),
-            DeviceArray(self._pointers["joints"], (count, JOINTS, 3), self),
+            DeviceArray(self._pointers["vertices"], vertices, self, stream),
+            DeviceArray(self._pointers["joints"], (count, JOINTS, 3), self, stream),
         )
 
     def capture(
@@ -171,7 +186,7 @@ class GraphHead:
             ConstantsError: as `run`.
             KernelError: the binding cannot record.
         """
-        results = self.run(latent, joints_uv, batch)  # loads every function before recording
+        vertices, joints = self.run(latent, joints_uv, batch)  # loads all before recording
         self.binding.synchronize(self.stream)
 
         def work() -> None:
@@ -180,15 +195,21 @@ class GraphHead:
         replay = self.binding.capture(self.stream, work)
 
         def launch(stream: Any = None) -> tuple[DeviceArray, DeviceArray]:
-            replay(self.stream if stream is None else stream)
-            return results
+            stream = self.stream if stream is None else stream
+            replay(stream)
+            self._filled_on = stream
+            return replace(vertices, stream=stream), replace(joints, stream=stream)
 
         return launch
 
     def fetch(self, array: DeviceArray, stream: Any = None) -> NDArray[np.float32]:
-        """A copy of a result on the host; waits for it."""
+        """A copy of a result on the host; waits for it.
+
+        Args:
+            stream: that the copy is made on; None, that of the run that filled the array.
+        """
         host = np.empty(array.shape, np.float32)
-        self.binding.copy_out(array.pointer, host, self.stream if stream is None else stream)
+        self.binding.copy_out(array.pointer, host, array.stream if stream is None else stream)
         return host
 
     def fetch_maps(self, batch: int) -> list[NDArray[Any]]:
@@ -197,7 +218,7 @@ class GraphHead:
         found = []
         for i, (size, rows) in enumerate(zip(self._packed.map_sizes, inputs, strict=True), start=1):
             host = np.empty((batch, rows, size // rows), self._packed.stored)
-            self.binding.copy_out(self._pointers[f"maps{i}"], host, self.stream)
+            self.binding.copy_out(self._pointers[f"maps{i}"], host, self._filled_on)
             found.append(host)
         return found
 
@@ -233,6 +254,9 @@ class GraphHead:
         if interface is not None:
             if interface["typestr"] != "<f4" or interface.get("strides") is not None:
                 raise ConstantsError("inputs on the device must be float32 in C order")
+            producer = interface.get("stream")
+            if producer is not None and producer != self.binding.handle(stream):
+                self.binding.wait(int(producer))
             return int(interface["data"][0])
         array = np.ascontiguousarray(given, np.float32)
         self.binding.copy_in(self._pointers[own], array, stream)

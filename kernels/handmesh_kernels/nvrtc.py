@@ -126,7 +126,7 @@ def load() -> Compiler:
     for candidate in _candidates():
         try:
             return Compiler(candidate)
-        except (OSError, AttributeError) as cause:
+        except (OSError, AttributeError, CompileError) as cause:
             tried.append(f"{candidate} ({cause})")
     raise CompileError(
         "no NVRTC library opens; it comes with the CUDA toolkit, or: "

@@ -93,7 +93,8 @@ def _measure(folder: Path, variant: Variant, serial: str = "PHONE7", **options: 
     program.write_bytes(b"binary")
     return measure(
         Phone(serial), program, [variant], [1, 4], Protocol(min_runs=50, min_seconds=2.5),
-        options.pop("write", lambda results: None), lambda line: None, **options,
+        options.pop("write", lambda results: None), options.pop("say", lambda line: None),
+        **options,
     )  # fmt: skip
 
 
@@ -161,6 +162,48 @@ def test_a_program_that_fails_is_told_with_its_last_line(adb: Path, variant: Var
     with pytest.raises(BackendUnavailable, match="Failed to load the model"):
         _measure(adb, variant)
     assert _calls(adb)[-1][3:5] == ["rm", "-rf"]
+
+
+def _lose_the_phone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the folder is to be removed."""
+    run = Phone.run
+
+    def lost(self: Phone, *arguments: str) -> str:
+        if arguments[:2] == ("shell", "rm"):
+            raise DeviceError("adb shell failed on PHONE7: device offline; see `adb devices`")
+        return run(self, *arguments)
+
+    monkeypatch.setattr(Phone, "run", lost)
+
+
+def test_a_folder_that_cannot_be_removed_is_told_and_spoils_nothing(
+    adb: Path, variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lose_the_phone(monkeypatch)
+    kept: list[str] = []
+    said: list[str] = []
+    found = _measure(
+        adb, variant, write=lambda results: kept.append(results.state), say=said.append
+    )
+    assert len(found.measurements) == 2
+    assert kept[-1] == found.state == "complete"
+    assert said[-1].startswith("the folder /data/local/tmp/handmesh stays on PHONE7: adb shell")
+
+
+def test_an_interrupt_stays_one_where_the_phone_is_gone_too(
+    adb: Path, variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lose_the_phone(monkeypatch)
+    stopped: list[str | None] = []
+
+    def interrupt(results: Any) -> None:
+        stopped.append(results.stopped_by)
+        if results.measurements and not results.stopped_by:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _measure(adb, variant, write=interrupt)
+    assert stopped[-1] == "KeyboardInterrupt"
 
 
 def test_no_such_phone_no_adb_no_program(

@@ -282,6 +282,15 @@ def _found(monkeypatch: pytest.MonkeyPatch, missing: list[str]) -> list[Variant]
     return found
 
 
+def test_what_is_named_twice_is_measured_once() -> None:
+    parser = argparse.ArgumentParser()
+    cli_options.add(parser)
+    twice = ["--threads", "2,1,2", "--backends", "onnx,ONNX", "--on", "cpu, cpu"]
+    args = parser.parse_args([*twice, "--precisions", "fp32,fp16,fp32", "--delegates", "gpu,gpu"])
+    assert (args.threads, args.backends, args.on) == ([2, 1], ["onnx"], ["cpu"])
+    assert (args.precisions, args.delegates) == (["fp32", "fp16"], ["gpu"])
+
+
 def test_a_phone_gets_its_threads_and_what_is_missing(
     made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,22 @@ def test_without_a_gpu_it_says_so() -> None:
         kernels.main([])
 
 
+@pytest.mark.parametrize("from_files", [False, True])
+def test_a_head_without_anchors_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_files: bool
+) -> None:
+    made, topology = kernels.arrays("light")
+    free = {
+        storage: {name: array for name, array in own.items() if name != "blend"}
+        for storage, own in made.items()
+    }
+    monkeypatch.setattr(kernels, "arrays", lambda bundle: (free, topology))
+    assert kernels.main(["--heads", str(tmp_path)]) == 0, "constants can be written of any head"
+    given = "constants" if from_files else "bundle"
+    with pytest.raises(InputError, match=f"takes no joints .* give --{given} of another network"):
+        kernels._heads("light", tmp_path if from_files else None)
+
+
 def test_a_folder_without_heads_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give --constants a folder that --heads wrote"):
         kernels._heads("light", tmp_path)

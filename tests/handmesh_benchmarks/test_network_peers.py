@@ -20,7 +20,7 @@ from handmesh_benchmarks import local, network_child, network_peers, results
 from handmesh_benchmarks.environments import INSIDE, Environment
 from handmesh_benchmarks.network_peers import NETWORK_WAYS, TORCH, WAYS, Given, candidate, table
 from handmesh_benchmarks.page import to_html, to_markdown
-from handmesh_benchmarks.protocol import Protocol
+from handmesh_benchmarks.protocol import Measurement, Percentiles, Protocol
 from handmesh_benchmarks.results import Results
 from handmesh_benchmarks.variants import artifact_facts
 
@@ -110,6 +110,21 @@ def test_tasks_are_compared_apart(peers: Peers) -> None:
         peers.make("decoder chebconv", ms=8.0),
     )
     assert [row[8] for row in table([found])[1]] == ["-", "-", "4.00 (4.00 to 4.00)"]
+
+
+def test_ratios_are_quartiles_of_the_rounds() -> None:
+    """Of five rounds as 1, 2, 4, 8, 16: the middle one, and those a quarter from the ends."""
+
+    def row(*rounds: float) -> Measurement:
+        total = Percentiles.of(rounds)
+        return Measurement(
+            "x", {}, 0.0, 0.0, total, {}, len(rounds), 1.0, "smoke", {INSIDE: rounds}
+        )
+
+    ours, theirs = row(2.0, 2.0, 2.0, 2.0, 2.0), row(32.0, 2.0, 8.0, 4.0, 16.0)
+    assert network_peers._ratio(theirs, ours) == "4.00 (2.00 to 8.00)"
+    assert network_peers._ratio(theirs, theirs) == "-"
+    assert network_peers._ratio(theirs, None) == "-"
 
 
 def test_a_missing_package_and_another_result_are_told(peers: Peers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -218,6 +219,20 @@ def test_nonsense_is_refused() -> None:
         Protocol(rounds=0)
     with pytest.raises(InputError, match="negative"):
         Protocol(min_seconds=-1)
+
+
+@pytest.mark.parametrize("name", ["min_seconds", "pause_s", "max_seconds"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, -math.inf])
+def test_seconds_that_are_none_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"{name} .*must not be negative.* not .*{value}"):
+        Protocol(**{name: value})  # type: ignore[arg-type]
+
+
+def test_only_the_longest_may_be_without_end() -> None:
+    Protocol(max_seconds=math.inf)
+    Protocol(max_seconds=0.0)
+    with pytest.raises(InputError, match="must be finite"):
+        Protocol(min_seconds=math.inf)
 
 
 def test_medians_of_the_rounds_are_kept() -> None:

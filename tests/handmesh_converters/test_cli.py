@@ -90,7 +90,7 @@ def test_explaining_exports_nothing(
 ) -> None:
     before = (light_bundle.folder / "manifest.json").stat().st_mtime_ns
 
-    assert _run(light_bundle.folder, "--explain", "--out", tmp_path / "new") == 0
+    assert _run(light_bundle.folder, "--explain") == 0
 
     printed = capsys.readouterr().out
     assert "graph: recurrence in L" in printed
@@ -105,6 +105,10 @@ def test_explaining_exports_nothing(
         (["light"], "--out DIR"),
         (["light", "--weights", "fp16", "--out", "x"], "--weights goes with --checkpoint"),
         (["light", "--format", ",", "--out", "x"], "names no format"),
+        (["light", "--explain", "--out", "x"], "--out has no effect with --explain"),
+        (["light", "--explain", "--reference", "x"], "--reference has no effect with --explain"),
+        (["light", "--explain", "--card", "x"], "--card has no effect with --explain"),
+        (["light", "--explain", "--weights", "fp16"], "--weights has no effect with --explain"),
         (
             ["light", "--precision", "int8", "--out", "x"],
             "it has fp16, fp32; coreml and tflite can",
@@ -235,4 +239,26 @@ def test_bad_arguments(
         with pytest.raises(InputError, match=message) as raised:
             _run(*arguments)
         assert "unsafely" not in str(raised.value), "NumPy's advice for a file that is no array"
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"images": np.array(5, np.uint8)}, r"\(N, 32, 32, 3\) uint8 RGB, not \(\) uint8"),
+        ({"images": np.array(5, np.uint8), "labels": np.zeros((1, 21, 3))}, "reference crops must"),
+        ({"labels": np.full((5, 21, 3), "a")}, r"and numbers, not \(5, 21, 3\) <U1"),
+        ({"labels": np.zeros((5, 21, 3), bool)}, "and numbers, not .* bool"),
+        ({"labels": np.array(0.0)}, r"labels must be \(5, 21, 3\) .*, not \(\) float64"),
+    ],
+)
+def test_references_of_another_kind_are_refused(
+    checkpoint: Path, reference: Path, tmp_path: Path, arrays: dict[str, Any], said: str
+) -> None:
+    with np.load(reference) as file:
+        given = {"images": file["images"], **arrays}
+    np.savez(tmp_path / "other.npz", **given)
+    start = ("--checkpoint", checkpoint, "--reference", tmp_path / "other.npz")
+    with pytest.raises(InputError, match=said):
+        _run(*start, "--out", tmp_path / "b")
     assert not (tmp_path / "b").exists()

@@ -131,6 +131,25 @@ def test_heads_that_the_kernels_do_not_have(
         cuda.head_arrays(fold(network, form_named("polynomials")).head, "fp32")
 
 
+@pytest.mark.usefixtures("same_trunk")
+def test_a_head_that_no_gpu_would_take_is_refused(
+    light_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = cuda.head_arrays
+
+    def long(*arguments: object) -> dict[str, NDArray[np.generic]]:
+        arrays = original(*arguments)  # type: ignore[arg-type]
+        weight = arrays["expand_weight"]
+        wide = np.pad(weight, ((0, 0), (0, 2048 - weight.shape[1])))
+        return {**arrays, "expand_weight": wide}
+
+    monkeypatch.setattr(cuda, "head_arrays", long)
+    said = r"kernel hm_expand_8 would take 65,792 bytes .* export another format"
+    with pytest.raises(ExportError, match=said):
+        add_formats(light_bundle, ["cuda"], tmp_path / "out", Request(precision="fp32"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_constants_are_an_error_of_the_backend(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "head.npz").write_bytes(b"no archive")
     with pytest.raises(BackendError, match="cannot be used"):

@@ -136,6 +136,27 @@ def test_what_a_format_cannot_do_for_detectors_is_refused_in_words(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        _pictures(0).astype(np.float32) / 255,
+        _pictures(0).astype(np.int64),
+        _pictures(0)[0],
+        _pictures(0)[:0],
+        np.array(5, np.uint8),
+        np.full((1, SIZE, SIZE, 3), "a"),
+    ],
+    ids=["float", "int64", "one", "none", "number", "text"],
+)
+def test_pictures_of_another_kind_are_refused(
+    network: DetectorNetwork, tmp_path: Path, pictures: NDArray[Any]
+) -> None:
+    said = rf"\(N, 64, 64, 3\) uint8 pictures, not .*{pictures.dtype}: make them"
+    with pytest.raises(InputError, match=said):
+        write_detector(network, tmp_path / "d", pictures, provenance={}, licences={}, export=())
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_that_rounding_spoils_are_refused(
     network: DetectorNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,17 @@ def test_a_point_that_is_always_off_is_found(expected: RawOutput, topology: Topo
         found.check(replace(TOLERANCES["int8"], tensor=1.0))
 
 
+def test_a_point_counts_by_the_middle_crop(expected: RawOutput, topology: Topology) -> None:
+    """Off by 4 mm in 9 crops of 14, not at all in the others."""
+    joints = expected.joints.copy()
+    joints[:9, 20, 2] += 4 / 47
+    found = _measure(expected._replace(joints=joints), expected, topology)
+    assert found.point_mm == pytest.approx(4, rel=0.1)
+    joints[5:9, 20, 2] -= 4 / 47
+    found = _measure(expected._replace(joints=joints), expected, topology)
+    assert found.point_mm < 0.01, "in 5 crops of 14"
+
+
 def test_batches_of_several_sizes_are_run(expected: RawOutput, topology: Topology) -> None:
     replay = _Replay(expected)
     images = np.zeros((CROPS, 8, 8, 3), dtype=np.uint8)

@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from handmesh.bundle import Bundle, write_manifest
 from handmesh.errors import InputError
+from handmesh_converters import export
 from handmesh_converters.replacing import replacing_folder
 
 
@@ -63,6 +66,52 @@ def test_kept_engines_go_with_the_artifact_that_they_were_built_of(tmp_path: Pat
     (target / ".git" / "HEAD").write_text("ref: refs/heads/main")
     with pytest.raises(InputError, match=r"\.git/HEAD"):
         _replace(target)
+
+
+@pytest.mark.parametrize("where", ["model.mlpackage", "model.mlpackage/Data/weights", "cuda"])
+def test_what_macos_leaves_in_folders_is_nobodys(tmp_path: Path, where: str) -> None:
+    target = _bundle(tmp_path / "bundle")
+    (target / where).mkdir(parents=True)
+    (target / where / ".DS_Store").write_bytes(b"")
+    _replace(target)
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("formats_", "elsewhere", "kept"),
+    [
+        (["coreml"], False, True),
+        (["onnx"], False, False),
+        (["cuda"], False, False),
+        (["coreml", "onnx"], False, False),
+        (["coreml"], True, False),
+    ],
+)
+def test_engines_stay_where_their_artifacts_do(
+    light_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    formats_: list[str],
+    elsewhere: bool,
+    kept: bool,
+) -> None:
+    def add(folder: Path, manifest: dict[str, Any], *_: Any) -> dict[str, Any]:
+        write_manifest(folder, manifest)
+        return {}
+
+    monkeypatch.setattr(export, "_add", add)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    shutil.copytree(light_bundle.folder, tmp_path / "bundle")
+    (tmp_path / "bundle" / ".engines" / "sm87").mkdir(parents=True)
+    (tmp_path / "bundle" / ".engines" / "sm87" / "a.engine").write_bytes(b"built for minutes")
+    bundle, out = Bundle.load(tmp_path / "bundle"), tmp_path / "other" if elsewhere else None
+
+    made = export.add_formats(bundle, formats_, out).bundle
+
+    found = made.folder / ".engines" / "sm87" / "a.engine"
+    assert found.is_file() == kept
+    assert not kept or found.read_bytes() == b"built for minutes"
+    made.check()
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from handmesh.errors import InputError
 from handmesh_converters import formats
-from handmesh_converters.request import Abilities, Request
+from handmesh_converters.request import Abilities, Precision, Request
 
 ABLE = Abilities(
     ("dense", "sparse"),
@@ -68,6 +70,50 @@ def test_detectors_have_precisions_of_their_own() -> None:
         Request(precision="fp16").resolve("exact", exact, table, detector=True)
     with pytest.raises(InputError, match="this one finds hands: export some, exact"):
         Request().resolve("none", none, table, detector=True)
+
+
+def test_optimizations_of_detectors_are_named_one_by_one() -> None:
+    able = Abilities(
+        ("dense",),
+        ("fp16", "fp32", "int8"),
+        {"palette": (("int8",), ""), "both": (("int8", "fp32"), "")},
+        detector_precisions=("fp32",),
+        detector_optimizations=("palette", "both"),
+    )
+    for_mesh = replace(able, detector_optimizations=("both",))
+    one, both = Request(optimize=("palette",)), Request(optimize=("both",))
+    assert both.resolve("some", for_mesh, detector=True) == ("dense", "fp32")
+    with pytest.raises(InputError, match=r"'palette' .* without a mesh does not have: leave out"):
+        one.resolve("some", for_mesh, detector=True)
+    with pytest.raises(
+        InputError, match="goes with precision int8, not fp16: give --precision int8"
+    ):
+        one.resolve("some", able)
+    # What is advised is not refused in its turn.
+    with pytest.raises(
+        InputError, match="goes with precision int8, not fp32: leave out --optimize"
+    ):
+        one.resolve("some", able, detector=True)
+    able = replace(able, detector_precisions=("fp16", "fp32"))
+    with pytest.raises(InputError, match="int8 or fp32, not fp16: give --precision fp32"):
+        both.resolve("some", able, detector=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "optimization"),
+    [
+        ("coreml", None, "sparse-constants"),
+        ("coreml", None, "palettes"),
+        ("tflite", "int8", "static"),
+        ("tflite", "int8", "dynamic"),
+    ],
+)
+def test_no_format_optimizes_detectors(
+    name: str, precision: Precision | None, optimization: str
+) -> None:
+    request = Request(precision=precision, optimize=(optimization,))
+    with pytest.raises(InputError, match="a network without a mesh does not have: leave out"):
+        request.resolve(name, formats.abilities()[name], formats.abilities(), detector=True)
 
 
 def test_every_format_is_in_the_table() -> None:

@@ -12,6 +12,7 @@ from handmesh.backends import RawOutput
 from handmesh.bundle import Bundle, shipped
 from handmesh.errors import ExportError
 from handmesh.verification import read_reference
+from handmesh_converters import rounding
 from handmesh_converters.export import CALIBRATION, load_bundle
 from handmesh_converters.fold import fold
 from handmesh_converters.parity import TOLERANCES, measure, network_outputs
@@ -79,6 +80,22 @@ def test_outputs_move_less_than_by_rounding_each_weight(
 
     better, worse = ((n(fresh) - wanted).square().mean().sqrt() for n in (network, plain))
     assert 0 < better < 0.5 * worse
+
+
+def test_strong_inputs_are_rounded_first() -> None:
+    """What is rounded first lies where it would alone: nothing was moved to make up for it."""
+    rng = np.random.default_rng(4)
+    strength = torch.tensor([1.0, 9.0, 3.0, 0.2, 5.0], dtype=torch.float64)
+    shared = torch.from_numpy(rng.normal(size=(400, 1)))
+    x = (torch.from_numpy(rng.normal(size=(400, 5))) + shared) * strength
+    weight = torch.from_numpy(rng.normal(size=(64, 5)))
+    scale = weight.abs().amax(1) / 7
+    nearest = (weight / scale[:, None]).round().clamp(-127, 127) * scale[:, None]
+
+    rounded = rounding._round_columns(weight, scale, x.T @ x / len(x), 5)
+
+    alone = (rounded - nearest).abs().amax(0) < 1e-9
+    assert alone.tolist() == [False, True, False, False, False], "the second is the strongest"
 
 
 def test_channels_without_weights_stay_empty(network: _Small, pictures: NDArray[np.uint8]) -> None:

@@ -63,6 +63,9 @@ def pycuda(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         def detach(self) -> None:
             pass
 
+        def synchronize(self) -> None:
+            record("all", record.depth)
+
     class Device:
         def __init__(self, number: int) -> None:
             if number > 0:
@@ -141,6 +144,12 @@ def test_pycuda_says_what_it_cannot(pycuda: Recorder, params: np.ndarray) -> Non
         bindings.open_binding("pycuda", device=1)
 
 
+def test_pycuda_waits_for_foreign_streams_with_all_others(pycuda: Recorder) -> None:
+    bindings.open_binding("pycuda").wait(4242)
+    assert pycuda.calls == [("all", (1,))], "in the device's context"
+    assert pycuda.depth == 0
+
+
 def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch, pycuda: Recorder) -> None:
     package: Any = types.ModuleType("pycuda")  # its driver module does not import
     package.__spec__ = types.SimpleNamespace()
@@ -191,6 +200,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         getDeviceCount=lambda: 1,
         getDeviceProperties=lambda number: {"name": b"H100"},
         memcpyAsync=lambda *a: record("copy", *a),
+        streamSynchronize=lambda handle: record("wait", handle, record.depth),
         memcpyHostToDevice=1,
         memcpyDeviceToHost=2,
     )
@@ -232,6 +242,12 @@ def test_cupy(cupy: Recorder, params: np.ndarray) -> None:
     assert cupy.depth == 0
     with pytest.raises(KernelError, match="not str"):
         binding.launch(function, LAUNCH, params, "a stream")
+
+
+@pytest.mark.parametrize("handle", [1, 2, 4242])
+def test_cupy_waits_for_foreign_streams(cupy: Recorder, handle: int) -> None:
+    bindings.open_binding("cupy").wait(handle)
+    assert cupy.calls == [("wait", (handle, 1))]
 
 
 def test_cupy_records_graphs(cupy: Recorder) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from handmesh_kernels import cache
 from handmesh_kernels import check as checking
-from handmesh_kernels.constants import HeadConstants
+from handmesh_kernels.constants import HeadConstants, Storage
 from handmesh_kernels.errors import NoDevice
 
 Shim = Callable[[HeadConstants], ShimBinding]
@@ -46,6 +46,22 @@ def test_results_that_vary_fail() -> None:
     assert good.passed
     assert not replace(good, same_twice=False).passed
     assert not replace(good, errors=(float("nan"),) * 6).passed
+
+
+@pytest.mark.parametrize("wrong", range(6))
+@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+def test_one_array_that_is_off_fails(storage: Storage, wrong: int) -> None:
+    allowed = checking.TOLERANCE[storage]
+    errors = [0.9 * allowed] * 6
+    assert checking.Checked(storage, False, 1, tuple(errors), True).passed
+    errors[wrong] = 1.1 * allowed
+    assert not checking.Checked(storage, False, 1, tuple(errors), True).passed
+
+
+@pytest.mark.parametrize("batches", ["a", "", "1,,2", "0", "-1", "1.5"])
+def test_batches_that_are_none_are_told(batches: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checking.main(["none.npz", f"--batches={batches}"]) == 2
+    assert f"numbers of samples, as 1,3,8; not {batches!r}" in capsys.readouterr().err
 
 
 def test_the_command(

@@ -80,6 +80,55 @@ def test_only_arrays_of_the_host_are_waited_for(
         assert binding.waited == [(77, before)]
 
 
+def test_results_are_fetched_on_the_stream_that_filled_them(
+    head: GraphHead, make_inputs: Callable[[int], Inputs]
+) -> None:
+    binding: Any = head.binding
+    latent, uv = make_inputs(2)
+    vertices, joints = head.run(latent, uv, stream=77)
+    head.fetch(vertices)
+    head.fetch(joints, 78)
+    head.fetch_maps(2)
+    assert binding.copied_out == [77, 78, *[77] * 4]
+    replay = head.capture(latent.ctypes.data, uv.ctypes.data, 2)
+    for stream, used in ((79, 79), (None, head.stream)):
+        vertices, joints = replay(stream)
+        binding.copied_out.clear()
+        head.fetch(vertices)
+        head.fetch(joints)
+        head.fetch_maps(2)
+        assert binding.copied_out == [used] * 6
+
+
+def test_the_stream_of_a_producer_is_waited_for(
+    head: GraphHead, make_inputs: Callable[[int], Inputs]
+) -> None:
+    """Before anything is launched; not where it is the stream of the run, or none is named."""
+    binding: Any = head.binding
+    latent, uv = make_inputs(2)
+    given: list[tuple[dict[str, Any], list[int]]] = [
+        ({}, []), ({"stream": None}, []), ({"stream": 77}, []), ({"stream": 1}, [1]),
+        ({"stream": 2}, [2]), ({"stream": 4242}, [4242]),
+    ]  # fmt: skip
+    for named, waited in given:
+        binding.waited.clear()
+        before = len(binding.launched)
+        head.run(OnDevice(latent, version=3, **named), OnDevice(uv, version=3), stream=77)
+        assert binding.waited == [(stream, before) for stream in waited]
+    binding.waited.clear()
+    head.run(OnDevice(latent), OnDevice(uv, version=3, stream=5), stream=77)
+    assert [stream for stream, _ in binding.waited] == [5]
+
+
+def test_results_name_the_stream_that_filled_them(
+    head: GraphHead, make_inputs: Callable[[int], Inputs]
+) -> None:
+    for stream, named in ((77, 77), (None, head.stream), (0, 1), (2, 2)):
+        for result in head.run(*make_inputs(1), stream=stream):
+            interface = result.__cuda_array_interface__
+            assert (interface["version"], interface["stream"]) == (3, named)
+
+
 @pytest.mark.parametrize("count", [0, 65536])
 def test_batches_that_kernels_cannot_count(shipped: HeadConstants, shim: Shim, count: int) -> None:
     with pytest.raises(ConstantsError, match=r"max_batch must be in 1..65535 for this head"):
@@ -180,6 +229,20 @@ def test_tensor_cores_where_they_are(
     assert not GraphHead(halved, 1, old, code=b"").tensor_cores
     with pytest.raises(ConstantsError, match="sm_62"):
         GraphHead(halved, 1, old, tensor_cores=True, code=b"")
+
+
+def test_maps_stay_countable(
+    shipped: HeadConstants, shim: Shim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels count elements in int: a map, and the vertices, of all samples stay below 2^31."""
+    packed = pack(shipped, Shape.of(shipped))
+    largest = 10_000_000
+    sizes = (*packed.map_sizes[:3], largest)
+    monkeypatch.setattr(
+        "handmesh_kernels.launcher.pack", lambda *_: replace(packed, map_sizes=sizes)
+    )
+    with pytest.raises(ConstantsError, match=r"max_batch must be in 1\.\.214 for this head"):
+        GraphHead(shipped, 215, shim(shipped), code=b"")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 15, 16, 33, 64])

@@ -63,7 +63,7 @@ class ShimBinding:
 
     Attributes:
         order: of threads and blocks. launched: what ran, and on which stream. waited: for which
-            stream, and how many launches there had been.
+            stream, and how many launches there had been. copied_out: on which streams.
     """
 
     name = "shim"
@@ -74,6 +74,7 @@ class ShimBinding:
         self.order = FORWARDS
         self.launched: list[tuple[Launch, Any]] = []
         self.waited: list[tuple[Any, int]] = []
+        self.copied_out: list[Any] = []
         self.library = ctypes.CDLL(str(library))
         self.library.hm_shim_launch.restype = ctypes.c_char_p
         self._streams = 0
@@ -102,6 +103,7 @@ class ShimBinding:
         ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
 
     def copy_out(self, pointer: int, array: Any, stream: Any) -> None:
+        self.copied_out.append(stream)
         ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
 
     def launch(self, function: Any, launch: Launch, params: Any, stream: Any) -> None:
@@ -115,6 +117,9 @@ class ShimBinding:
 
     def synchronize(self, stream: Any) -> None:
         self.waited.append((stream, len(self.launched)))
+
+    def wait(self, handle: int) -> None:
+        self.waited.append((handle, len(self.launched)))
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[Any], None]:
         """A graph replays what was launched: the same structs, whatever changed since."""

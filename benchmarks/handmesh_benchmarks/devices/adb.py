@@ -163,7 +163,10 @@ def measure(
         write(results)
         raise
     finally:
-        phone.run("shell", "rm", "-rf", FOLDER)
+        try:
+            phone.run("shell", "rm", "-rf", FOLDER)
+        except DeviceError as error:  # what was measured, or went wrong before, counts more
+            say(f"the folder {FOLDER} stays on {phone.serial or 'the phone'}: {error}")
     if not results.measurements:
         raise BackendUnavailable("; ".join(map(short, results.missing)))
     results.state = "complete"

@@ -51,6 +51,9 @@ def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     path.mkdir()
     (path / cuda.TRUNK).write_bytes(model.SerializeToString(deterministic=True))
     write_arrays(path / cuda.HEAD, arrays)
+    too_large = cuda.refused(path)
+    if too_large:
+        raise ExportError(f"{too_large}: export another format, which takes heads of any size")
     return {
         "opset": onnx_format.OPSET,
         "precision": "fp32",

@@ -75,6 +75,10 @@ class Binding(Protocol):
     def synchronize(self, stream: Any) -> None:
         """Wait until everything on the stream is done."""
 
+    def wait(self, handle: int) -> None:
+        """The same of a stream that anybody made, by its cudaStream_t; 1 is the default stream, 2
+        that of this thread."""
+
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[Any], None]:
         """Record what `work` launches on the stream; the result launches it all on any stream.
 

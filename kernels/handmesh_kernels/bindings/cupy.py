@@ -80,6 +80,10 @@ class CupyBinding:
         with self._device:
             self._wrapped(stream).synchronize()
 
+    def wait(self, handle: int) -> None:
+        with self._device:
+            self._cupy.cuda.runtime.streamSynchronize(handle)
+
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[Any], None]:
         wrapped = self._wrapped(stream)
         with self._device, wrapped:

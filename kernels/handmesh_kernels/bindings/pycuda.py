@@ -66,11 +66,11 @@ class PyCudaBinding:
         self.description = f"{chosen.name()}, sm_{self.architecture}, PyCUDA {pycuda.VERSION_TEXT}"
 
     @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> Iterator[Any]:
         """Within it the device's context is this thread's: any thread may come."""
         self._context.push()
         try:
-            yield
+            yield self._context
         finally:
             self._context.pop()
 
@@ -114,6 +114,10 @@ class PyCudaBinding:
     def synchronize(self, stream: Any) -> None:
         with self.current():
             self._own(stream).synchronize()
+
+    def wait(self, handle: int) -> None:
+        with self.current() as context:  # it has no name for the stream, so all of them
+            context.synchronize()
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Callable[[Any], None]:
         raise KernelError("PyCUDA cannot record CUDA graphs: install CuPy for them")

@@ -37,7 +37,7 @@ __device__ __forceinline__ void expand(const HeadParams& p) {
   constexpr int QUADS = C / 4;                              // threads across a node's channels
   constexpr int PER = S < 4 ? S : 4;                        // samples a thread
   constexpr int SPLITS = HM_WIDE_THREADS / QUADS * PER / S;  // threads along the latent features
-  static_assert(SPLITS >= 1 && C % 4 == 0, "channels must be a multiple of 4, at most 1024");
+  static_assert(SPLITS >= 1 && C % 4 == 0, "channels must be a multiple of 4, at most 512");
   constexpr int LATENT = HM_LATENT * S, PARTIAL = SPLITS * C * S;
   HM_SHARED(float, scratch, (LATENT > PARTIAL ? LATENT : PARTIAL));  // [f][s], later [split][c][s]
   HM_SHARED(float, x, C * S);                                        // [c][s]

@@ -8,7 +8,11 @@
 
 #include "gather.h"
 
-#if HM_HALF && HM_WIDTH0 % 16 == 0 && HM_WIDTH1 % 16 == 0 && HM_WIDTH2 % 16 == 0 && HM_WIDTH3 % 16 == 0
+#ifndef HM_TENSOR_CORES
+#define HM_TENSOR_CORES 1  // 0 where their tiles do not fit shared memory
+#endif
+
+#if HM_TENSOR_CORES && HM_HALF && HM_WIDTH0 % 16 == 0 && HM_WIDTH1 % 16 == 0 && HM_WIDTH2 % 16 == 0 && HM_WIDTH3 % 16 == 0
 #if defined(HM_SHIM) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 700)
 #define HM_TENSOR 1
 #endif

@@ -205,6 +205,17 @@ class CudaBackend(BundleBackend):
         return named
 
 
+def refused(folder: Path) -> str:
+    """Why no GPU runs the head of an artifact, as too large a one; "" where one can.
+
+    Raises:
+        BackendError: the head cannot be read.
+    """
+    from handmesh_kernels.params import Shape
+
+    return Shape.of(_constants(folder)).refused()
+
+
 def open_twin(bundle: Bundle, threads: int) -> TwinBackend:
     """The artifact without a GPU: what proves it where it is made."""
     return TwinBackend(bundle, threads)
