@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -364,3 +365,13 @@ def test_brands_tell_avif_from_heic(photo: Photo) -> None:
     assert decode(as_image_file).shape == photo.shape
     with pytest.raises(ImageError, match="HEIC"):
         decode(as_image_file[:16] + as_image_file[16:length].replace(b"avif", b"heic"))
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "tiff"])
+def test_exif_orientation_of_other_files_is_honoured(photo: Photo, suffix: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    exif, file = image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    options = {"lossless": True} if suffix == "webp" else {}
+    image.fromarray(photo).save(file, suffix, exif=exif, **options)
+    np.testing.assert_array_equal(decode(file.getvalue()), np.rot90(photo, -1))
