@@ -24,7 +24,7 @@ PACKAGE_ROOTS = {
 
 BASE = [
     "numpy>=2,<2.4",
-    "opencv-python-headless>=4.11",
+    "opencv-python-headless>=4.13",  # from there on WebP files are turned as their EXIF says
     "onnxruntime>=1.20",
     "tqdm>=4.66",
 ]

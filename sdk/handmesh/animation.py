@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .camera import finite, shown
 from .errors import InputError
 from .glb import Document, float32s
 from .rig import Pose, Rig
@@ -36,6 +37,10 @@ def encode_animation(hands: Sequence[Hand], seconds: Sequence[float]) -> bytes:
         InputError: no hands, another number of times, times that do not ascend, left and right
             hands mixed, or a mesh other than the package's.
     """
+    if not isinstance(hands, Sequence):
+        raise InputError(
+            f"an animation is of a list of hands, one for each frame, not {shown(hands)}"
+        )
     animation = Animation()
     for hand, time_s in zip(hands, _checked_times(hands, seconds), strict=True):
         animation.add(hand, time_s)
@@ -48,8 +53,9 @@ class Animation:
 
     def __init__(self) -> None:
         self._first: tuple[Hand, Pose] | None = None
+        self._first_s = 0.0
         # As the file has them: when, rotations (21, 4) and the wrist's place (3,), of each frame.
-        self._keys: list[tuple[float, NDArray[np.float32], NDArray[np.float32]]] = []
+        self._keys: list[tuple[np.float32, NDArray[np.float32], NDArray[np.float32]]] = []
         # (21, 3) and (V, 3) float32 of every n-th frame.
         self._shapes: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         self._every = 1
@@ -58,7 +64,8 @@ class Animation:
         """The hand in the next frame.
 
         Args:
-            hand: as it was seen. time_s: when, in seconds; later than the one before.
+            hand: as it was seen. time_s: when, in seconds; later than the one before, also in the
+                file, which counts from the first and holds float32.
 
         Raises:
             InputError: the time is not later, it is another hand than before (left and right, or
@@ -79,16 +86,22 @@ class Animation:
                 "an animation is of one hand, and frames of mirrored and other video came: keep to "
                 "one"
             )
-        if not np.isfinite(time_s) or (self._keys and time_s <= self._keys[-1][0]):
+        time_s = finite(time_s, "time_s, when a frame of an animation was seen,", InputError)
+        if not self._keys:
+            self._first_s = time_s
+        with np.errstate(over="ignore"):
+            key = np.float32(time_s - self._first_s)
+        if not np.isfinite(key) or (self._keys and key <= self._keys[-1][0]):
             raise InputError(
-                "the times of an animation must be finite seconds, each above the last"
+                "the times of an animation must be seconds, each above the last, also as float32 "
+                f"counted from the first: {time_s!r} cannot follow; leave that frame out"
             )
         if len(self._keys) % self._every == 0:
             self._shapes.append((float32s(pose.offsets_m), float32s(_unposed(hand, pose))))
             if len(self._shapes) > _MOST_SHAPES:
                 self._shapes, self._every = self._shapes[::2], 2 * self._every
         # At once, so that what interrupts a video leaves no half of a frame.
-        self._keys.append((time_s, float32s(pose.rotations), float32s(pose.wrist_m)))
+        self._keys.append((key, float32s(pose.rotations), float32s(pose.wrist_m)))
 
     def encode(self) -> bytes:
         """A GLB file's bytes.
@@ -111,15 +124,17 @@ class Animation:
         document.add_mesh(hand, rest, skinned=True)
         unturned = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
         document.add_skeleton(skeleton, unturned, _rest_joints(offsets))
-        document.add_animation(times - times[0], _continuous(rotations), wrists_m)
+        document.add_animation(times, _continuous(rotations), wrists_m)
         return document.encode()
 
 
 def _checked_times(hands: Sequence[Hand], seconds: Sequence[float]) -> list[float]:
     try:
         times = np.asarray(seconds, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
-        raise InputError(f"seconds must be numbers, one for each hand, not {seconds!r}") from cause
+    except (TypeError, ValueError, OverflowError) as cause:
+        raise InputError(
+            f"seconds must be numbers, one for each hand, not {shown(seconds)}"
+        ) from cause
     if times.shape != (len(hands),):
         raise InputError(
             f"an animation needs a time for each of its {len(hands)} hands, not {times.shape}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -122,8 +122,17 @@ def checked_camera(camera: Camera | None, width: int, height: int) -> Camera:
 
 
 def listed_boxes(box: Any) -> list[BoxLike]:
-    """One box or several as a list; whether they are boxes is for `checked_boxes` to say."""
-    if isinstance(box, Box | str | bytes):
+    """One box or several as a list; whether they are boxes is for `checked_boxes` to say.
+
+    Raises:
+        BoxError: they have no order, or are named: an empty dict is no empty list of boxes.
+    """
+    if isinstance(box, (Mapping, Set)):
+        raise BoxError(
+            "box must be a handmesh.Box, (x0, y0, x1, y1) in pixels, or a list of such boxes, not "
+            f"{shown(box)}: pass a list"
+        )
+    if isinstance(box, Box | str | bytes | bytearray):
         return [cast("BoxLike", box)]
     try:
         parts = list(box)

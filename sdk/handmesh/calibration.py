@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .camera import numbers, shown
 from .errors import InputError
+from .geometry import LONGEST_BONE_M
 from .types import FINGERS, ROOT_JOINT, Camera, Hand, finite
 
 __all__ = [
@@ -71,8 +72,8 @@ def bone_length_from_depth(
         root_depth_m: depth z of the wrist in metres, one for all frames or one for each.
 
     Raises:
-        InputError: no hands, another number of depths, a depth that is not positive and finite, or
-            a hand that does not say by which bone it was placed.
+        InputError: no hands, another number of depths, a depth that is not positive and finite, a
+            hand that does not say by which bone it was placed, or a bone of more than 0.5 m.
     """
     frames = _frames(hands)
     depths = _depths(root_depth_m, len(frames), "root_depth_m")
@@ -96,7 +97,7 @@ def bone_length_from_object(
 
     Raises:
         InputError: no hands, other shapes, ends that fall together, a length that is not positive,
-            or a hand that does not say by which bone it was placed.
+            a hand that does not say by which bone it was placed, or a bone of more than 0.5 m.
     """
     frames = _frames(hands)
     ends = _finite_numbers(ends_px, "ends_px")
@@ -148,6 +149,11 @@ def _estimate(
         placed = float(hand.joints_m[list(joints), 2].astype(np.float64).mean())
         estimates[k] = hand.bone_length_m * depth / placed
     middle = float(np.median(estimates))
+    if middle > LONGEST_BONE_M:
+        raise InputError(
+            f"this gives a bone of {middle:.3g} metres, and at most {LONGEST_BONE_M:g} is believed "
+            "(0.047 for an average adult): depths and lengths are in metres, not millimetres"
+        )
     spread = float("nan")
     if len(estimates) > 1:
         spread = float(np.median(np.abs(estimates - middle))) / _MAD_OF_NORMAL

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from . import backends
 from .bundle import DETECTOR, Bundle, shipped
 from .closing import Closing
-from .errors import BackendError, BundleError
+from .errors import BackendError, BundleError, InputError
 from .imaging import ImageLike, Pyramid, decode
 from .pipeline import Photo
-from .types import Box
+from .types import Box, finite
 
 __all__ = ["Detection", "Detector"]
 
@@ -100,13 +100,20 @@ class Detector(Closing):
 
         Raises:
             ImageError: the photo cannot be read or used. BackendError: the runtime failed.
+            InputError: the presence is no probability.
         """
+        # `arguments` cannot be asked: it imports what finds with this.
+        if not 0 <= finite(min_presence, "min_presence", InputError) <= 1:
+            raise InputError(f"min_presence is a probability, in 0..1, not {min_presence}")
         pixels = image if isinstance(image, Photo) else Pyramid(decode(image))
         square = letterbox(pixels.width, pixels.height)
         picture = pixels.crop(square, self.bundle.image_size)
         backend = self._open_backend()
         rows = hand_rows(backend.outputs(picture[None]), backend.description)
-        return [_detection(row, square) for row in rows if row[0] >= min_presence]
+        # Rows of score 0 are places in the list that no peak took.
+        return [
+            _detection(row, square) for row in rows if row[0] >= float(min_presence) and row[0] > 0
+        ]
 
     def _open_backend(self) -> backends.NamedBackend:
         if self._backend is None:

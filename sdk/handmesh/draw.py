@@ -64,18 +64,21 @@ def overlay(
 
     Raises:
         ImageError: the photo cannot be used.
-        InputError: no hands but something else, another style, an opacity that is not in 0..1, or
-            a photo of another size than the one the hands were found in.
+        InputError: no hands but something else, another style, an opacity that is not in 0..1, a
+            side that is not a whole number from 1, or a photo of another size than the one the
+            hands were found in.
     """
     if style not in STYLES:
         raise InputError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
     if not 0 <= finite(opacity, "opacity", InputError) <= 1:
         raise InputError(f"opacity lies between 0 and 1, not {opacity}")
+    if max_side is not None:
+        max_side = counted(max_side, "max_side")
     picture = decode(image)
     hands = _checked(hands)
     for hand in hands:
         _check_size(picture, hand)
-    scale = min(1.0, (max_side or np.inf) / max(picture.shape[:2]))
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(picture.shape[:2]))
     if scale < 1:
         size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -143,9 +146,11 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
     cos, sin = np.cos(turned), np.sin(turned)
     turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
     vertices = hand.vertices_m.astype(np.float64)
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    shape = vertices if len(vertices) else hand.joints_m.astype(np.float64)
+    low, high = shape.min(axis=0), shape.max(axis=0)
     middle = (low + high) / 2
-    scale = 0.85 * size / max(float(np.linalg.norm((high - low)[[0, 2]])), float((high - low)[1]))
+    extent = max(float(np.linalg.norm((high - low)[[0, 2]])), float((high - low)[1]))
+    scale = 0.85 * size / extent if extent > 0 else 1.0  # a hand that is one point is drawn as one
     vertices = (vertices - middle) @ turn.T  # (V, 3)
     joints = (hand.joints_m - middle) @ turn.T  # (21, 3)
     picture = np.full((size, size, 3), _BACKGROUND, dtype=np.uint8)
@@ -252,6 +257,8 @@ def _draw_surface(
     opacity: float,
 ) -> None:
     """Blend the shaded mesh into the picture, far triangles first (painter's algorithm)."""
+    if not len(faces):
+        return
     height, width = picture.shape[:2]
     low = np.clip(np.floor(vertices_px.min(axis=0)).astype(int) - 1, 0, (width, height))
     high = np.clip(np.ceil(vertices_px.max(axis=0)).astype(int) + 2, 0, (width, height))

@@ -135,13 +135,31 @@ def from_dict(data: Mapping[str, Any]) -> Hand:
             for k, v in data["timings_ms"].items()
         }
         for name, kind in (("backend", str), ("crops_seen", int)):
-            if not isinstance(values[name], kind):
+            if not isinstance(values[name], kind) or isinstance(values[name], bool):
                 raise InputError(f"{name} of a hand is {kind.__name__}, not {shown(values[name])}")
-        return Hand(**values)
+        hand = Hand(**values)
     except (AttributeError, OverflowError, TypeError, ValueError) as cause:
         if isinstance(cause, InputError):
             raise
         raise InputError(f"the description of a hand cannot be read: {cause}") from cause
+    _check_ranges(hand)
+    return hand
+
+
+def _check_ranges(hand: Hand) -> None:
+    """What the schema demands of numbers, and a `Hand` in itself does not."""
+    unit, from_zero = "in 0..1", "0 or more"
+    for name, values, wanted in (
+        ("presence", hand.presence, unit),
+        ("confidence", hand.confidence, unit),
+        ("timings_ms", list(hand.timings_ms.values()), from_zero),
+        ("crops_seen", hand.crops_seen, from_zero),
+    ):
+        low = np.min(values, initial=0)
+        if low < 0 or (wanted == unit and np.max(values) > 1):
+            raise InputError(f"{name} of a hand must be {wanted}, not {shown(values)}")
+    if hand.bone_length_m is not None and hand.bone_length_m <= 0:
+        raise InputError(f"bone_length_m of a hand must be above 0, not {hand.bone_length_m:g}")
 
 
 def _encode_obj(hand: Hand) -> bytes:

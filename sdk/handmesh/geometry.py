@@ -31,7 +31,9 @@ from .types import BONES, Camera, finite
 
 __all__ = [
     "ADULT_BONE_LENGTH_M",
+    "LONGEST_BONE_M",
     "Placement",
+    "checked_lengths",
     "lift",
     "place",
     "solve_root_depth",
@@ -48,7 +50,7 @@ ADULT_BONE_LENGTH_M = 0.047
 
 _PARENTS, _CHILDREN = (np.array(ends) for ends in zip(*BONES, strict=True))
 # Larger ones were given in another unit.
-_LONGEST_BONE_M, _DEEPEST_M = 0.5, 100.0
+LONGEST_BONE_M, _DEEPEST_M = 0.5, 100.0
 # Depth of the wrist, in bones, beyond which nothing is believed: about 10 cm and 90 m.
 _NEAREST, _FARTHEST = 2.0, 2000.0
 # What the network's outputs and the proportions of people are wrong by, roughly, in bones: only
@@ -130,23 +132,39 @@ def place(
     both, both are believed and the picture's own answer is set aside (the paper's protocol).
 
     Raises:
-        InputError: a length or a depth is not a positive, finite number, or more than 0.5 m of bone
-            or 100 m of depth: then it was meant in another unit.
+        InputError: as `checked_lengths`; or the bone that follows from the depth has more than
+            0.5 m.
     """
-    bone_length_m = _metres(
-        bone_length_m, "bone_length_m", "0.047 for an average adult", _LONGEST_BONE_M
-    )
-    root_depth_m = _metres(
-        root_depth_m, "root_depth_m", "0.5 for a hand at half a metre", _DEEPEST_M
-    )
+    bone_length_m, root_depth_m = checked_lengths(bone_length_m, root_depth_m)
     if bone_length_m is None:
         if root_depth_m is None:
             bone_length_m = ADULT_BONE_LENGTH_M
         else:
             bone_length_m = root_depth_m / root_depth_bones
+            if bone_length_m > LONGEST_BONE_M:
+                raise InputError(
+                    f"root_depth_m={root_depth_m:g} gives this hand a bone of {bone_length_m:.3g} "
+                    f"metres, and at most {LONGEST_BONE_M:g} is believed: depths are in metres "
+                    "(0.5 for a hand at half a metre), not millimetres or centimetres"
+                )
     if root_depth_m is None:
         root_depth_m = root_depth_bones * bone_length_m
     return Placement(root_depth_m, bone_length_m)
+
+
+def checked_lengths(
+    bone_length_m: float | None, root_depth_m: float | None
+) -> tuple[float | None, float | None]:
+    """A caller's lengths as floats, as far as they can be checked before a hand was seen.
+
+    Raises:
+        InputError: a length or a depth is not a positive, finite number, or more than 0.5 m of bone
+            or 100 m of depth: then it was meant in another unit.
+    """
+    return (
+        _metres(bone_length_m, "bone_length_m", "0.047 for an average adult", LONGEST_BONE_M),
+        _metres(root_depth_m, "root_depth_m", "0.5 for a hand at half a metre", _DEEPEST_M),
+    )
 
 
 def _metres(value: float | None, name: str, example: str, most: float) -> float | None:

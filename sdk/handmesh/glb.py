@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .geometry import vertex_normals
 from .rig import INFLUENCES, TURNING, Pose, Rig
 from .types import JOINT_NAMES, JOINT_PARENTS, Hand
@@ -43,7 +44,15 @@ def encode_hand(hand: Hand) -> bytes:
     The mesh is bound to the skeleton in the pose that was seen: the file shows the predicted
     vertices to the last bit, also in programs that know no skins. A mesh other than the package's
     is written without a skeleton.
+
+    Raises:
+        InputError: the hand has no vertices or no faces, of which glTF knows no mesh.
     """
+    if not len(hand.vertices_m) or not len(hand.faces):
+        raise InputError(
+            f"a GLB file needs a mesh, and this hand has {len(hand.vertices_m)} vertices and "
+            f"{len(hand.faces)} faces: save it as .json"
+        )
     document = Document()
     vertices = hand.vertices_m.astype(np.float64)
     if Rig.default().side(hand) is None:

@@ -55,6 +55,8 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _NEXT_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 _JPEG_END = 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Files of HEIC's family list their brands up to some such byte at most.
+_BRANDS_END = 256
 
 
 def decode(image: ImageLike) -> NDArray[np.uint8]:
@@ -119,7 +121,7 @@ def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
         size = _check_jpeg(data, name)
     else:
         size = stated_size(data)
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+    if _is_heic(data):
         raise ImageError(f"{name} is a HEIC photo, which OpenCV cannot read: export it as JPEG")
     if size is not None:  # before the pixels are unpacked
         _check_size(*size, name)
@@ -134,6 +136,14 @@ def _decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
         )
     _check_size(pixels.shape[1], pixels.shape[0], name)
     return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a file's brands say HEIC. "mif1" alone is of AVIF files as well."""
+    if data[4:8] != b"ftyp" or data[8:12] not in (b"heic", b"heix", b"mif1"):
+        return False
+    end = min(int.from_bytes(data[:4], "big"), _BRANDS_END)
+    return not {data[at : at + 4] for at in range(16, end, 4)} & {b"avif", b"avis"}
 
 
 def _check_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
@@ -169,7 +179,7 @@ def _pil_pixels(image: Any) -> NDArray[Any]:
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
         array = (array // 257).astype(np.uint8)
     if array.dtype != np.uint8:
         raise ImageError(_wrong_type(array))

@@ -158,7 +158,9 @@ class Photo:
 
 def _sighting(view: View, raw: backends.RawOutput, n: int) -> Sighting:
     """The n-th result of a batch, its mirroring undone."""
+    # Copies: a backend may write its next outputs into the same arrays.
     vertices, joints = raw.vertices[n].copy(), raw.joints[n].copy()
+    confidence = raw.confidence[n].copy()
     looks_right = float(raw.handedness[n])
     if view.mirrored:
         vertices[:, 0], joints[:, 0] = 1 - vertices[:, 0], 1 - joints[:, 0]
@@ -169,4 +171,4 @@ def _sighting(view: View, raw: backends.RawOutput, n: int) -> Sighting:
     turn = 0.0 if upright is None else upright - view.box.angle
     looks_right = probability(max(0.0, math.cos(turn)) * log_odds(looks_right))
     presence = float(raw.presence[n])
-    return Sighting(view, vertices, joints, raw.confidence[n], presence, looks_right)
+    return Sighting(view, vertices, joints, confidence, presence, looks_right)

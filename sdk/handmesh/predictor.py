@@ -23,8 +23,8 @@ from .bundle import Bundle
 from .camera import counted
 from .closing import Closing
 from .errors import BackendError, InputError
-from .finding import Finder, default_finder
-from .geometry import place
+from .finding import DetectedHands, Finder, default_finder
+from .geometry import checked_lengths
 from .imaging import ImageLike
 from .looks import LOOKS, look_again
 from .pipeline import Photo
@@ -86,6 +86,11 @@ class Predictor(Closing):
                 "backend is 'auto', the name of one, or a handmesh.backends.Backend, not "
                 f"{type(backend).__name__}"
             )
+        elif lacking := [name for name in ("name", "description") if not hasattr(backend, name)]:
+            raise InputError(
+                f"a handmesh.backends.Backend has a {' and a '.join(lacking)} beside run, and this "
+                f"{type(backend).__name__} has none: add what the protocol tells"
+            )
         elif (threads, device, precision, engine_cache) == (None, None, None, False):
             self._backend, self.chosen = backend, (f"{backend.name}: handed over",)
         else:
@@ -94,6 +99,7 @@ class Predictor(Closing):
                 "give it these when it is made"
             )
         self._threads, self._find = threads, checked_finder(find)
+        self._find_given = find is not None
         self._find_lock = threading.Lock()
 
     @property
@@ -104,8 +110,9 @@ class Predictor(Closing):
             BundleError, IntegrityError, BackendUnavailable, BackendError: the shipped detector
                 cannot be used, or the Predictor was closed.
         """
-        _ = self.backend
         with self._find_lock:
+            # Asked within the lock: what is loaded after `close` nobody would let go.
+            _ = self.backend
             if self._find is None:
                 self._find = default_finder(self._threads)
             return self._find
@@ -179,7 +186,7 @@ class Predictor(Closing):
         max_hands = counted(max_hands, "max_hands")
         min_presence = checked_presence(min_presence)
         looks = checked_looks(looks)
-        place(1.0, bone_length_m, root_depth_m)  # refuse bad lengths before the work, not after
+        checked_lengths(bone_length_m, root_depth_m)  # before the work, not after
         photo = self.open(image)
         known = camera is not None and (bone_length_m is not None or root_depth_m is not None)
         camera = checked_camera(camera, photo.width, photo.height)
@@ -208,6 +215,9 @@ class Predictor(Closing):
     def warm_up(self, crops: int = 1) -> None:
         """Run the network once on black crops: what a runtime does at its first run, it does now.
 
+        The shipped detector is loaded and run as well, unless the Predictor has a finder of its
+        caller's.
+
         Args:
             crops: how many at once. GPUs may prepare for each number anew: `predict` with one box
                 takes 1, with N boxes N, and 2 for each that is doubtful, a search up to 16; further
@@ -216,9 +226,12 @@ class Predictor(Closing):
         Raises:
             InputError: the number is not from 1.
             BackendError: the runtime failed.
+            BundleError, IntegrityError, BackendUnavailable: the shipped detector cannot be used.
         """
         size, count = self.bundle.image_size, counted(crops, "crops")
         self.backend.run(np.zeros((count, size, size, 3), dtype=np.uint8))
+        if not self._find_given and isinstance(find := self.find, DetectedHands):
+            find.detector.find(np.zeros((size, size, 3), dtype=np.uint8))
 
     def open(self, image: ImageLike) -> Photo:
         """A photo that the network can be shown crops of: for searches of one's own.

@@ -243,20 +243,11 @@ class Hand:
     bone_length_m: float | None = None
 
     def __post_init__(self) -> None:
-        vertex_count = len(self.vertices_m)
-        joint_count = len(JOINT_NAMES)
-        shapes: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            "vertices_m": ((vertex_count, 3), np.float32),
-            "vertices_px": ((vertex_count, 2), np.float32),
-            "faces": ((len(self.faces), 3), np.int32),
-            "joints_m": ((joint_count, 3), np.float32),
-            "joints_px": ((joint_count, 2), np.float32),
-            "confidence": ((joint_count,), np.float32),
-        }
-        for name, (shape, dtype) in shapes.items():
-            array = getattr(self, name)
-            if not _is_constant(array, dtype):
-                array = np.array(array, dtype=dtype)  # a copy: the caller's stays theirs
+        arrays = {name: _array(getattr(self, name), name) for name in _ARRAYS}
+        vertex_count = len(np.atleast_1d(arrays["vertices_m"]))
+        sizes = {"V": vertex_count, "F": len(np.atleast_1d(arrays["faces"])), "J": len(JOINT_NAMES)}
+        for name, array in arrays.items():
+            shape = tuple(sizes[n] if isinstance(n, str) else n for n in _ARRAYS[name])
             if array.shape != shape:
                 raise InputError(f"Hand.{name} must have shape {shape}, not {array.shape}")
             if not np.isfinite(array).all():
@@ -350,6 +341,37 @@ class Hand:
         from .files import from_dict
 
         return from_dict(data)
+
+
+# Shapes, V vertices, F faces and J joints.
+_ARRAYS: dict[str, tuple[str | int, ...]] = {
+    "vertices_m": ("V", 3),
+    "vertices_px": ("V", 2),
+    "faces": ("F", 3),
+    "joints_m": ("J", 3),
+    "joints_px": ("J", 2),
+    "confidence": ("J",),
+}
+
+
+def _array(value: Any, name: str) -> NDArray[Any]:
+    """A field of `Hand` as float32, or int32 of faces; a copy, unless nobody can change it."""
+    dtype = np.int32 if name == "faces" else np.float32
+    if _is_constant(value, dtype):
+        return np.asarray(value)
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind not in "iufO":  # digits in text are no numbers, nor is True
+            raise TypeError(given.dtype.name)
+        with np.errstate(all="ignore"):  # what does not fit is told below, not by a warning
+            array = np.array(given, dtype=dtype)
+    except (TypeError, ValueError, OverflowError) as cause:
+        raise InputError(
+            f"Hand.{name} cannot be read as an array of numbers, all rows alike: {shown(value)}"
+        ) from cause
+    if name == "faces" and not np.array_equal(array, given):
+        raise InputError("Hand.faces must hold whole numbers, the indices of vertices")
+    return array
 
 
 def _is_constant(array: Any, dtype: type[np.generic]) -> bool:

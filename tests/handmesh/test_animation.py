@@ -100,3 +100,33 @@ def test_what_does_not_go_on_is_refused(topology: Topology) -> None:
             animation.add(hand, time_s)
     animation.add(_hand(topology), 2.0)
     assert Player(animation.encode()).duration() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seconds", [[0, 100, 100 + 1e-6], [0, 1e39], [0, None], [0, 10**400]])
+def test_times_that_no_file_holds_are_refused(topology: Topology, seconds: list[Any]) -> None:
+    """The file has float32, which must ascend."""
+    with pytest.raises(InputError, match=r"float32|seconds|finite"):
+        encode_animation([_hand(topology)] * len(seconds), seconds)
+
+
+def test_times_count_from_the_first(topology: Topology) -> None:
+    """Float32 seconds since 1970 are minutes apart; a file's are not."""
+    data = encode_animation([_hand(topology)] * 3, [1.7e9, 1.7e9 + 1 / 64, 1.7e9 + 1 / 32])
+    assert Player(data).duration() == pytest.approx(1 / 32)
+
+
+def test_an_animation_is_of_a_list_of_hands(topology: Topology) -> None:
+    for wrong in (_hand(topology), None, 5):
+        with pytest.raises(InputError, match="a list of hands, one for each frame, not"):
+            encode_animation(wrong, [0.0])  # type: ignore[arg-type]
+
+
+def test_signs_of_rotations_do_not_jump() -> None:
+    """Players interpolate numbers: from q to -q, the same turn, they would go the long way."""
+    rng = np.random.default_rng(0)
+    steady = np.tile(rng.normal(0, 1, (1, 21, 4)), (9, 1, 1)) + rng.normal(0, 0.01, (9, 21, 4))
+    jumping = steady * np.where(rng.random((9, 21, 1)) < 0.5, -1, 1)
+    continuous = module._continuous(jumping)
+    np.testing.assert_allclose(
+        continuous, steady * np.sign((jumping * steady)[:1].sum(-1))[..., None]
+    )

@@ -139,3 +139,13 @@ def test_hands_that_cannot_calibrate_are_refused(seen: Hand) -> None:
         bone_length_from_depth(replace(seen, bone_length_m=None), 0.5)
     with pytest.raises(InputError, match="ends_px must have shape"):
         object_depth(CAMERA, [1, 2], 0.1)
+
+
+def test_lengths_in_another_unit_are_refused(seen: Hand) -> None:
+    with pytest.raises(InputError, match=r"bone of 41 metres.*not millimetres"):
+        bone_length_from_depth(seen, 500)
+    card = _card(seen, TRUE_BONE_M / ADULT_BONE_LENGTH_M)
+    with pytest.raises(InputError, match="not millimetres"):
+        bone_length_from_object(seen, card, 85.6)
+    # One frame that is far off among many is what the median is for.
+    assert bone_length_from_depth([seen] * 3, [0.5, 0.5, 50]).length_m < 0.05

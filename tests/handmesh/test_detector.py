@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,3 +206,20 @@ def test_a_reference_of_crops_is_not_one_of_pictures(
     monkeypatch.setattr("handmesh.detector_verification.read_arrays", lambda *_: {})
     with pytest.raises(BundleError, match="make it again"):
         verify_detector(detector_bundle, ["onnx"])
+
+
+@pytest.mark.parametrize("presence", ["a", None, -0.1, 1.5, float("nan")])
+def test_presences_that_are_none_are_refused(detector_bundle: Bundle, presence: Any) -> None:
+    with Detector(detector_bundle) as detector, pytest.raises(InputError, match="min_presence"):
+        detector.find(np.zeros((32, 32, 3), np.uint8), presence)
+
+
+def test_rows_without_a_peak_are_no_detections(
+    detector_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = np.tile(np.float32([0, 0.5, 0.5, 0.3, 1, 0, 0.8]), (1, 4, 1))
+    hands[0, 0, 0] = 1e-4
+    with Detector(detector_bundle) as detector:
+        monkeypatch.setattr(detector._backend, "outputs", lambda _: {"hands": hands})
+        found = detector.find(np.zeros((32, 32, 3), np.uint8), 0)
+    assert [one.presence for one in found] == [pytest.approx(1e-4)]

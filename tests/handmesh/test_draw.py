@@ -313,3 +313,28 @@ def test_a_left_hand_is_lit_like_its_mirror_image(hand: Hand, photo: np.ndarray)
     surfaces = [overlay(photo, [h], "mesh", 1.0) for h in (hand, left)]
     brightness = [s[(s != photo).any(axis=-1)].mean() for s in surfaces]
     assert brightness[0] == pytest.approx(brightness[1], rel=0.1)
+
+
+@pytest.mark.parametrize("side", [-5, 0, "x", 1.5, True])
+def test_sides_that_no_picture_has_are_refused(hand: Hand, photo: np.ndarray, side: Any) -> None:
+    with pytest.raises(InputError, match="max_side"):
+        overlay(photo, [hand], max_side=side)
+
+
+@pytest.mark.parametrize("style", ["full", "mesh", "skeleton", "wireframe", "depth", "side"])
+def test_hands_without_a_surface_or_an_extent_are_drawn(
+    hand: Hand, photo: np.ndarray, style: Any
+) -> None:
+    no_faces = np.zeros((0, 3), np.int32)
+    bare = replace(hand, vertices_m=np.zeros((0, 3)), vertices_px=np.zeros((0, 2)), faces=no_faces)
+    point = replace(
+        hand,
+        vertices_m=np.tile([[0, 0, 0.5]], (len(hand.vertices_m), 1)),
+        vertices_px=np.tile([[320, 240]], (len(hand.vertices_m), 1)),
+        joints_m=np.tile([[0, 0, 0.5]], (21, 1)),
+        joints_px=np.tile([[320, 240]], (21, 1)),
+    )
+    for one in (bare, point, replace(hand, faces=no_faces)):
+        drawn = one.draw(photo, style)
+        assert drawn.shape[0] == photo.shape[0]
+    assert (side_view(bare) != side_view(point)).any(), "the bones are there"

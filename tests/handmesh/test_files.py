@@ -254,3 +254,38 @@ def test_what_is_no_path_is_refused(hand: Hand) -> None:
 def test_missing_folders_are_refused(hand: Hand, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         hand.save(tmp_path / "missing" / "hand.obj")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"presence": 7},
+        {"presence": -0.1},
+        {"confidence": [5] * 21},
+        {"bone_length_m": -1},
+        {"bone_length_m": 0},
+        {"faces": [[0.9, 1.9, 2.9]]},
+        {"crops_seen": True},
+        {"crops_seen": -1},
+        {"timings_ms": {"crop": -1}},
+        {"joints_px": [["1", "2"]] * 21},
+    ],
+)
+def test_what_the_schema_forbids_is_refused(
+    hand: Hand, schema: Any, change: dict[str, Any]
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    described = hand.to_dict() | change
+    assert not jsonschema.Draft202012Validator(schema).is_valid(described)
+    with pytest.raises(InputError, match=next(iter(change))):
+        Hand.from_dict(described)
+
+
+def test_a_glb_needs_a_mesh(hand: Hand, tmp_path: Path) -> None:
+    no_faces = dataclasses.replace(hand, faces=np.zeros((0, 3), np.int32))
+    bare = dataclasses.replace(no_faces, vertices_m=np.zeros((0, 3)), vertices_px=np.zeros((0, 2)))
+    for one in (no_faces, bare):
+        with pytest.raises(InputError, match=r"needs a mesh.* 0 faces"):
+            one.save(tmp_path / "hand.glb")
+        for suffix in (".obj", ".ply", ".json"):
+            assert one.save(tmp_path / f"hand{suffix}").exists()

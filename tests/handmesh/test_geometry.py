@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from handmesh import geometry as geometry_module
 from handmesh.errors import InputError
 from handmesh.geometry import (
     ADULT_BONE_LENGTH_M,
@@ -276,3 +277,32 @@ def test_normals_have_unit_length_even_where_there_is_no_face(topology: Topology
     vertices = np.vstack([topology.template_vertices_m, [[0, 0, 0]]])
     normals = vertex_normals(vertices, topology.faces)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+
+
+def test_a_bone_that_follows_is_as_long_as_one_given_may_be() -> None:
+    with pytest.raises(InputError, match=r"bone of 9 metres.*not millimetres"):
+        place(10.0, root_depth_m=90)
+    assert place(10.0, root_depth_m=4.9).bone_length_m == pytest.approx(0.49)
+    assert place(10.0, bone_length_m=0.047, root_depth_m=90).root_depth_m == 90
+
+
+def test_a_bone_between_two_doubtful_joints_counts_by_their_product(ratios: Array) -> None:
+    """The weight of each answer, as the module's own mean of them takes it."""
+    rng = np.random.default_rng(8)
+    camera, joints, _ = _placed(rng, ratios)
+    depths = (joints[:, 2] - joints[0, 2]) / np.linalg.norm(joints[10] - joints[9])
+    pixels = camera.project(joints) + rng.normal(0, 3, (21, 2))
+    trust = rng.uniform(0.05, 1, 21)
+    parents, children = (np.array(ends) for ends in zip(*BONES, strict=True))
+    seen: list[Array] = []
+    original = geometry_module._middle_mean
+
+    def watched(values: Array, weights: Array) -> float:
+        seen.append(weights)
+        return original(values, weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry_module, "_middle_mean", watched)
+        solve_root_depth(pixels, depths, camera, ratios, trust)
+        solve_root_depth(pixels, depths, camera, ratios)
+    np.testing.assert_allclose(seen[0] / seen[1], trust[parents] * trust[children], rtol=1e-9)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -344,3 +345,33 @@ def test_panoramas_wider_than_opencv_warps_are_cropped() -> None:
     result = crop(wide, Box(39_004.5, 9.5, 20), 20)
     assert (result[10, 5:15] == 255).all()
     assert result[10, :5].max() == 0
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_of_either_byte_order(photo: Photo, order: str) -> None:
+    np.testing.assert_array_equal(decode((photo.astype(np.uint16) * 257).astype(order)), photo)
+
+
+def test_brands_tell_avif_from_heic(photo: Photo) -> None:
+    try:
+        avif = _encoded(photo, ".avif")
+    except cv2.error as error:
+        pytest.skip(f"this OpenCV writes no AVIF: {error.err}")
+    assert avif[4:12] == b"ftypavif"
+    length = int.from_bytes(avif[:4], "big")
+    assert b"mif1" in avif[16:length]
+    assert b"avif" in avif[16:length]
+    as_image_file = avif[:8] + b"mif1" + avif[12:]
+    assert decode(as_image_file).shape == photo.shape
+    with pytest.raises(ImageError, match="HEIC"):
+        decode(as_image_file[:16] + as_image_file[16:length].replace(b"avif", b"heic"))
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "tiff"])
+def test_exif_orientation_of_other_files_is_honoured(photo: Photo, suffix: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    exif, file = image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    options = {"lossless": True} if suffix == "webp" else {}
+    image.fromarray(photo).save(file, suffix, exif=exif, **options)
+    np.testing.assert_array_equal(decode(file.getvalue()), np.rot90(photo, -1))

@@ -164,3 +164,18 @@ def test_the_second_look_is_turned(
     assert hand.box == once.box
     assert last.box == Box(hand.box.cx, hand.box.cy, hand.box.size, hand.box.angle - 0.2)
     assert 0 < np.abs(hand.joints_px - once.joints_px).max() < 0.05 * hand.box.size
+
+
+def test_further_looks_come_in_their_order() -> None:
+    """Turned, larger, smaller, turned the other way: fewer looks are the first of more."""
+    shown: list[View] = []
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        shown.extend(views)
+        return [seen_in(view) for view in views]
+
+    box = Box(200, 200, 300, 0.1)
+    look_again(look, [seen_in(View(box))], MOST_LOOKS)
+    assert [
+        (round(view.box.size / box.size, 6), round(view.box.angle - box.angle, 6)) for view in shown
+    ] == [(1.0, -0.2), (1.15, 0.0), (0.87, 0.0), (1.0, 0.2)]

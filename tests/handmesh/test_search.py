@@ -13,7 +13,10 @@ from handmesh.search import (
     first_looks,
     follow,
     hand_confidence,
+    is_near,
     judge_sides,
+    next_box,
+    separate,
     windows,
 )
 from handmesh.types import Box
@@ -376,3 +379,43 @@ def test_a_side_in_doubt_is_judged_by_more_looks() -> None:
 def _sighting_of(view: View, looks_right: float) -> Sighting:
     joints = np.full((21, 3), 0.5, np.float32)
     return Sighting(view, joints, joints, np.ones(21, np.float32), 0.9, looks_right)
+
+
+def _of_joints(joints_px: np.ndarray, box: Box, presence: float = 0.9) -> Sighting:
+    joints = np.column_stack([box.to_crop(joints_px), np.zeros(21)]).astype(np.float32)
+    return Sighting(View(box), joints, joints, np.ones(21, np.float32), presence, 0.98)
+
+
+@pytest.mark.parametrize(("extent", "side"), [(2, 50), (40, 60), (100, 150), (400, 200)])
+def test_the_next_view_is_half_to_twice_as_large(extent: float, side: float) -> None:
+    seen = _of_joints((TRUTH - 50) * extent / 100 + 50, Box(50, 50, 100))
+    assert next_box(seen).size == pytest.approx(side, rel=1e-4)
+
+
+@pytest.mark.parametrize(("inside", "hands"), [(16, 2), (17, 1), (21, 1)])
+def test_a_hand_is_another_one_s_part_if_four_fifths_of_it_are(inside: int, hands: int) -> None:
+    large = _of_joints(TRUTH * 4, Box(200, 200, 600), 0.99)
+    joints = TRUTH[::-1] * 0.5 + 150
+    joints[inside:] += (1000, 0)
+    small = _of_joints(joints, Box(180, 180, 75), 0.9)
+    assert len(separate([small, large])) == hands
+
+
+def test_boxes_are_near_across_the_seam_of_angles() -> None:
+    one, other = Box(50, 50, 100, np.pi - 0.01), Box(50, 50, 100, -np.pi + 0.01)
+    assert is_near(one, other)
+    assert is_near(other, one)
+    assert is_near(one, replace(one, angle=one.angle + 2 * np.pi))
+    assert not is_near(one, replace(one, angle=one.angle - 0.31))
+
+
+def test_a_hand_judged_to_be_of_the_other_side_is_as_sure_as_before() -> None:
+    """How sure the search was is by both networks; a further look knows less."""
+
+    def look(views: Sequence[View]) -> list[Sighting]:
+        return [replace(_sighting_of(view, looks_right=0.2), presence=0.123) for view in views]
+
+    doubtful = _sighting_of(View(Box(100, 120, 80), False), looks_right=0.6)
+    (judged,) = judge_sides(look, [replace(doubtful, presence=0.77)])
+    assert judged.view.mirrored
+    assert judged.presence == 0.77

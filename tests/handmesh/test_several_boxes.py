@@ -171,3 +171,9 @@ def test_warming_up_runs_the_network(predictor: Predictor, backend: Any) -> None
     for crops in (0, 1.5):
         with pytest.raises(InputError, match="crops must be"):
             predictor.warm_up(crops)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("none", [{}, set(), frozenset(), {"x0": 1}, {10, 20, 200, 300}, b""])
+def test_what_has_no_order_is_no_list_of_boxes(predictor: Predictor, photo: Any, none: Any) -> None:
+    with pytest.raises(BoxError, match="box must be"):
+        predictor.predict(photo, none)

@@ -128,3 +128,17 @@ def test_the_wrist_stays_the_origin_of_depths_and_each_part_has_its_own_filter()
     assert seen.root_depth == pytest.approx(math.exp(expected), rel=1e-12)
     expected = list(_scalar_one_euro(places, times, 3, 0, 1))[-1]
     assert seen.joints_px[3, 1] == pytest.approx(expected, rel=1e-12)
+
+
+def test_speeds_in_the_picture_are_in_crops() -> None:
+    """A picture twice as large, with crops twice as large, is filtered alike."""
+    rng = np.random.default_rng(3)
+    path = [rng.normal(100, 5, (21, 2)) + 20 * n for n in range(12)]
+    filtered = []
+    for zoom in (1.0, 7.0):
+        smoother = HandSmoother()
+        for n, px in enumerate(path):
+            points = HandPoints(zoom * px, zoom * px[:4], np.zeros(21), np.zeros(4), 10.0)
+            seen = smoother(points, n / 30, zoom * 200.0)
+        filtered.append(seen.joints_px / zoom)
+    np.testing.assert_allclose(filtered[0], filtered[1], rtol=1e-9)

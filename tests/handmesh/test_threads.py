@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from handmesh import Box, Bundle, Hand, Predictor, Tracker, backends
 from handmesh import predictor as predictor_module
+from handmesh.errors import BackendError
 from handmesh.imaging import decode
 
 THREADS = 8
@@ -192,3 +193,25 @@ def test_a_bundle_is_checked_once_by_eight_threads(monkeypatch: pytest.MonkeyPat
     created = _at_once([lambda: backends.create("onnx", bundle, 1)] * THREADS)
     assert len(created) == THREADS
     assert len(checked) == len(set(checked))
+
+
+def test_a_predictor_closed_meanwhile_loads_no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that asks for the search, and gets its turn only after another one has closed."""
+    made: list[object] = []
+    monkeypatch.setattr(predictor_module, "default_finder", made.append)
+    predictor = Predictor(threads=1)
+    lock = predictor._find_lock
+
+    class Late:
+        def __enter__(self) -> None:
+            predictor._find_lock = lock
+            predictor.close()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    monkeypatch.setattr(predictor, "_find_lock", Late())
+    with pytest.raises(BackendError, match="closed"):
+        _ = predictor.find
+    assert made == []

@@ -379,3 +379,14 @@ def test_the_shipped_network_follows_a_photo_that_drifts_and_turns() -> None:
             moved = start @ turn[:, :2].T + turn[:, 2]
             size = np.ptp(moved, axis=0).max()
             assert np.linalg.norm(joints - moved, axis=1).mean() < 0.05 * size
+
+
+def test_a_hand_just_lost_is_looked_for_where_it_was_before_all_is_searched(
+    predictor: Predictor, make_hand: Make, paint: Make
+) -> None:
+    hand = make_hand()
+    tracker = Tracker(predictor, max_hands=1, find=KnownFinder(_box(hand)), search_every_s=0.0)
+    blank = np.zeros((480, 640, 3), np.uint8)
+    assert tracker.update(paint(CAMERA, hand), 0.0).hands
+    searched = [tracker.update(blank, 1 + n / 20).searched for n in range(8)]
+    assert searched == [False] * 4 + [True] * 4, "not within 0.2 s"

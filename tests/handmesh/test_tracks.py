@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handmesh.search import Sighting, View
-from handmesh.tracks import Tracks
+from handmesh.tracks import Track, Tracks
 from handmesh.types import Box
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
@@ -262,3 +262,48 @@ def test_a_doubtful_hand_is_believed_in_unless_a_surer_one_is_just_beside_it(
     frames = _run(Scene(doubtful, sure), Tracks(2, 3.0), 30, searches=(0, 25))
     assert sorted(frames[0]) == [1, 2]
     assert sorted(frames[-1]) == seen
+
+
+def _moving(speed: float, frames: int) -> tuple[Track, float]:
+    """A hand after so many frames of its way to the right, pixels a second."""
+    actor = Actor(lambda t: (150 + speed * t, 240))
+    scene, tracks = Scene(actor), Tracks(1, 9.0)
+    _run(scene, tracks, frames)
+    return tracks.visible[0], (frames - 1) / FPS
+
+
+def test_a_hand_is_expected_farther_on_for_a_while_only() -> None:
+    track, now = _moving(150, 40)
+    track.hide()
+    assert track.moved(now + 0.2)[0] == pytest.approx(0.2 * 150, rel=0.02)
+    assert track.moved(now + 5)[0] == pytest.approx(0.4 * 150, rel=0.02)
+
+
+def test_a_hand_that_is_back_is_expected_where_it_is() -> None:
+    """Its way from before it was away says nothing of now."""
+    track, now = _moving(150, 40)
+    track.hide()
+    track.see(track.last, now + 1)
+    np.testing.assert_array_equal(track.moved(now + 1.2), [0, 0])
+
+
+def test_a_hand_is_looked_for_within_the_picture() -> None:
+    for speed in (1500, -1500):
+        track, now = _moving(speed / 10, 30)
+        track._velocity = np.array([speed, 5 * speed], dtype=float)
+        for view in track.views(now + 0.4, WIDTH, HEIGHT):
+            assert view.box.cx == (WIDTH - 1 if speed > 0 else 0)
+            assert view.box.cy == (HEIGHT - 1 if speed > 0 else 0)
+
+
+def test_once_a_second_a_sure_hand_is_looked_at_both_ways_round() -> None:
+    scene, tracks = Scene(Actor(lambda _: (300, 240))), Tracks(1, 3.0)
+    twice = []
+    for n in range(91):
+        scene.t, before = n / FPS, scene.looks
+        tracks.step(scene.look, scene.t, WIDTH, HEIGHT)
+        if n == 0:
+            tracks.admit(scene.find(), scene.t)
+        elif scene.looks - before == 2:
+            twice.append(n)
+    assert twice == [30, 60, 90]

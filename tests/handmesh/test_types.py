@@ -278,3 +278,27 @@ def test_exactly_one_field_of_view_is_wanted() -> None:
         Camera.from_fov(640, 480, 60, diagonal_deg=70)
     with pytest.raises(CameraError, match="diagonal_deg must lie between"):
         Camera.from_fov(640, 480, diagonal_deg=180)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vertices_m": 5},
+        {"vertices_m": "abc"},
+        {"joints_m": [["0", "0", "0"]] * 21},
+        {"joints_px": [[0, 0], [0]]},
+        {"confidence": None},
+        {"faces": 3},
+        {"faces": [[0, 1, 2**40]]},
+        {"faces": np.array([[0, 1, 2**40]])},
+        {"faces": [[0, 1, 2**70]]},
+        {"faces": [[0.9, 1.9, 2.9]]},
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"Hand.{next(iter(changes))}"):
+        _hand(**changes)
+
+
+def test_whole_numbers_may_be_floats() -> None:
+    assert _hand(faces=[[0.0, 1.0, 2.0]]).faces.tolist() == [[0, 1, 2]]
