@@ -37,7 +37,8 @@ def main() -> None:
             else:
                 tiles.append(Tile(np.zeros((1, 1, 3), np.uint8), "no hand"))
     sheet = contact_sheet(tiles, options.side, columns=2 * options.columns)
-    cv2.imwrite(str(options.out), sheet[..., ::-1])
+    if not cv2.imwrite(str(options.out), sheet[..., ::-1]):  # OpenCV raises nothing
+        raise SystemExit(f"cannot write {options.out}: is its folder there, and writable?")
     print(options.out)
 
 

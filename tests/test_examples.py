@@ -46,6 +46,18 @@ def test_contact_sheet_shows_each_photo(tmp_path: Path, example_photos: dict[str
         assert tile[20:80, 20:80].std() > 10, i
 
 
+def test_a_contact_sheet_that_cannot_be_written_is_told(
+    tmp_path: Path, example_photos: dict[str, Path]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "contact_sheet.py", example_photos["open"],
+         "--out", tmp_path / "none" / "sheet.png"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is its folder there" in done.stderr
+
+
 def test_batch_folder_goes_on_where_it_stopped(
     tmp_path: Path, example_photos: dict[str, Path]
 ) -> None:

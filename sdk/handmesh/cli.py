@@ -5,9 +5,9 @@ entry point is a function that takes argparse's sub-parsers, adds its own, and s
 ``run``, a function from the parsed arguments to an exit code.
 
 Exit codes: 0 done; 1 no hand was found, or a check failed; 2 bad input or usage; 3 a package, a
-backend or a device is missing; 130 and 143 interrupted and terminated, what was being written
-cleared away (of a video, `track` keeps what was done by then, as a whole file); 141 whoever read
-the output closed it.
+backend or a device is missing; 130 and 143 interrupted and terminated (by SIGTERM, or SIGHUP where
+it is not ignored), what was being written cleared away (of a video, `track` keeps what was done by
+then, as a whole file); 141 whoever read the output closed it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see `ort`; commands may import it first
-    if argv is None:  # a process of its own, which clears up when it is told to end
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if argv is None:
+        _prepare_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments)
     if not arguments:
@@ -52,6 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     args = parser.parse_args(arguments)
     return exit_code(lambda: args.run(args))
+
+
+def _prepare_process() -> None:
+    """What is done in a process of its own alone: it clears up when it is told to end, and prints
+    every name."""
+    ends = [signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # of a terminal that is closed; not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as by nohup
+        ends.append(hangup)
+    for end in ends:
+        signal.signal(end, lambda *_: sys.exit(TERMINATED))
+    for stream in (sys.stdout, sys.stderr):  # None, or another's, in a program around this one
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -72,8 +86,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         for point in entry_points(group="handmesh.commands"):
             try:
                 point.load()(commands)
-            except ImportError as error:
-                print(f"handmesh: no commands of {point.name!r}: {error}", file=sys.stderr)
+            except Exception as error:  # whatever another's code raises: ours are to run
+                reason = " ".join(str(error).split()) or type(error).__name__
+                print(f"handmesh: no commands of {point.name!r}: {reason}", file=sys.stderr)
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     if named is not None and named not in commands.choices:
         known = ", ".join(commands.choices)

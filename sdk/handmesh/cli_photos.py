@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import glob
 import os
@@ -38,8 +39,17 @@ class Source:
         return STDIN if self.path is None else str(self.path)
 
     def photo(self) -> Path | bytes:
-        """The path, or the bytes, of an image file. Standard input is read to its end."""
-        return sys.stdin.buffer.read() if self.path is None else self.path
+        """The path, or the bytes, of an image file. Standard input is read to its end.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if self.path is not None:
+            return self.path
+        try:
+            return sys.stdin.buffer.read()
+        except OSError as cause:
+            raise InputError(f"cannot read standard input: {cause.strerror}") from cause
 
 
 def find_photos(
@@ -56,7 +66,7 @@ def find_photos(
 
     Raises:
         InputError: nothing is meant, an argument is empty, a folder or a pattern holds nothing, or
-            a list cannot be read.
+            a folder or a list cannot be read.
     """
     if files_from == STDIN and STDIN in arguments:
         raise InputError("standard input is either one photo (-) or a list (--files-from -)")
@@ -74,14 +84,14 @@ def _meant(argument: str, recursive: bool) -> Iterator[Source]:
     path = Path(argument)
     if argument == STDIN:
         yield Source(None, Path("stdin"))
-    elif path.is_dir():
+    elif os.path.isdir(path):  # of os.path: False, no error, of a name that no file can have
         yield from _folder(path, recursive)
-    elif glob.has_magic(argument) and not path.exists():
+    elif glob.has_magic(argument) and not os.path.exists(path):
         matches = sorted(glob.glob(argument, recursive=True))
         if not matches:
             raise InputError(f"no file matches {argument!r}")
         for match in map(Path, matches):
-            if not (match.is_dir() or _is_result(match)):
+            if not (os.path.isdir(match) or _is_result(match)):
                 yield _file(match)
     else:
         yield _file(path)  # if it is missing, the reader says so, and others are read all the same
@@ -92,20 +102,33 @@ def _file(path: Path) -> Source:
 
 
 def _folder(folder: Path, recursive: bool) -> Iterator[Source]:
-    inside = folder.rglob("*") if recursive else folder.iterdir()
-    photos = sorted(
-        path
-        for path in inside
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.startswith(".")
-        and not _is_result(path)
-        and path.is_file()
-    )
+    try:
+        inside = folder.rglob("*") if recursive else folder.iterdir()
+        photos = sorted(
+            path
+            for path in inside
+            if path.suffix.lower() in SUFFIXES
+            and not path.name.startswith(".")
+            and not _is_result(path)
+            and _may_be_file(path)
+        )
+    except OSError as cause:
+        raise InputError(
+            f"cannot read the folder {folder}: {cause.strerror}; name others, or allow it"
+        ) from cause
     if not photos:
         deeper = "" if recursive else "; --recursive looks into its sub-folders"
         raise InputError(f"no photo in the folder {folder}{deeper}")
     for path in photos:
         yield Source(path, path.relative_to(folder).with_suffix(""))
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is a file; also where that may not be asked: the reader says so."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def _is_result(path: Path) -> bool:
@@ -115,13 +138,19 @@ def _is_result(path: Path) -> bool:
         return False
     # The JSON is written last: where a run was stopped, the GLB tells.
     endings = (".json", f"{made[2] or ''}.glb")
-    return any(path.with_name(f"{made[1]}_hand{ending}").exists() for ending in endings)
+    return any(os.path.exists(path.with_name(f"{made[1]}_hand{ending}")) for ending in endings)
 
 
 def _lines(name: str) -> Iterable[str]:
     try:
-        text = sys.stdin.read() if name == STDIN else Path(name).read_text(encoding="utf-8")
+        if name == STDIN:  # any bytes may be a name, as in arguments: `find` prints them all
+            data = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+            text = data.decode(sys.stdin.encoding, "surrogateescape")
+        else:
+            text = Path(name).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as cause:
         reason = getattr(cause, "strerror", None) or "it is not text in UTF-8"
         raise InputError(f"cannot read the list {name}: {reason}") from cause
-    return [line for line in text.splitlines() if line.strip()]
+    # At line feeds alone: names may hold whatever else `str.splitlines` takes for an end.
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip()]

@@ -270,8 +270,11 @@ def _write(pixels: Any, hands: list[Hand], stem: Path, args: argparse.Namespace)
     from .draw import overlay, side_view
 
     _make_folder(stem.parent)
-    _keep_pictures(stem, len(hands))
-    _clear(stem, len(hands))
+    try:
+        _keep_pictures(stem, len(hands))
+        _clear(stem, len(hands))
+    except OSError as cause:  # a name that is too long for that of a result
+        raise InputError(f"cannot look for earlier results of {stem}: {cause.strerror}") from cause
     if not hands:
         if args.skip_existing:
             write_atomic(_results(stem)[1], b"")

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .errors import BackendUnavailable, HandMeshError, MissingExtra
+from .errors import BackendUnavailable, HandMeshError, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -33,6 +34,7 @@ __all__ = [
     "needing_extra",
     "report",
     "run_module",
+    "same_file",
     "silence_stdout",
 ]
 
@@ -102,7 +104,8 @@ def load_network(args: argparse.Namespace) -> Predictor:
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Run a command; an error of ours, and an interruption, are told in one line.
+    """Run a command; an error of ours, one of the system's, and an interruption, are told in one
+    line.
 
     Args:
         command: returns its exit code.
@@ -111,7 +114,10 @@ def exit_code(command: Callable[[], int]) -> int:
         That, or the one for what ended it.
     """
     try:
-        return command()
+        code = command()
+        if sys.stdout is not None:  # as in a program without a console
+            sys.stdout.flush()  # here, where what fails is told; not when Python ends
+        return code
     except HandMeshError as error:
         return report(error)
     except BrokenPipeError:
@@ -120,6 +126,16 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("handmesh: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except (OSError, AttributeError):  # it is the output that failed, and would again
+            silence_stdout()
+        reason = error.strerror or str(error) or type(error).__name__
+        about = "reading or writing" if error.filename is None else repr(str(error.filename))
+        with contextlib.suppress(OSError):  # a terminal that is gone takes no message either
+            return report(InputError(f"{about} failed: {reason}"))
+        return BAD_INPUT
 
 
 def run_module(spec: ModuleSpec, extra: str) -> NoReturn:
@@ -179,7 +195,16 @@ def report(error: HandMeshError) -> int:
     return MISSING if isinstance(error, (BackendUnavailable, MissingExtra)) else BAD_INPUT
 
 
+def same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, links and other spellings included; False of a file that
+    is missing, which is told where it is read."""
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):  # ValueError: NUL, or half a character
+        return False
+
+
 def silence_stdout() -> None:
     """Send the rest nowhere: Python writes what is left when it ends, and would fail again."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from .cli_photos import Source, find_photos
-from .cli_shared import BAD_INPUT, NEGATIVE, OK, add_network_options, load_network, report
+from .cli_shared import (
+    BAD_INPUT,
+    NEGATIVE,
+    OK,
+    add_network_options,
+    load_network,
+    report,
+    same_file,
+)
 from .errors import InputError
 from .styles import STYLES
 
@@ -51,18 +59,11 @@ def _keep_photos(sources: list[Source], out: Path) -> None:
 
     An earlier sheet in the same folder is refused, too: nothing tells it from a photo.
     """
-    if out.exists() and any(s.path is not None and _is_same(s.path, out) for s in sources):
+    if out.exists() and any(s.path is not None and same_file(s.path, out) for s in sources):
         raise InputError(
             f"the sheet would replace {out}, one of the photos: give --out another folder, or "
             "delete it if it is an earlier sheet"
         )
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:  # a photo that is missing is told where it is read
-        return False
 
 
 def _sheet(args: argparse.Namespace) -> int:

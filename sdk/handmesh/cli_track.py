@@ -20,14 +20,16 @@ from .cli_shared import (
     add_min_presence,
     add_network_options,
     load_network,
+    report,
+    same_file,
     silence_stdout,
 )
-from .errors import BackendUnavailable, InputError
+from .errors import BackendUnavailable, HandMeshError, InputError
 
 if TYPE_CHECKING:
     from .animation import Animation
     from .tracker import TrackedFrame
-    from .video import Frame, Video
+    from .video import Frame, Video, VideoWriter
 
 __all__ = ["add_track"]
 
@@ -42,7 +44,7 @@ def add_track(commands: Any) -> None:
         help="follow hands through a video or before a camera",
         description="Writes a video with the hands drawn over it. Without --out, --glb, --show or "
         "--json, of a file NAME it is NAME_hand.mp4 in this folder. Ctrl-C ends it: files then "
-        "hold all that was done.",
+        "hold all that was done, as where a camera fails. Sound is not copied.",
     )
     parser.add_argument(
         "source", metavar="VIDEO", help="a video file, or the number of a camera, from 0"
@@ -89,7 +91,7 @@ def _track(args: argparse.Namespace) -> int:
         if isinstance(source, int):
             raise InputError("of a camera, say what is wanted: --show, --out FILE, --glb or --json")
         out = Path(f"{source.stem}_hand.mp4")
-    if out is not None and isinstance(source, Path) and out.resolve() == source.resolve():
+    if out is not None and isinstance(source, Path) and same_file(out, source):
         raise InputError(f"--out {out} would replace the video that is read")
     animations = None if args.glb is None else _Animations(args.glb)
     with contextlib.ExitStack() as stack:
@@ -97,11 +99,12 @@ def _track(args: argparse.Namespace) -> int:
             stack.enter_context(_window())
         video = stack.enter_context(open_video(source))
         writer = stack.enter_context(VideoWriter(out, video.fps)) if out is not None else None
-        report = _Report()
+        seen = _Report()
         stopped: int | None = None
+        failures: list[HandMeshError | OSError] = []
         try:
             for frame, tracked in _followed(video, args):
-                report.add(frame, tracked)
+                seen.add(frame, tracked)
                 if animations is not None:
                     animations.add(tracked)
                 if args.json:
@@ -120,18 +123,51 @@ def _track(args: argparse.Namespace) -> int:
         except BrokenPipeError:  # whoever reads the JSON has seen enough
             silence_stdout()
             stopped = BROKEN_PIPE
-        film = writer.finish() if writer is not None else None
-    written = ([] if film is None else [film]) + ([] if animations is None else animations.write())
-    if not args.quiet:
+        except _WrongTime:
+            raise
+        except (HandMeshError, OSError) as error:  # a camera that is silent: as when interrupted
+            failures.append(error)
+        written = _written(writer, animations, failures)
+    if not args.quiet and (seen.frames or not failures):
         channel = sys.stderr if args.json else sys.stdout
-        print(f"{args.source}: {report}", file=channel)
+        print(f"{args.source}: {seen}", file=channel)
         for path in written:
             print(f"  {path}", file=channel)
+    if failures:
+        for further in failures[1:]:
+            report(further if isinstance(further, HandMeshError) else InputError(str(further)))
+        raise failures[0]
     if stopped is None:
-        return OK if report.frames_of else NEGATIVE
+        return OK if seen.frames_of else NEGATIVE
     if stopped != BROKEN_PIPE:
         print("handmesh: interrupted", file=sys.stderr)
     return stopped
+
+
+def _written(
+    writer: VideoWriter | None,
+    animations: _Animations | None,
+    failures: list[HandMeshError | OSError],
+) -> list[Path]:
+    """Finish the files, and tell those that could not be written among the failures: one that
+    fails keeps no other from its place."""
+    written: list[Path] = []
+    if writer is not None:
+        try:
+            film = writer.finish()
+            written += [] if film is None else [film]
+        except HandMeshError as error:
+            failures.append(error)
+    if animations is not None:
+        try:
+            written += animations.write()
+        except HandMeshError as error:
+            failures.append(error)
+    return written
+
+
+class _WrongTime(InputError):
+    """A frame that is not later than the one before: a film would have wrong times, too."""
 
 
 def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, TrackedFrame]]:
@@ -142,6 +178,7 @@ def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, T
 
     with load_network(args) as predictor:
         tracker: Tracker | None = None
+        last_s = float("-inf")
         for frame in _with_progress(video, args.quiet):
             if tracker is None:
                 height, width = frame.pixels.shape[:2]
@@ -155,7 +192,14 @@ def _followed(video: Video, args: argparse.Namespace) -> Iterator[tuple[Frame, T
                     min_presence=args.min_presence,
                     smoother=None if args.no_smoothing else HandSmoother,
                 )
-            yield frame, tracker.update(frame.pixels, frame.time_s)
+            try:
+                tracked = tracker.update(frame.pixels, frame.time_s)
+            except InputError as cause:
+                if frame.time_s > last_s:
+                    raise
+                raise _WrongTime(str(cause)) from cause
+            last_s = frame.time_s
+            yield frame, tracked
 
 
 def _with_progress(video: Video, quiet: bool) -> Iterable[Frame]:

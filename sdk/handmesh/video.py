@@ -86,7 +86,8 @@ class VideoFile(Video):
         self.frame_count = count if count > 0 else None
 
     def _open(self) -> Any:
-        capture = cv2.VideoCapture(str(self._path))
+        # Whole: FFmpeg takes what is before a colon for a protocol.
+        capture = cv2.VideoCapture(os.path.abspath(self._path))
         if not capture.isOpened():
             raise InputError(
                 f"{self._path} is not a video that OpenCV can read: convert it to H.264 in .mp4"
@@ -303,7 +304,8 @@ class VideoWriter:
         except OSError as cause:
             raise InputError(f"cannot write {self._path}: {cause.strerror}") from cause
         code = cv2.VideoWriter.fourcc(*CODECS[suffix])
-        self._writer, self._size = cv2.VideoWriter(str(temporary), code, self._fps, size), size
+        place = os.path.abspath(temporary)  # as it is read, whole
+        self._writer, self._size = cv2.VideoWriter(place, code, self._fps, size), size
         if not self._writer.isOpened():
             raise InputError(
                 f"OpenCV cannot write {self._path} of {size[0]} x {size[1]} pixels as "
@@ -317,12 +319,23 @@ class VideoWriter:
             self._writer.release()
             if not self._finished:
                 raise _Unfinished
+            self._check(temporary)
+
+    def _check(self, temporary: Path) -> None:
+        """Refuse a file that lacks frames: OpenCV does not say when a disk is full."""
+        held = _frames_held(temporary, self._written)
+        if held < self._written - 1:  # containers may round
+            raise InputError(
+                f"cannot write {self._path}: of {self._written} frames {held} can be read again; "
+                "is the disk full? Make room, or write elsewhere"
+            )
 
     def finish(self) -> Path | None:
         """Put the file into place; None if there was no frame.
 
         Raises:
-            InputError: it cannot be put there.
+            InputError: it cannot be put there, or lacks frames, as on a full disk; what was there
+                stays.
         """
         self._ended = True
         if self._writer is None:
@@ -365,6 +378,20 @@ def _path(path: str | os.PathLike[str]) -> Path:
     return _nameable(Path(path))
 
 
+def _frames_held(path: Path, expected: int) -> int:
+    """How many frames a file holds: as it states, or counted where that is too few."""
+    capture = cv2.VideoCapture(os.path.abspath(path))
+    try:
+        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        if held < expected - 1:  # or it does not know
+            held = 0
+            while capture.grab():
+                held += 1
+        return held
+    finally:
+        capture.release()
+
+
 def _nameable(path: Path) -> Path:
     """The path, if OpenCV can be told it: of names that are not UTF-8 it dies.
 
@@ -372,7 +399,7 @@ def _nameable(path: Path) -> Path:
         InputError: it is not UTF-8.
     """
     try:
-        str(path).encode()
+        os.path.abspath(path).encode()
     except UnicodeEncodeError as cause:
         raise InputError(
             f"videos need names in UTF-8, and {str(path)!r} is not: rename it or its folder"

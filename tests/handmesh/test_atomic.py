@@ -125,3 +125,47 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(
 
     monkeypatch.setattr(os, "fsync", fsync)
     assert write_atomic(tmp_path / "result.json", b"new").read_bytes() == b"new"
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and limits of POSIX")
+
+
+@posix
+@pytest.mark.parametrize("letter", ["a", "ä"])
+def test_every_legal_name_can_be_written(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (250 // len(letter.encode())) + ".json")
+    with replacing(path, ".npz") as temporary:
+        assert len(os.fsencode(temporary.name)) < 143
+        temporary.write_bytes(b"old")
+    assert write_atomic(path, b"new").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_asked_for_only_where_it_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does its folder exist"):
+        write_atomic(tmp_path / "none" / "result.json", b"")
+    with pytest.raises(InputError, match="cannot write") as told:
+        write_atomic(tmp_path / ("a" * 300), b"")
+    if os.name == "posix":
+        assert "does its folder exist" not in str(told.value)
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_file_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = write_atomic(tmp_path / "private.json", b"old")
+    path.chmod(mode)
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@posix
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    target = write_atomic(elsewhere / "result.json", b"old")
+    (link := tmp_path / "link.json").symlink_to(target)
+    write_atomic(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert list(elsewhere.iterdir()) == [target]

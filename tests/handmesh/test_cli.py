@@ -382,3 +382,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == "handmesh 0.1.0\n"
+
+
+def test_commands_that_raise_whatever_they_like_do_not_stop_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(commands: Any) -> None:
+        raise RuntimeError("two\nlines")
+
+    _entry_points(monkeypatch, broken="handmesh_other:add")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: broken)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    captured = capsys.readouterr()
+    assert stop.value.code == 0
+    assert "predict" in captured.out
+    assert captured.err == "handmesh: no commands of 'broken': two lines\n"

@@ -18,6 +18,7 @@ import handmesh.tracker
 import handmesh.video
 from handmesh import cli
 from handmesh.bundle import Bundle
+from handmesh.errors import BackendUnavailable, InputError
 from handmesh.predictor import Predictor
 from handmesh.types import Camera
 from handmesh.video import Frame, Video, VideoFile, VideoWriter
@@ -299,3 +300,56 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert "Exception" not in err
     assert "interrupted" not in err
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_the_video_that_is_read_is_not_replaced_by_another_of_its_names(
+    run: Make, clip: Path, tmp_path: Path, link: str
+) -> None:
+    other = tmp_path / "other.mkv"
+    other.symlink_to(clip) if link == "symbolic" else other.hardlink_to(clip)
+    before = clip.read_bytes()
+    code, _, err = run(clip, "--out", other)
+    assert code == 2
+    assert "would replace the video" in err
+    assert clip.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("no frame"), 2), (BackendUnavailable("gone"), 3), (OSError(5, "unplugged"), 2)],
+)
+def test_a_source_that_fails_leaves_whole_files_of_what_was_done(
+    run: Make,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+) -> None:
+    class Stalling(Video):
+        def __iter__(self) -> Any:
+            for n, pixels in enumerate(_frames(clip)[:5]):
+                yield Frame(n, n / 30, pixels)
+            raise error
+
+    monkeypatch.setattr(handmesh.video, "open_video", lambda _: Stalling())
+    files = ("--out", tmp_path / "part.mp4", "--glb", tmp_path / "hand.glb")
+    seen, out, err = run(clip, *files, "--max-hands", 1)
+    assert seen == code
+    assert "5 frames" in out
+    assert err.count("\n") == 1
+    assert (error.args[-1]) in err
+    assert len(_frames(tmp_path / "part.mp4")) == 5
+    assert (tmp_path / "hand_1.glb").exists()
+
+
+def test_animations_are_written_where_the_film_cannot_be(
+    run: Make, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handmesh.video, "_frames_held", lambda *_: 0)
+    code, _, err = run(clip, "--out", "full.mp4", "--glb", "hand.glb", "--max-hands", 1)
+    assert code == 2
+    assert "is the disk full?" in err
+    assert (tmp_path / "hand_1.glb").exists()
+    assert not (tmp_path / "full.mp4").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -231,3 +232,42 @@ def test_a_camera_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
     with LiveVideo(read) as video, pytest.raises(InputError, match="no frame for"):
         next(iter(video))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of files' sizes")
+@pytest.mark.parametrize("suffix", sorted(CODECS))
+def test_a_film_that_the_disk_did_not_take_replaces_nothing(tmp_path: Path, suffix: str) -> None:
+    """Writes fail behind a size as on a full disk; in a process of its own, as that has no way
+    back."""
+    path = tmp_path / f"clip{suffix}"
+    path.write_bytes(b"old")
+    program = f"""
+import resource
+import numpy as np
+from handmesh.errors import InputError
+from handmesh.video import VideoWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+noise = np.random.default_rng(0)
+with VideoWriter({str(path)!r}, 25.0) as writer:
+    for n in range(40):
+        writer.write(noise.integers(0, 255, (240, 320, 3), dtype=np.uint8), n / 25)
+    try:
+        writer.finish()
+    except InputError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "of 40 frames" in done.stdout
+    assert "is the disk full?" in done.stdout
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no colons in names")
+def test_a_relative_name_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = _write(Path("12:30.mp4"), [40, 80, 120])
+    with open_video(path) as video:
+        assert len(list(video)) == 3
