@@ -152,3 +152,19 @@ def test_of_a_file_that_is_no_checkpoint_nothing_dangerous_is_advised(
     for text in (str(told.value), evaluated):
         assert "weights_only" not in text
         assert "torch.load" not in text
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 64\n at"), OSError(28, "No space")])
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_old_one_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"old")
+
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*checkpoint\.pt .*MB are free"):
+        write_checkpoint(path, {})
+    assert path.read_bytes() == b"old"

@@ -71,3 +71,12 @@ def test_folders_that_lack_something_are_told_to_whoever_reads_it(
     for text in told:
         assert str(folder) in text
         assert f"leave {option} away, or take {in_python} in Python, for made-up ones" in text
+
+
+@pytest.mark.parametrize("size", ["0", "-3"])
+def test_pictures_of_no_size_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    assert main(["render", "--out", str(tmp_path / "s"), "--count", "2", "--size", size]) == 2
+    assert f"--size must be at least 1, not {size}" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()

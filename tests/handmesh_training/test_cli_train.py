@@ -74,6 +74,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[stages.Run]:
     runs: list[stages.Run] = []
     for name in ("train_fully", "fine_tune_heatmaps", "train_weakly"):
         monkeypatch.setattr(stages, name, runs.append)
+    monkeypatch.setattr(stages, "check_pretrained", lambda *_: None)
     return runs
 
 

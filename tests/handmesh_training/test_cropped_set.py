@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -374,3 +376,33 @@ def test_folders_without_a_set_are_refused(made: Build, tmp_path: Path) -> None:
     (folder / "joints.npy").unlink()
     with pytest.raises(InputError, match="delete it, it is made anew"):
         CroppedSet(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no room can be taken here")
+def test_a_full_disk_is_told_before_hands_are_cut(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    source = Samples([a_sample(0)])
+    with pytest.raises(InputError, match=r"set\.partial.*takes \d+ bytes \(No space left"):
+        made(source)
+    assert not source.read
+    assert not any(tmp_path.iterdir())
+
+
+def test_labels_that_tell_no_scale_are_no_depth(made: Build) -> None:
+    """Nor a mesh or a depth map, which would be told in lengths of nothing."""
+    sample = a_sample(0)
+    assert sample.joints_m is not None
+    flat = sample.joints_m.copy()
+    flat[10] = flat[9]
+    points = np.tile(np.float32([0, 0, 0.5]), (V, 1))
+    bad = replace(sample, joints_m=flat, vertices_m=points, our_mesh=True)
+    data = made(Samples([bad, replace(bad, joints_m=sample.joints_m)]))
+    for name in ("has_depth", "has_mesh"):
+        assert getattr(data.crops, name).tolist() == [False, True], name
+    assert data.has_depth_map.tolist() == [False, True]
+    assert all(np.isfinite(getattr(data.crops, field.name)).all() for field in fields(Crops))

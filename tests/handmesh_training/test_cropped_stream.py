@@ -254,3 +254,18 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InputError, match="another set"):
         first(replace(settings, pseudo=foreign))
     assert len(first(replace(settings, pseudo=pseudo))["images"]) == BATCH
+
+
+def test_a_pseudo_mesh_without_a_scale_is_none(settings: CroppedSettings, tmp_path: Path) -> None:
+    """Its x and y cannot be told in bones."""
+
+    class WithoutACamera(Numbered):
+        def __getitem__(self, index: int) -> Sample:
+            return replace(super().__getitem__(index), intrinsics=None)
+
+    built = build([WithoutACamera()], tmp_path / "set", 40, MARGIN, 16, V)
+    keep(tmp_path / "all.npy", np.full((COUNT, V, 3), 0.5, np.float32), built.sha256)
+    settings = replace(settings, folder=built.folder, pseudo=tmp_path / "all.npy")
+    for batch in parts(CroppedStream(settings, 0), 0, 1, 0, COUNT // BATCH):
+        assert batch["has_hand"].any()
+        assert not batch["has_pseudo"].any()

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from handmesh import BONES, Bundle, Camera, Hand, Predictor
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
+from handmesh.nn import DetectorConfig, LightConfig
 from handmesh.types import Handedness
+from handmesh_training.checkpoint import describe_network, write_checkpoint
 from handmesh_training.datasets import Sample
 from handmesh_training.datasets.crops import to_crops
 from handmesh_training.estimators import (
@@ -29,6 +31,7 @@ from handmesh_training.estimators import (
 )
 from handmesh_training.evaluate import query_for
 from handmesh_training.hand import HandModel
+from handmesh_training.heads import build_network
 from handmesh_training.protocols import FREIHAND, IN_THE_WILD, PAPER, UNAIDED
 from handmesh_training.sampling import sample_views
 
@@ -204,7 +207,9 @@ def test_a_checkpoint_runs_on_normalised_batches(
         joints[:, :, 2] = torch.linspace(0, 1, 21)
         return SimpleNamespace(vertices=torch.empty(len(images), 0, 3), joints=joints)
 
-    loaded = SimpleNamespace(network=network, input_size=SIDE, head="mesh")
+    loaded = SimpleNamespace(
+        network=network, input_size=SIDE, head="mesh", config=None, stage="full"
+    )
     module = SimpleNamespace(load_network=lambda path: loaded if path == file else None)
     monkeypatch.setitem(sys.modules, "handmesh_training.checkpoint", module)
 
@@ -252,3 +257,38 @@ def test_a_mesh_made_of_joints_is_made_of_a_right_hand_s(
     np.testing.assert_allclose(given[0][:, 1:], found.joints_m[:, 1:], rtol=1e-5)
     expected = found.joints_m[:5] + np.array([side * 0.01, 0, 0])
     np.testing.assert_allclose(found.vertices_m, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["heatmaps", "pose", "detector"])
+def test_checkpoints_without_a_trained_mesh_are_refused(
+    tiny_config: LightConfig, tmp_path: Path, stage: str
+) -> None:
+    path, topology = tmp_path / "checkpoint.pt", Topology.default()
+    config = DetectorConfig() if stage == "detector" else tiny_config
+    state = {
+        **describe_network(config, "mesh"),
+        "average": build_network(config, topology, "mesh").state_dict(),
+        "stage": stage,
+    }
+    write_checkpoint(path, state)
+    word = "evaluate-finding" if stage == "detector" else f"of the stage {stage}"
+    with pytest.raises(InputError, match=word):
+        checkpoint_estimator(path)
+    if stage == "heatmaps":  # which the later ones begin with
+        write_checkpoint(path, {**state, "stage": "weak"})
+        assert checkpoint_estimator(path).description["kind"] == "checkpoint"
+
+
+@pytest.mark.parametrize("what", ["joints", "vertices"])
+def test_a_network_that_gives_no_numbers_is_told_with_the_hand(
+    samples: list[Sample], what: str
+) -> None:
+    def broken(images: NDArray[np.uint8]) -> tuple[Any, Any]:
+        made = {"vertices": np.full((3, 5, 3), 0.5), "joints": np.full((3, 21, 3), 0.5)}
+        made[what][1, 4, 2] = np.nan
+        return made["vertices"], made["joints"]
+
+    estimator = NetworkEstimator(broken, SIDE, np.ones(20), {})
+    queries = [query_for(replace(s, key=f"set/{s.key}"), PAPER) for s in samples]
+    with pytest.raises(InputError, match="not finite for the hand set/1 in Box"):
+        estimator.estimate(queries)

@@ -17,7 +17,7 @@ from handmesh.cli import main
 from handmesh.errors import InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, build, load_weights
-from handmesh_training import stages
+from handmesh_training import cli_experiment, stages
 from handmesh_training.checkpoint import describe_network, load_network, write_checkpoint
 from handmesh_training.experiments import lab as laboratory
 from handmesh_training.experiments.curves import (
@@ -310,3 +310,17 @@ def test_variants_begin_with_a_trained_trunk(tmp_path: Path) -> None:
         if name.endswith("weight") and tensor.ndim > 1 and "pose_regressor" not in name:
             step = (begun[name] - tensor).abs().max() / tensor.abs().max()
             assert (step > 0.1) == name.startswith("head."), name  # one step of Adam is 1e-3
+
+
+@pytest.mark.parametrize("name", [*cli_experiment.DEFAULTS, "seeds"])
+def test_counts_below_one_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    option = f"--{name.replace('_', '-')}"
+    assert main(["experiment", "weak", "--out", str(tmp_path / "lab"), option, "0"]) == 2
+    told = capsys.readouterr().err
+    assert option in told
+    assert "must be at least 1, not 0" in told
+    assert not (tmp_path / "lab").exists()
+    # A trained trunk has that stage behind it.
+    assert LabSettings(start_from="light", heatmap_steps=0).heatmap_steps == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -166,3 +167,16 @@ def test_a_limit_spreads_over_the_pictures(tmp_path: Path, joints_px: np.ndarray
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, joints_px: np.ndarray) -> None:
     with pytest.raises(InputError, match="holds no picture"):
         evaluate_finding(cast(Predictor, _Sure(joints_px)), tmp_path)
+
+
+def test_photo_sets_of_one_name_keep_their_own_figures(
+    report: FindingReport, tmp_path: Path, joints_px: np.ndarray
+) -> None:
+    twin = tmp_path / "elsewhere" / "some"
+    shutil.copytree(tmp_path / "some", twin)
+    _picture(twin / "a.png", 10)
+    predictor = cast(Predictor, _Sure(joints_px))
+    both = evaluate_finding(predictor, tmp_path / "none", [tmp_path / "some", twin])
+    assert list(both.hands) == ["some", f"some in {twin}"]
+    np.testing.assert_array_equal(both.hands["some"], report.hands["some"])
+    assert both.found(f"some in {twin}") == both.found("some") - 0.25

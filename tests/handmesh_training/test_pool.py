@@ -119,3 +119,9 @@ def test_workers_and_seeds_draw_differently() -> None:
 def test_numbers_that_cannot_work_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Pool(**{"size": 32, "chunk": 8, "batch": 6, "reuse": 1.0, "seed": 0, **change})
+
+
+@pytest.mark.parametrize("reuse", [0.9, float("nan"), float("inf")])
+def test_draws_that_are_no_number_above_one_are_refused(reuse: float) -> None:
+    with pytest.raises(InputError, match="reuse must be at least 1 and finite"):
+        Pool(size=64, chunk=8, batch=6, reuse=reuse, seed=1)

@@ -256,8 +256,13 @@ def test_a_weak_run_goes_on_with_its_own_loss_alone(
     # Another pretrained network makes other pseudo meshes.
     state = torch.load(run.checkpoint("full"), weights_only=True)
     torch.save({**state, "step": 0}, run.checkpoint("full"))
-    with pytest.raises(CheckpointError, match="of another terms"):
-        stages.train_weakly(run)
+    before, of = run.pseudo_path.read_bytes(), origin_of(run.pseudo_path)
+    for stage in (stages.train_weakly, stages.make_pseudo):
+        with pytest.raises(CheckpointError, match="of another terms"):
+            stage(run)
+    # What it can go on with is still there.
+    assert (run.pseudo_path.read_bytes(), origin_of(run.pseudo_path)) == (before, of)
+    torch.save(state, run.checkpoint("full"))
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
@@ -403,8 +408,12 @@ def test_weights_of_another_network_are_refused(run: Run, after: Stages, tmp_pat
             run, folder=tmp_path / "other", config=replace(run.config, **change), start_from=path
         )
         for head in ("mesh", "joints"):
-            with pytest.raises(CheckpointError, match="of another network"):
+            with pytest.raises(CheckpointError, match="of another network") as told:
                 stages.train_fully(replace(other, head=head))
+            if head == "mesh":  # another takes the trunk alone
+                assert f"latent {run.config.latent}, head 'mesh', where" in str(told.value)
+                assert f"latent {other.config.latent}, head 'mesh' is to" in str(told.value)
+            assert len(str(told.value)) < 400, "no list of all weights"
 
 
 class TestHeads:

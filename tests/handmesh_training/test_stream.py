@@ -312,3 +312,13 @@ def test_without_photos_all_is_rendered(photo_set: Path) -> None:
 def test_settings_that_cannot_work_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(SETTINGS, **change)
+
+
+def test_photos_that_would_round_to_no_crop_of_a_batch_are_told(photo_set: Path) -> None:
+    with pytest.raises(InputError, match=r"share of 0\.25 rounds to none.*fewer --lanes or"):
+        replace(SETTINGS, batch=2, photos=(photo_set,))
+    with pytest.raises(InputError, match="rounds to none"):
+        replace(SETTINGS, batch=1, datasets=("freihand:training:D",))
+    assert replace(SETTINGS, batch=3, photos=(photo_set,)).others_per_batch == 1
+    assert replace(SETTINGS, batch=2).others_per_batch == 0
+    assert replace(SETTINGS, batch=2, photos=(photo_set,), photo_share=0.0).others_per_batch == 0

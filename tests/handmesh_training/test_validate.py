@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from handmesh.nn import LightConfig
+from handmesh_training.cropped_set import CroppedSet
 from handmesh_training.hand import HandModel
 from handmesh_training.losses import LossWeights
 from handmesh_training.metrics import procrustes_error
@@ -18,7 +20,7 @@ from handmesh_training.rendered import HandRenderer, RenderSettings
 from handmesh_training.samples import Crops
 from handmesh_training.tasks import full_task
 from handmesh_training.train import Trainer, TrainSettings
-from handmesh_training.validate import BONE_MM
+from handmesh_training.validate import BONE_MM, held_out
 
 pytestmark = pytest.mark.usefixtures("quick_surroundings")
 
@@ -74,3 +76,25 @@ def test_bone_mm_is_the_template_s() -> None:
     joints = HandModel().joints
 
     assert float((joints[10] - joints[9]).norm()) * 1000 == pytest.approx(BONE_MM, abs=1)
+
+
+def test_held_out_hands_are_looked_at_as_closely_as_a_network_looks() -> None:
+    """Labels by the corners of what is cut out: the middle 1.5 / 1.9 of the stored crop."""
+    stored = Crops.empty(3, 38, 4)
+    stored.has_joints[:] = True, False, True
+    stored.crop_in_bones[:] = 3.8, 3.8, 1.9
+    edge = 0.5 * 1.5 / 1.9
+    stored.joints[:] = (0.5 - edge, 0.5 + edge, 0.7)
+    stored.vertices[:] = (0.5, 0.5 + edge / 2, 0.2)
+    stored.outline[:] = (0.5 + edge, 0.5)
+    stored.images[:, 19:] = 200
+    made = held_out(cast(CroppedSet, SimpleNamespace(crops=stored, margin=1.9)), (0, 1, 2), 32)
+
+    assert made.has_joints.tolist() == [True, True]
+    assert made.images.shape == (2, 32, 32, 3)
+    assert (made.images[:, :14].max(), made.images[:, 18:].min()) == (0, 200)
+    # Of the same hand less is seen: fewer bones across.
+    np.testing.assert_allclose(made.crop_in_bones, [3.0, 1.5], rtol=1e-6)
+    np.testing.assert_allclose(made.joints[0, 0], (0, 1, 0.7), atol=1e-6)
+    np.testing.assert_allclose(made.vertices[1, 2], (0.5, 0.75, 0.2), atol=1e-6)
+    np.testing.assert_allclose(made.outline[0, 5], (1, 0.5), atol=1e-6)

@@ -16,6 +16,7 @@ from handmesh.graph import Topology
 from handmesh.nn import NetworkConfig, from_dict, to_dict
 from handmesh.nn.checkpoint import read_state
 
+from .disk import free_space
 from .heads import HeadName, build_network
 
 FILE = "checkpoint.pt"
@@ -29,6 +30,7 @@ class LoadedNetwork:
         network: (B, 3, S, S) float32, value / 255 - 0.5, to a `NetworkOutput`.
         config: of its trunk. head: what it ends in. input_size: S.
         step: batches it was trained for in its last stage. images_seen: crops in that stage.
+        stage: the last one, as in `stages.STAGES`; None where that is not known.
     """
 
     network: nn.Module
@@ -36,6 +38,7 @@ class LoadedNetwork:
     head: HeadName
     step: int
     images_seen: int
+    stage: str | None = None
 
     @property
     def input_size(self) -> int:
@@ -43,9 +46,19 @@ class LoadedNetwork:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write it; an old one stays whole until the new one is."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    """Write it; an old one stays whole until the new one is.
+
+    Raises:
+        CheckpointError: it cannot be written, as to a full disk.
+    """
+    try:
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter of a full disk
+        raise CheckpointError(
+            f"cannot write {path} ({str(error).splitlines()[0]}); {free_space(path)}: make room, "
+            "then go on with --resume"
+        ) from error
 
 
 def read_checkpoint(
@@ -98,4 +111,4 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> Loaded
     if regressor is not None:
         regressor.freeze()
     step, images = int(state.get("step", 0)), int(state.get("images_seen", 0))
-    return LoadedNetwork(network.eval(), config, head, step, images)
+    return LoadedNetwork(network.eval(), config, head, step, images, state.get("stage"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from handmesh.atomic import write_atomic
 from handmesh.cli_shared import needing_extra
+from handmesh.errors import InputError
 
 NAMES = ("table1", "table2", "fig8", "weak", "recipes")
 DEFAULTS = {"hands": 12_000, "shifted": 3_000, "validation": 600, "heatmap_steps": 300,
@@ -56,6 +57,8 @@ def _experiment(options: argparse.Namespace) -> int:
     from .experiments.tables import LABELS, STUDIES
     from .opencv import use_one_thread
 
+    if options.seeds < 1:
+        raise InputError(f"--seeds must be at least 1, not {options.seeds}")
     use_one_thread()
     given = {f.name: getattr(options, f.name) for f in fields(LabSettings)}
     lab = Lab(options.out, replace(LabSettings(), **given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from handmesh.errors import InputError
@@ -21,6 +22,25 @@ def check_written(option: str, path: Path, ending: str) -> None:
         raise InputError(f"{option} must end in {ending}, not {path.name!r}")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Look at a folder that is to be made, before the work; nothing is left of the look.
+
+    Raises:
+        InputError: it cannot be made, or not be written to.
+    """
+    nearest = folder
+    try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        # Permissions do not tell it all: nobody can write to /proc.
+        tempfile.TemporaryDirectory(dir=nearest, prefix=".handmesh-").cleanup()
+    except OSError as cause:
+        raise InputError(
+            f"{option} {folder}: nothing can be written to {nearest} ({cause.strerror}); give a "
+            "folder that can be made"
+        ) from cause
 
 
 def add_surroundings(parser: argparse.ArgumentParser) -> None:

@@ -85,6 +85,8 @@ def _render(options: argparse.Namespace) -> int:
         raise InputError("--empty must be from 0 to 1, and --margin from 1 to 10")
     if options.seed < 0:
         raise InputError(f"--seed must not be negative, but is {options.seed}")
+    if options.size < 1:
+        raise InputError(f"--size must be at least 1, not {options.size}")
     for name in ("preview", "statistics"):
         if getattr(options, name) is not None:
             check_written(f"--{name}", getattr(options, name), ".png")

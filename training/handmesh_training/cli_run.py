@@ -14,7 +14,7 @@ from handmesh.nn import LightConfig, MeshConfig, PaperConfig, StageConfig
 from . import cli_detector, parallel, stages
 from .augment import Augmentation
 from .checkpoint import FILE, read_checkpoint, weights_file
-from .cli_options import EVALUATION_SEED
+from .cli_options import EVALUATION_SEED, check_folder
 from .cropped_set import CroppedSet, SampleSource, build
 from .cropped_stream import CroppedSettings, adapting
 from .datasets import parse_dataset
@@ -29,7 +29,7 @@ from .stand_in import RenderedSamples
 from .stream_settings import StreamSettings
 from .train import TrainSettings
 from .validate import held_out
-from .weak_losses import WITH_POSE, WITHOUT_POSE
+from .weak_losses import WITH_POSE, WITHOUT_POSE, WeakWeights
 
 FINE_TUNING = (stages.FINE_TUNED, stages.PSEUDO, stages.WEAK)
 REAL_MARGIN, REAL_DEPTH_PX = 1.9, 64
@@ -101,6 +101,7 @@ def _check_folder(options: argparse.Namespace, wanted: tuple[str, ...]) -> None:
         )
     if options.resume and not _results(options, (*STAGES, DETECTOR)):
         raise CheckpointError(f"there is no run in {options.out} to go on with")
+    check_folder("--out", options.out)
 
 
 def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -> Run:
@@ -118,39 +119,43 @@ def _run_of(options: argparse.Namespace, wanted: tuple[str, ...], device: str) -
         report=4 if options.smoke else 100,
         evaluate=8 if options.smoke else 1000,  # and at the end
     )
-    start = None if options.start_from is None else weights_file(options.start_from)
-    # Rendered before sets are cut, which takes long: a folder may not hold what it should.
-    validation = {}
-    if options.stage not in ("pose", "pseudo"):
-        validation["rendered"] = HandRenderer(look, EVALUATION_SEED).chunk(0, count)
-    real = _real(options, config, stream.render) if adapting else None
-    if real is not None and real.held_out:
-        watched = held_out(CroppedSet(real.folder), real.held_out, config.input_size)
-        if len(watched):  # hands with all their joints
-            validation["real"] = watched
-    weak = WITH_POSE if options.joints_3d else WITHOUT_POSE
-    return Run(
+    run = Run(
         folder=options.out,
         config=config,
         head=options.head,
         settings=settings,
         pose_steps=32 if options.smoke else 1200,
         weights=PAPER if _losses(options) == "paper" else LossWeights(),
-        weak=replace(
-            weak,
-            depth=weak.depth if options.depth else 0.0,
-            pseudo_mesh=weak.pseudo_mesh if options.pseudo else 0.0,
-        ),
+        weak=_weak(options),
         stream=stream,
-        real=real,
-        validation=validation,
         device=device,
         workers=options.workers,
         draw_on_device=(
             options.device != "cpu" if options.draw_on_device is None else options.draw_on_device
         ),
-        start_from=start,
+        start_from=None if options.start_from is None else weights_file(options.start_from),
         minutes=options.minutes,
+    )
+    run.lane_stream()  # too few lanes' crops are told before anything is rendered
+    # Rendered before sets are cut, which takes long: a folder may not hold what it should.
+    validation = {}
+    if options.stage not in ("pose", "pseudo"):
+        validation["rendered"] = HandRenderer(look, EVALUATION_SEED).chunk(0, count)
+    stages.check_pretrained(run, wanted)
+    real = _real(options, config, stream.render) if adapting else None
+    if real is not None and real.held_out:
+        watched = held_out(CroppedSet(real.folder), real.held_out, config.input_size)
+        if len(watched):  # hands with all their joints
+            validation["real"] = watched
+    return replace(run, real=real, validation=validation)
+
+
+def _weak(options: argparse.Namespace) -> WeakWeights:
+    weak = WITH_POSE if options.joints_3d else WITHOUT_POSE
+    return replace(
+        weak,
+        depth=weak.depth if options.depth else 0.0,
+        pseudo_mesh=weak.pseudo_mesh if options.pseudo else 0.0,
     )
 
 

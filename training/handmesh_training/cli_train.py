@@ -221,3 +221,5 @@ def _check(
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, not {value}")
+    if not options.minutes > 0:  # nor is nan, of which no time is past
+        raise InputError(f"--minutes must be above 0, not {options.minutes}")

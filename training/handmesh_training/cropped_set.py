@@ -25,9 +25,10 @@ from handmesh.errors import CheckpointError, InputError
 from handmesh.types import ROOT_JOINT, UNIT_BONE, Box
 
 from .datasets import Sample
-from .datasets.crops import can_crop, to_crops
+from .datasets.crops import can_crop, tells_scale, to_crops
 from .datasets.dataset import spread
 from .depth_maps import UNKNOWN, Depths, reference_depth
+from .disk import new_array
 from .samples import Crops
 from .shards.manifest import file_sha256
 
@@ -138,7 +139,7 @@ def build(
             scale of depth maps alone, which the paper takes as given (section 5.1).
 
     Raises:
-        InputError: no usable hand in the sets, or one that cannot be read.
+        InputError: no usable hand in the sets, or one that cannot be read; or a disk too full.
         CheckpointError: ``folder`` holds another set.
     """
     folder = Path(folder)
@@ -179,12 +180,14 @@ def build(
     arrays[DEPTHS] = np.zeros((1, depth_side, depth_side), np.float32)
     contents = sorted(arrays)
     arrays[GROUPS] = np.zeros((1, 2), np.int64)
-    stores = {
-        name: np.lib.format.open_memmap(
-            partial / f"{name}.npy", "w+", array.dtype, (total, *array.shape[1:])
-        )
-        for name, array in arrays.items()
-    }
+    try:
+        stores: dict[str, NDArray[Any]] = {
+            name: new_array(partial / f"{name}.npy", array.dtype, (total, *array.shape[1:]))
+            for name, array in arrays.items()
+        }
+    except InputError:  # what fills the disk is not left there
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     kept, content = 0, hashlib.sha256(digest.encode())
     with tqdm(total=total, desc="cropping", unit="hand") as bar:
         for number, (data, rows) in enumerate(chosen):
@@ -208,11 +211,15 @@ def build(
     if not kept:
         raise InputError("the data sets hold no hand of a known side with known joints")
     for name in list(stores):
-        stores.pop(name).flush()
+        store: Any = stores.pop(name)
+        store.flush()
         if kept < total:  # the rows of what was left out
             path, cut = partial / f"{name}.npy", partial / f"{name}.cut.npy"
             # Mapped, for a set may be larger than the memory.
-            np.save(cut, np.load(path, mmap_mode="r")[:kept])
+            shorter: Any = new_array(cut, store.dtype, (kept, *store.shape[1:]))
+            shorter[:] = store[:kept]
+            shorter.flush()
+            del shorter, store
             cut.replace(path)
     index = {"count": kept, "sha256": content.hexdigest(), "made_from": digest, **settings}
     write_atomic(partial / INDEX, (json.dumps(index, indent=2) + "\n").encode())
@@ -223,7 +230,7 @@ def build(
 def _label_mesh(crops: Crops, sample: Sample, margin: float) -> None:
     """Add the mesh of one right hand, if it is labelled, to its crop."""
     points, lens, joints_m = sample.vertices_m, sample.intrinsics, sample.joints_m
-    if points is None or lens is None or joints_m is None:
+    if points is None or lens is None or joints_m is None or not tells_scale(joints_m):
         return
     box = Box.from_points(sample.joints_px[sample.joint_known], margin=margin)
     pixels = points[:, :2] / points[:, 2:] * lens[[0, 1], [0, 1]] + lens[:2, 2]  # (V, 2)
@@ -236,7 +243,7 @@ def _label_mesh(crops: Crops, sample: Sample, margin: float) -> None:
 def _depth_map(sample: Sample, margin: float, side: int) -> Depths:
     """(D, D) in the same crop as `to_crops` takes."""
     known, joints_m = sample.joint_known, sample.joints_m
-    if sample.depth_m is None or joints_m is None or not known.all():
+    if sample.depth_m is None or joints_m is None or not known.all() or not tells_scale(joints_m):
         return np.full((side, side), UNKNOWN)
     box = Box.from_points(sample.joints_px[known], margin=margin)
     bone_m = float(np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]]))

@@ -28,6 +28,8 @@ from .protocols import Protocol
 
 # Crops that a network is shown at once: it bounds memory.
 BATCH = 32
+# Stages that leave what makes joints and mesh as it was.
+_IN_PART = ("heatmaps", "pose")
 
 # (B, S, S, 3) uint8 RGB crops of right hands to vertices (B, V, 3) and joints (B, 21, 3), both as
 # (u, v, d): crop fractions, and depth in bones. V is 0 for a network without a mesh.
@@ -48,6 +50,7 @@ class Query:
         box: where the hand is, in pixels. camera: intrinsics of the image.
         handedness: the person's own hand.
         bone_length_m: middle finger's MCP to PIP. root_depth_m: depth of the wrist.
+        name: of the hand, for who reads an error; an estimator learns nothing from it.
     """
 
     image: NDArray[np.uint8]
@@ -56,6 +59,7 @@ class Query:
     camera: Camera | None = None
     bone_length_m: float | None = None
     root_depth_m: float | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +215,13 @@ class NetworkEstimator:
                 f"expected vertices (B, V, 3) and joints (B, 21, 3) for B = {len(queries)} crops, "
                 f"got {vertices.shape} and {joints.shape}"
             )
+        for query, v, j in zip(queries, vertices, joints, strict=True):
+            if not (np.isfinite(v).all() and np.isfinite(j).all()):
+                raise InputError(
+                    f"the network gives numbers that are not finite for the hand {query.name} in "
+                    f"{query.box}: its weights may be damaged, or its training have diverged; "
+                    "give another checkpoint"
+                )
         return [
             self._lifted(query, box, np.float64(v), np.float64(j))
             for query, box, v, j in zip(queries, boxes, vertices, joints, strict=True)
@@ -265,14 +276,26 @@ def checkpoint_estimator(path: Path) -> NetworkEstimator:
 
     Raises:
         CheckpointError: there is no such file, or it is no checkpoint.
+        InputError: it is a detector's, or of a stage that trains a part without any mesh or joints.
     """
     import torch
 
     from handmesh.graph import Topology
+    from handmesh.nn import DetectorConfig
 
     from .checkpoint import load_network
 
     loaded = load_network(path)
+    if isinstance(loaded.config, DetectorConfig):
+        raise InputError(
+            f"{path} is a detector, which tells no joints: export it, and measure the bundle by "
+            "`handmesh evaluate-finding --detector`"
+        )
+    if loaded.stage in _IN_PART:
+        raise InputError(
+            f"{path} is of the stage {loaded.stage}, which trains a part of the network alone: its "
+            "figures would be those of chance; give a checkpoint of `full` or a later stage"
+        )
 
     def run(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():

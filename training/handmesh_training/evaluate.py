@@ -162,6 +162,7 @@ def query_for(sample: Sample, protocol: Protocol) -> Query:
         camera=camera,
         bone_length_m=bone_length_m,
         root_depth_m=root_depth_m,
+        name=sample.key,
     )
 
 

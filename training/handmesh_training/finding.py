@@ -46,7 +46,7 @@ class FindingReport:
         negatives: (N,) float64, sorted, of pictures without hands; 0 where the finder had no place
             to look at.
         hands: by photo set, (M,) float64 of photos with one hand; -1 where the surest place is not
-            at the hand.
+            at the hand. Of two folders of one name the second also says where it lies.
         prior: the constant by which the finder that searched is tuned, in words.
     """
 
@@ -164,17 +164,20 @@ def evaluate_finding(
         )
         for file in tqdm(_spread(files, limit), desc="negatives", unit="picture")
     ]
-    hands = {}
+    hands: dict[str, NDArray[np.float64]] = {}
     for folder in photos:
+        name = Path(folder).name
+        if name in hands:  # of another folder
+            name = f"{name} in {folder}"
         labels = _spread(list(read_labels(folder)), limit)
         seen = []
-        for label in tqdm(labels, desc=Path(folder).name, unit="photo"):
+        for label in tqdm(labels, desc=name, unit="photo"):
             presence = -1.0
             for hand in predictor.predict(label.path, min_presence=0.0, looks=1):  # one at most
                 miss = metrics.box_normalised_error(hand.joints_px[None], label.joints_px[None])[0]
                 presence = hand.presence if miss < FOUND_WITHIN else -1.0
             seen.append(presence)
-        hands[Path(folder).name] = np.array(seen)
+        hands[name] = np.array(seen)
     return FindingReport(np.sort(empty), hands, _prior_of(predictor.find))
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handmesh.atomic import write_atomic
+from handmesh.errors import CheckpointError
+
+from .disk import free_space
 
 
 class Monitor:
@@ -45,9 +48,20 @@ class Monitor:
         self._purge_from = step + 1
 
     def scalars(self, row: dict[str, Any]) -> None:
-        """Append one report; numbers but for ``step`` and ``images`` become curves."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append one report; numbers but for ``step`` and ``images`` become curves.
+
+        Raises:
+            CheckpointError: the log cannot be written, as on a full disk.
+        """
+        path = self.folder / "log.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {path} ({error.strerror}); {free_space(path)}: make room, then go "
+                "on with --resume"
+            ) from error
         if self._wanted and "step" in row:
             for name, value in row.items():
                 if name not in ("step", "images") and math.isfinite(value):

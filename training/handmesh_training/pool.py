@@ -9,6 +9,7 @@ found again by going through the motions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +60,10 @@ class Pool:
                 f"a pool of {size} must hold two chunks of {chunk}, and a batch of {batch} beside "
                 "one of them; raise pool, or lower chunk or batch"
             )
-        if reuse < 1:
-            raise InputError(f"reuse must be at least 1: each sample is drawn once, not {reuse}")
+        if not 1 <= reuse < math.inf:  # which nan is not either
+            raise InputError(
+                f"reuse must be at least 1 and finite: each sample is drawn once, not {reuse}"
+            )
         self.size, self.chunk, self.batch, self.reuse = size, chunk, batch, reuse
         self.worker, self.workers = worker, workers
         self._rng = generator(seed, Purpose.POOL, worker)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -26,6 +27,7 @@ from handmesh.imaging import crop
 from handmesh.types import CROP_MARGIN, Box
 
 from .cropped_set import CroppedSet
+from .disk import new_array
 from .losses import gaussian_heatmaps
 from .shards.manifest import file_sha256
 from .sources import to_input
@@ -49,6 +51,9 @@ def make_pseudo_meshes(
             kept with the meshes.
         data: the set; hands without all their joints get no mesh (zeros).
         path: .npy to write, atomically. input_size, heatmap_size: of the network.
+
+    Raises:
+        InputError: the disk is too full.
     """
     network.eval()
     labelled = np.flatnonzero(data.crops.has_joints)
@@ -57,9 +62,7 @@ def make_pseudo_meshes(
     box = Box(middle, middle, data.crops.images.shape[1] / zoom)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, ".npy") as temporary:
-        meshes = np.lib.format.open_memmap(
-            temporary, "w+", np.float32, data.crops.vertices.shape
-        )  # zeros
+        meshes: Any = new_array(temporary, np.float32, data.crops.vertices.shape)
         for first in tqdm(range(0, len(labelled), batch), desc="pseudo meshes", unit="batch"):
             rows = labelled[first : first + batch]
             images = np.stack([crop(image, box, input_size) for image in data.crops.images[rows]])
@@ -100,9 +103,14 @@ def adopt_pseudo_meshes(old: Path, path: Path) -> None:
 def are_pseudo_meshes_of(path: Path, data: CroppedSet, weights: Path) -> bool:
     """Whether a file holds the meshes that these weights make of that set."""
     try:
-        return origin_of(path) == f"{data.sha256} {file_sha256(weights)}"
+        return origin_of(path) == origin_from(data, weights)
     except InputError:
         return False
+
+
+def origin_from(data: CroppedSet, weights: Path) -> str:
+    """`origin_of` the meshes that these weights make of that set."""
+    return f"{data.sha256} {file_sha256(weights)}"
 
 
 def origin_of(path: Path) -> str:

@@ -14,7 +14,7 @@ Each keeps its checkpoint in a folder of its name and starts from those of the s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from torch import Tensor, nn
 
 from handmesh.errors import CheckpointError, InputError
 from handmesh.graph import Topology
-from handmesh.nn import DetectorConfig, MeshConfig, from_dict, load_weights, read_config
+from handmesh.nn import (
+    DetectorConfig,
+    MeshConfig,
+    NetworkConfig,
+    from_dict,
+    load_weights,
+    read_config,
+)
 
 from . import parallel
 from .checkpoint import FILE, load_network, read_checkpoint
@@ -36,7 +43,12 @@ from .input_size import differ_in_size_alone, fit_input_size
 from .lanes import LaneSource, batches
 from .losses import LossWeights
 from .meshes import MeshStream, unseen_meshes
-from .pseudo_meshes import adopt_pseudo_meshes, are_pseudo_meshes_of, make_pseudo_meshes
+from .pseudo_meshes import (
+    adopt_pseudo_meshes,
+    are_pseudo_meshes_of,
+    make_pseudo_meshes,
+    origin_from,
+)
 from .samples import Crops
 from .sources import Batch
 from .stream import CropStream
@@ -131,9 +143,17 @@ class Run:
 
         return open_batches
 
+    def lane_stream(self) -> StreamSettings:
+        """How one lane's parts of batches of rendered hands are made.
+
+        Raises:
+            InputError: they are too small for the photos and data sets to be in them.
+        """
+        return replace(self.stream, batch=self.settings.lane_batch)
+
     def rendered(self) -> OpenBatches:
-        """Batches of rendered hands and what is mixed with them."""
-        stream, seed = replace(self.stream, batch=self.settings.lane_batch), self.settings.seed
+        """Batches of rendered hands and what is mixed with them. Raises as `lane_stream`."""
+        stream, seed = self.lane_stream(), self.settings.seed
         if not self.draw_on_device:
             return self.lanes_of(CropStream(stream, seed))
 
@@ -188,7 +208,9 @@ def train_fully(run: Run) -> Trainer:
 
     Raises:
         InputError: the head "transfer" without ``start_from``: its trunk would be fixed untrained.
+            And see `Run.lane_stream`.
     """
+    run.lane_stream()  # whatever is wrong with it is told before stage (b)
     task = full_task(run.weights)
     if run.checkpoint(FULL).exists():  # goes on; nothing to prepare
         return run.train(task, run.rendered())
@@ -228,6 +250,7 @@ def make_pseudo(run: Run) -> Path:
 
     Raises:
         InputError: a head without a mesh.
+        CheckpointError: a stage (f) is there that goes on with other meshes alone.
     """
     _check_mesh(run)
     path, data = run.pseudo_path, CroppedSet(run.real_settings().folder)
@@ -237,6 +260,8 @@ def make_pseudo(run: Run) -> Path:
     if parallel.rank() == 0 and old.exists() and not path.exists():
         adopt_pseudo_meshes(old, path)
     start = _pretrained_path(run) if gone else _pretrained(run)
+    if not gone:
+        _check_weak_takes(run, origin_from(data, start))
     if parallel.rank() == 0 and not gone and not are_pseudo_meshes_of(path, data, start):
         device = torch.device(run.device)
         network = _network_of(run, start).to(device)
@@ -289,10 +314,29 @@ def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
                 load_trunk(network, _full_model(weights))
             else:
                 network.load_state_dict(weights)
-        except (InputError, RuntimeError, TypeError, IndexError) as error:
+        except RuntimeError as error:  # which lists every weight there is
+            config: Any = network.config
+            words = f"{_told(*_network_in(path))}, where {_told(config, own)} is to be trained"
+            raise CheckpointError(f"{path} is of another network ({words})") from error
+        except (InputError, TypeError, IndexError) as error:
             raise CheckpointError(f"{path} is of another network ({error})") from error
 
     return prepare
+
+
+def _network_in(path: Path) -> tuple[NetworkConfig, str]:
+    """What a file of weights says that they are of."""
+    if path.suffix == ".safetensors":
+        return read_config(path), "mesh"
+    state = read_checkpoint(path)
+    return from_dict(state["config"]), state.get("head", "mesh")
+
+
+def _told(config: NetworkConfig, head: str) -> str:
+    """A network in a few words."""
+    if isinstance(config, DetectorConfig):
+        return f"{config.name} of {config.input_size} px"
+    return f"{config.name} of {config.input_size} px, latent {config.latent}, head {head!r}"
 
 
 def take_heatmaps(network: nn.Module, path: Path) -> None:
@@ -358,6 +402,25 @@ def _check_mesh(run: Run) -> None:
         )
 
 
+def _check_weak_takes(run: Run, origin: str) -> None:
+    """Pseudo meshes that a stage (f) was begun with are all that it can go on with: they are not
+    replaced by others, which it would be refused with afterwards.
+
+    Raises:
+        CheckpointError: they would be.
+    """
+    path = run.checkpoint(WEAK)
+    if not path.exists():
+        return
+    begun = read_checkpoint(path, resumed=True).get("terms", {}).get("pseudo")
+    if begun is not None and begun != origin:
+        raise CheckpointError(
+            f"{path} is of another terms: it was begun with pseudo meshes of another network or "
+            f"data set ({begun}, not {origin}), which are kept; start from what it was begun with, "
+            "use another folder, or delete it"
+        )
+
+
 def _pretrained_path(run: Run) -> Path:
     return run.checkpoint(FULL) if run.start_from is None else run.start_from
 
@@ -375,6 +438,28 @@ def _pretrained(run: Run) -> Path:
             "--start-from"
         )
     return path
+
+
+def check_pretrained(run: Run, wanted: Sequence[str]) -> None:
+    """Look for what fine-tuning begins with, before data is cut for it.
+
+    Args:
+        wanted: stages that are to be run; stage (c) among them makes it.
+
+    Raises:
+        CheckpointError: a stage begins with weights that are not there.
+    """
+    if FULL in wanted:
+        return
+    made = run.pseudo_path.exists() or run.pseudo_path.with_suffix(".npz").exists()
+    begun = {stage for stage in (FINE_TUNED, WEAK) if run.checkpoint(stage).exists()}
+    missing = {
+        FINE_TUNED: FINE_TUNED not in begun,
+        PSEUDO: not made,
+        WEAK: (bool(run.weak.pseudo_mesh) and not made) or not (begun or FINE_TUNED in wanted),
+    }
+    if any(missing.get(stage) for stage in wanted):
+        _pretrained(run)
 
 
 def _has_regressor(start: Path | None) -> bool:

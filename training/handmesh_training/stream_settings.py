@@ -31,7 +31,8 @@ class StreamSettings:
         render: of the stored crops. augment: from those to network inputs.
 
     Raises:
-        InputError: settings that contradict each other.
+        InputError: settings that contradict each other, or so small a batch that what there is
+            of photos and data sets has no part in it.
     """
 
     batch: int = 64
@@ -46,6 +47,12 @@ class StreamSettings:
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        if (self.photos or self.datasets) and self.photo_share > 0 and not self.others_per_batch:
+            raise InputError(
+                f"of the {self.batch} crops of a batch's part, a share of {self.photo_share:g} "
+                "rounds to none: photos and data sets would never be drawn; take fewer --lanes or "
+                "--workers, or a larger --batch, or leave --photos and --data out"
+            )
         if self.others_per_batch >= self.batch:
             raise InputError(f"photo_share {self.photo_share} leaves no room for rendered hands")
         if self.augment.stored_margin != self.render.margin:

@@ -188,3 +188,24 @@ def test_joints_that_fall_together_tell_nothing(right: NDArray[np.float64]) -> N
     shrunk = whole.joints_px.mean(axis=0) + (whole.joints_px - whole.joints_px.mean(axis=0)) * 1e-3
     assert not locates_hand(replace(whole, joints_px=shrunk))
     assert not locates_hand(replace(whole, joints_px=shrunk * 0))
+
+
+@pytest.mark.parametrize("fault", ["no bone", "behind", "at the camera", "no lens"])
+def test_3d_labels_that_tell_no_scale_are_not_depth(right: NDArray[np.float64], fault: str) -> None:
+    """One that is not finite would turn a whole batch's loss into none."""
+    sample = sample_of(right, True)
+    joints_m, lens = right.copy(), np.array(sample.intrinsics)
+    if fault == "no bone":
+        joints_m[10] = joints_m[9]
+    elif fault == "no lens":
+        lens[0, 0] = 0
+    else:
+        joints_m[:, 2] -= joints_m[0, 2] + (1 if fault == "behind" else 0)
+    crops = to_crops([replace(sample, joints_m=joints_m, intrinsics=lens)], SIDE, MARGIN, 7)
+
+    whole = to_crops([sample], SIDE, MARGIN, 7)
+    assert (crops.has_depth[0], whole.has_depth[0]) == (False, True)
+    assert crops.has_joints[0]
+    np.testing.assert_array_equal(crops.joints[0, :, :2], whole.joints[0, :, :2])
+    assert not crops.joints[0, :, 2].any()
+    assert crops.crop_in_bones[0] == 1

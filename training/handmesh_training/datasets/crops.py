@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handmesh.errors import InputError
 from handmesh.imaging import crop
@@ -42,7 +44,8 @@ def to_crops(samples: Iterable[Sample], side: int, margin: float, vertex_count: 
 
     The crop is the square around the known joints. Joints count as labelled where all 21 are known:
     losses have no notion of a hand known in part. Depth is labelled where there are a camera and
-    joints in 3D as well. Meshes of other sets are not ours and are left out.
+    joints in 3D as well, and these tell a scale (`tells_scale`). Meshes of other sets are not ours
+    and are left out.
 
     Args:
         samples: whatever iterates over them; a `Dataset` is read through.
@@ -89,11 +92,27 @@ def _to_crop(sample: Sample, side: int, margin: float, vertex_count: int) -> Cro
     if known.all():
         made.joints[0, :, :2] = uv
     if known.all() and sample.joints_m is not None and sample.intrinsics is not None:
-        joints_m = sample.joints_m
-        bone = float(np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]]))
-        made.joints[0, :, 2] = (joints_m[:, 2] - joints_m[ROOT_JOINT, 2]) / bone
-        # The crop at the wrist's depth is as wide as the rays through its sides are apart there.
-        width_m = box.size / sample.intrinsics[0, 0] * joints_m[ROOT_JOINT, 2]
-        made.crop_in_bones[0] = width_m / bone
-        made.has_depth[0] = True
+        _label_depth(made, sample.joints_m, float(sample.intrinsics[0, 0]), box)
     return made
+
+
+def tells_scale(joints_m: NDArray[np.floating[Any]]) -> bool:
+    """Whether (21, 3) joints in metres are a hand's before a camera: finite, the wrist in front of
+    it, the bone that is the unit of depth longer than nothing."""
+    bone = np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]])
+    return bool(np.isfinite(joints_m).all() and joints_m[ROOT_JOINT, 2] > 0 and bone > 0)
+
+
+def _label_depth(made: Crops, joints_m: NDArray[np.floating[Any]], focal: float, box: Box) -> None:
+    """Depth and scale of one crop; a label that tells none leaves it as it is. One that is not
+    finite would turn a whole batch's loss into none."""
+    if not tells_scale(joints_m) or not focal > 0:
+        return
+    bone = float(np.linalg.norm(joints_m[UNIT_BONE[1]] - joints_m[UNIT_BONE[0]]))
+    # The crop at the wrist's depth is as wide as the rays through its sides are apart there.
+    width_m = box.size / focal * joints_m[ROOT_JOINT, 2]
+    with np.errstate(over="ignore"):
+        depth = ((joints_m[:, 2] - joints_m[ROOT_JOINT, 2]) / bone).astype(np.float32)
+        scale = np.float32(width_m / bone)
+    if np.isfinite(depth).all() and np.isfinite(scale):
+        made.joints[0, :, 2], made.crop_in_bones[0], made.has_depth[0] = depth, scale, True

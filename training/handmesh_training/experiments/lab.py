@@ -83,6 +83,9 @@ class LabSettings:
         skins, environments: of the second domain; made up where not given, as the first's are.
         other_hand: of the second domain, with its own skins, see `other_hand.OtherHand`; None for
             this project's.
+
+    Raises:
+        InputError: a count below 1.
     """
 
     network: str = "light"
@@ -96,6 +99,14 @@ class LabSettings:
     skins: Path | None = None
     environments: Path | None = None
     other_hand: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hands", "shifted", "validation", "heatmap_steps", "steps", "tuning_steps"):
+            value = getattr(self, name)
+            if value < 1 and not (name == "heatmap_steps" and self.start_from is not None):
+                raise InputError(
+                    f"{name} must be at least 1, not {value}: give --{name.replace('_', '-')} N"
+                )
 
 
 @dataclass(frozen=True, eq=False)
