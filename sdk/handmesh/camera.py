@@ -14,6 +14,9 @@ from .errors import CameraError, InputError
 
 __all__ = ["Camera", "counted", "finite", "numbers", "shown"]
 
+# Focal length over the side of the picture: 0.05 would see 169 degrees, straight lines straight.
+_SHORTEST = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
@@ -96,6 +99,11 @@ class Camera:
         across = 2 * math.tan(math.radians(degrees) / 2)
         if across == 0:  # an angle next to nothing is lost in rounding
             raise CameraError(f"{name} is too narrow for any lens: {angle!r} degrees")
+        if name == "fov_deg" and degrees <= math.pi:
+            raise CameraError(
+                f"{name} is too narrow to photograph hands with: {angle!r} degrees; is it in "
+                "radians? math.degrees() converts them"
+            )
         focal = span / across
         return cls(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
 
@@ -133,7 +141,7 @@ class Camera:
 
         Raises:
             CameraError: the matrix is not 3x3 numbers, or has skew or a last row other than
-                (0, 0, 1).
+                (0, 0, 1), or focal lengths that no lens has, as where they are not in pixels.
         """
         k = numbers(matrix, "an intrinsic matrix", CameraError)
         if k.shape != (3, 3):
@@ -144,7 +152,14 @@ class Camera:
                 "an intrinsic matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, "
                 f"not {shown(k.tolist())}"
             )
-        return cls(k[0, 0], k[1, 1], k[0, 2], k[1, 2], width, height)
+        camera = cls(k[0, 0], k[1, 1], k[0, 2], k[1, 2], width, height)
+        if min(camera.fx / camera.width, camera.fy / camera.height) < _SHORTEST:
+            raise CameraError(
+                f"focal lengths of {camera.fx:g} and {camera.fy:g} pixels see nearly half the "
+                f"world in {camera.width} x {camera.height} pixels: where the matrix is normalised, "
+                "multiply its first row by the width and its second by the height"
+            )
+        return camera
 
     @classmethod
     def default(cls, width: int, height: int) -> Camera:

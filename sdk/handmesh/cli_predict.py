@@ -141,7 +141,7 @@ def _predict(args: argparse.Namespace) -> int:
             except InputError as error:  # the other photos may be fine
                 counts["failed"] += 1
                 with _beside_the_bar():
-                    worst = max(worst, report(error))
+                    worst = max(worst, report(_naming(source, error)))
                     if args.json:
                         print(json.dumps({"photo": str(source), "error": str(error)}), flush=True)
     if len(sources) > 1 and not args.quiet:
@@ -149,6 +149,11 @@ def _predict(args: argparse.Namespace) -> int:
         told = ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts[kind])
         print(f"{len(sources)} photos: {told}", file=sys.stderr if args.json else sys.stdout)
     return worst
+
+
+def _naming(source: Source, error: InputError) -> InputError:
+    """An error that says of which photo, as one of a box that all photos were given does not."""
+    return error if str(source) in str(error) else type(error)(f"{source}: {error}")
 
 
 def _check_options(args: argparse.Namespace) -> None:

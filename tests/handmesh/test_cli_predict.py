@@ -300,6 +300,14 @@ def test_a_box_that_is_no_box_is_told_as_one(run: Command, album: Path) -> None:
         assert f"argument --box: expected X0,Y0,X1,Y1, not {box!r}" in errors
 
 
+def test_a_box_outside_names_each_photo_that_it_is_outside_of(run: Command, album: Path) -> None:
+    code, _, errors = run(album, "--box=9000,9000,9100,9100", "-q")
+    assert code == 2
+    assert [line.split(":")[:2] for line in errors.splitlines()] == [
+        ["handmesh", f" {album / name}"] for name in ("a.png", "b.PNG")
+    ]
+
+
 def test_the_least_presence_reaches_the_search(run: Command, album: Path) -> None:
     assert run(album / "b.PNG", "--json", "-q")[0] == 0
     assert run(album / "b.PNG", "--json", "-q", "--min-presence", "1")[0] == 1

@@ -148,6 +148,15 @@ def test_matrices_that_are_not_intrinsics_are_refused(matrix: Any) -> None:
         Camera.from_matrix(matrix, 640, 480)
 
 
+def test_angles_and_lengths_in_another_unit_are_told() -> None:
+    with pytest.raises(CameraError, match=r"multiply its first row by the width"):
+        Camera.from_matrix([[1.1, 0, 0.5], [0, 1.4, 0.5], [0, 0, 1]], 640, 480)
+    with pytest.raises(CameraError, match="is it in radians"):
+        Camera.from_fov(640, 480, math.radians(65))
+    assert Camera.from_fov(640, 480, 4).fx > 0
+    assert Camera.from_matrix([[100, 0, 319], [0, 100, 239], [0, 0, 1]], 640, 480).fx == 100
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

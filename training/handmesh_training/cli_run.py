@@ -100,7 +100,10 @@ def _check_folder(options: argparse.Namespace, wanted: tuple[str, ...]) -> None:
             "use another folder"
         )
     if options.resume and not _results(options, (*STAGES, DETECTOR)):
-        raise CheckpointError(f"there is no run in {options.out} to go on with")
+        raise CheckpointError(
+            f"there is no run in {options.out} to go on with, for no checkpoint was written there: "
+            "leave --resume out"
+        )
     check_folder("--out", options.out)
 
 
