@@ -156,8 +156,8 @@ class Camera:
         if min(camera.fx / camera.width, camera.fy / camera.height) < _SHORTEST:
             raise CameraError(
                 f"focal lengths of {camera.fx:g} and {camera.fy:g} pixels see nearly half the "
-                f"world in {camera.width} x {camera.height} pixels: where the matrix is normalised, "
-                "multiply its first row by the width and its second by the height"
+                f"world in {camera.width} x {camera.height} pixels; where the matrix is "
+                "normalised, multiply its first row by the width and its second by the height"
             )
         return camera
 
