@@ -71,7 +71,9 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             )
 
         module = SimpleNamespace(
-            load_network=lambda path: SimpleNamespace(network=network, input_size=SIDE, head="mesh")
+            load_network=lambda path: SimpleNamespace(
+                network=network, input_size=SIDE, head="mesh", config=None, stage="full"
+            )
         )
         monkeypatch.setitem(sys.modules, "handmesh_training.checkpoint", module)
 
