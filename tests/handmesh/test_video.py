@@ -265,6 +265,23 @@ with VideoWriter({str(path)!r}, 25.0) as writer:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("held", "refused"), [(40, False), (39, False), (38, True), (0, True)])
+def test_a_film_may_lack_a_frame_by_rounding_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, refused: bool
+) -> None:
+    monkeypatch.setattr("handmesh.video._frames_held", lambda *_: held)
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 25.0) as writer:
+        for n in range(40):
+            writer.write(np.zeros((48, 64, 3), np.uint8), n / 25)
+        if refused:
+            with pytest.raises(InputError, match=f"of 40 frames {held} can be read again"):
+                writer.finish()
+        else:
+            writer.finish()
+    assert path.exists() != refused
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no colons in names")
 def test_a_relative_name_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from handmesh.bundle import Bundle
 from handmesh.cli import main
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, to_dict
@@ -321,6 +322,17 @@ def test_a_damaged_run_is_told_before_the_work_with_its_remedy(
     assert f"{checkpoint} is not a checkpoint" in (told := capsys.readouterr().err)
     assert "delete it to start anew" in told
     assert not made
+
+
+def test_a_detector_begins_with_the_weights_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[run.DetectorRun] = []
+    monkeypatch.setattr(cli_detector, "train_detector", runs.append)
+    (tmp_path / "place.hdr").write_bytes(b"not read here")
+    command = ["train", "detector", "--environments", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main(command) == main([*command, "--start-from", "detector"]) == 0
+    assert [each.start_from for each in runs] == [None, Bundle.load("detector").artifact("torch")]
 
 
 def test_made_up_places_are_not_offered_to_the_detector(
