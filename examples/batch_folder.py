@@ -51,4 +51,7 @@ def read_whole_lines(results: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped: run it again to go on")

@@ -133,6 +133,12 @@ def _track(args: argparse.Namespace) -> int:
         print(f"{args.source}: {seen}", file=channel)
         for path in written:
             print(f"  {path}", file=channel)
+    if video.missing_s and not args.quiet:
+        print(
+            f"handmesh: {args.source} ended {video.missing_s:.1f} s before the length that it "
+            "states: if it is damaged or cut off, a whole copy has more frames",
+            file=sys.stderr,
+        )
     if failures:
         for further in failures[1:]:
             report(further if isinstance(further, HandMeshError) else InputError(str(further)))

@@ -28,6 +28,9 @@ Pixels = NDArray[np.uint8]
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 # Of files and cameras that do not tell.
 DEFAULT_FPS = 30.0
+# Containers state lengths that are off by less than this in seconds, or as a share of the length:
+# sound may be longer than the picture, and some multiply a mean rate.
+_LENGTH_OFF_S, _LENGTH_OFF = 0.5, 0.05
 # How long a camera may take for one frame before it is given up.
 CAMERA_TIMEOUT_S = 10.0
 
@@ -55,10 +58,14 @@ class Video(Closing):
     Attributes:
         fps: frames a second, as stated by the source, or 30.
         frame_count: how many there are, as stated; None of a camera, and where nobody knows.
+        missing_s: after a pass that came to the file's end, the seconds of its stated length that
+            could not be read, as of a damaged file; 0 where they are within what such statements
+            are off by.
     """
 
     fps: float = DEFAULT_FPS
     frame_count: int | None = None
+    missing_s: float = 0.0
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
@@ -84,6 +91,8 @@ class VideoFile(Video):
         self.fps = _stated_fps(capture)
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.frame_count = count if count > 0 else None
+        # Of time, not frames: of files with a varying rate these are a guess.
+        self._stated_s = max(count, 0) / fps if (fps := _told_fps(capture)) else 0.0
 
     def _open(self) -> Any:
         # Whole: FFmpeg takes what is before a colon for a protocol.
@@ -124,6 +133,9 @@ class VideoFile(Video):
             capture.release()
         if index == 0:
             raise InputError(f"{self._path} holds no frame that can be decoded")
+        missing_s = self._stated_s - (last_s + 1 / self.fps)
+        negligible = missing_s <= max(_LENGTH_OFF_S, _LENGTH_OFF * self._stated_s)
+        self.missing_s = 0.0 if negligible else missing_s
 
     def close(self) -> None:
         """Let the file go."""
@@ -408,8 +420,12 @@ def _nameable(path: Path) -> Path:
 
 
 def _stated_fps(capture: Any) -> float:
+    return _told_fps(capture) or DEFAULT_FPS
+
+
+def _told_fps(capture: Any) -> float | None:
     fps = float(capture.get(cv2.CAP_PROP_FPS))
-    return fps if 1 <= fps <= 1000 else DEFAULT_FPS
+    return fps if 1 <= fps <= 1000 else None
 
 
 def _rgb(pixels: Any) -> Pixels:

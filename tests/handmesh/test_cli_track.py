@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def test_json_has_a_line_a_frame_and_writes_nothing(run: Make, clip: Path, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == before
     _, out, _ = run(clip, "--json", "--mesh", "--max-hands", 1)
     assert len(json.loads(out.splitlines()[0])["hands"][0]["vertices_m"]) > 500
+
+
+def test_a_file_that_ends_too_early_is_told(run: Make, tmp_path: Path) -> None:
+    path = tmp_path / "cut.mkv"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 120, 160, 3), dtype=np.uint8)
+    with VideoWriter(path, 20.0) as writer:
+        for n, pixels in enumerate(noise):
+            writer.write(pixels, n / 20)
+        writer.finish()
+    _, _, err = run(path, "--json")
+    assert "states" not in err
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    _, out, err = run(path, "--json")
+    told = re.search(r"cut\.mkv ended (\d\.\d) s before the length that it states", err)
+    assert told
+    assert len(out.splitlines()) / 20 + float(told[1]) == pytest.approx(2, abs=0.06)
+    _, _, err = run(path, "--json", "--quiet")
+    assert err == ""
 
 
 def test_each_hand_becomes_an_animation(run: Make, clip: Path, tmp_path: Path) -> None:

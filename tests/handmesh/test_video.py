@@ -156,6 +156,24 @@ def test_a_truncated_video_gives_what_is_left_of_it(tmp_path: Path) -> None:
     assert 0 < count < 50
 
 
+def test_a_file_says_how_much_of_its_stated_length_is_missing(tmp_path: Path) -> None:
+    whole = _write(tmp_path / "whole.mkv", list(range(0, 250, 5)))  # two seconds
+    data = whole.read_bytes()
+    with VideoFile(whole) as video:
+        assert video.missing_s == 0
+        list(video)
+        assert video.missing_s == 0
+    for share, missing_s in ((0.98, 0), (0.5, pytest.approx(1, abs=0.2))):
+        cut = tmp_path / "cut.mkv"
+        cut.write_bytes(data[: int(len(data) * share)])
+        with VideoFile(cut) as video:
+            next(iter(video))
+            assert video.missing_s == 0, "a pass that was not ended says nothing"
+            frames = list(video)
+            assert video.missing_s == missing_s
+            assert frames[-1].time_s + video.missing_s == pytest.approx(2, abs=0.1)
+
+
 class Sensor:
     """A camera that gives a frame whenever it is told to."""
 
