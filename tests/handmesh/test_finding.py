@@ -123,6 +123,28 @@ def test_a_side_that_is_asked_for_is_shown() -> None:
     assert all(view.mirrored for view in scene.views)
 
 
+def test_the_detectors_word_on_the_side_is_a_look_of_its_own() -> None:
+    class Unsure(_Scene):
+        def look(self, views: Sequence[View]) -> list[Sighting]:
+            return [dataclasses.replace(one, looks_right=0.6) for one in super().look(views)]
+
+    scene = Unsure((HERE, 0.95, True))
+    (found,) = _find(scene, Detection(HERE, 0.95, 0.02))
+    assert [view.mirrored for view in scene.views] == [True], "one look, as a left hand at once"
+    odds = (0.6 / 0.4) * (0.02 / 0.98)
+    assert found.looks_right == pytest.approx(odds / (1 + odds))
+
+
+@pytest.mark.parametrize("max_hands", [1, 2])
+def test_of_many_boxes_the_surest_are_looked_at(max_hands: int) -> None:
+    boxes = [Box(100.0 * n, 100, 80, 0.0) for n in range(9)]
+    scene = _Scene(*((box, 0.01, True) for box in boxes))  # none is a hand
+    found = [Detection(box, 0.3 + 0.05 * n, 0.9) for n, box in enumerate(boxes)]
+    assert _find(scene, *found, max_hands=max_hands) == []
+    looked = 2 * max_hands + 2
+    assert [view.box.cx for view in scene.views] == [800.0 - 100 * n for n in range(looked)]
+
+
 def test_no_more_hands_than_are_wanted() -> None:
     scene = _Scene((HERE, 0.9, True), (THERE, 0.8, False))
     found = _find(scene, Detection(HERE, 0.9, 0.95), Detection(THERE, 0.7, 0.1), max_hands=1)

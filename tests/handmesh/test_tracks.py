@@ -222,6 +222,17 @@ def test_single_wrong_looks_do_not_change_the_side_but_many_do() -> None:
     assert not seen[-1][1][1]
 
 
+def test_a_side_that_was_long_believed_can_be_given_up_as_soon() -> None:
+    """The evidence of all looks is bounded: a minute of one side is mended as fast as a second."""
+    for frames in (30, 300):
+        scene = Scene(Actor(lambda _: (300, 240)))
+        scene.lies = set(range(frames, frames + 15))
+        sides = [frame[1][1] for frame in _run(scene, Tracks(1, 3.0), frames + 15)]
+        turned = sides.index(True)
+        assert frames + 3 <= turned <= frames + 8
+        assert all(sides[turned:])
+
+
 def test_a_known_side_is_not_questioned() -> None:
     scene = Scene(Actor(lambda _: (300, 240), left=True))
     tracks = Tracks(1, 3.0, known=False)
