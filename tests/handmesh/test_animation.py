@@ -82,6 +82,15 @@ def test_the_mesh_at_rest_is_the_median_over_all_of_the_time(
     assert _extent(encode_animation(growing, times)) == pytest.approx(every, rel=1e-3)
 
 
+def test_influences_of_no_weight_name_joint_0_as_the_format_asks(topology: Topology) -> None:
+    player = Player(encode_animation([_hand(topology)], [0.0]))
+    joints, weights = player.attribute("JOINTS_0"), player.attribute("WEIGHTS_0")
+    assert joints.shape == weights.shape == (topology.vertex_count, 4)
+    assert (joints[weights == 0] == 0).all()
+    assert (weights == 0).any()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+
+
 def test_what_does_not_go_on_is_refused(topology: Topology) -> None:
     with pytest.raises(InputError, match="at least one hand"):
         Animation().encode()

@@ -306,3 +306,13 @@ def test_a_bone_between_two_doubtful_joints_counts_by_their_product(ratios: Arra
         solve_root_depth(pixels, depths, camera, ratios, trust)
         solve_root_depth(pixels, depths, camera, ratios)
     np.testing.assert_allclose(seen[0] / seen[1], trust[parents] * trust[children], rtol=1e-9)
+
+
+def test_the_middle_is_the_mean_of_what_three_tenths_of_the_weight_lie_on() -> None:
+    """In closed form: of the weight from 35 to 65 %, wherever a value's own share is cut."""
+    mean = geometry_module._middle_mean
+    values = np.array([64.0, 1, 2, 16, 4, 8, 32, 128, 256, 512])  # a tenth of the weight each
+    assert mean(values, np.ones(10)) == pytest.approx((8 * 0.5 + 16 + 32 + 64 * 0.5) / 3)
+    # The first value has the weight up to 60 %, the second that from there on.
+    assert mean(np.array([1.0, 3]), np.array([6.0, 4])) == pytest.approx((25 * 1 + 5 * 3) / 30)
+    assert mean(np.array([3.0, 1]), np.array([0.0, 2])) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def _gradient(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
 
+def _statistics(
+    inputs: torch.Tensor, prepare: Callable[[nn.Module], object]
+) -> dict[str, torch.Tensor]:
+    """What a batch norm keeps of one batch."""
+    norm = nn.BatchNorm1d(3)
+    prepare(norm)
+    norm(inputs)
+    return norm.state_dict()
+
+
 def _work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {
@@ -83,6 +94,7 @@ def _work(rank: int, folder: str) -> None:
                 bool(parallel.any_of(torch.tensor(flag)))
                 for flag in (rank == 0, rank == 1, True, False)
             ],
+            "norm": _statistics(inputs + 5 * rank, parallel.synchronize_norms),
             "rank": parallel.rank(),
             "world": parallel.world_size(),
         }
@@ -110,3 +122,6 @@ def test_two_processes_give_the_gradient_of_the_joint_batch(tmp_path: Path) -> N
         [torch.randn(4, 3, generator=torch.Generator().manual_seed(10 + r)) for r in (0, 1)]
     )
     torch.testing.assert_close(first["gradient"], _gradient(alone, joint))
+    shifted = torch.cat([joint[:4], joint[4:] + 5])
+    for kept in (first["norm"], second["norm"]):
+        torch.testing.assert_close(kept, _statistics(shifted, lambda norm: None))
