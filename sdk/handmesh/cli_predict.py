@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import sys
@@ -206,10 +207,12 @@ def _predict_one(
 ) -> bool:
     """One photo: its results printed and written. Whether there is a hand in it."""
     from .imaging import decode
+    from .pipeline import Stopwatch
     from .types import Camera
 
-    photo = source.photo()
-    pixels = decode(photo)
+    photo, clock = source.photo(), Stopwatch()
+    with clock("decode"):
+        pixels = decode(photo)
     height, width = pixels.shape[:2]
     camera = None
     if args.exif:
@@ -227,6 +230,11 @@ def _predict_one(
         min_presence=args.min_presence,
         looks=args.looks,
     )
+    # What is drawn upon was decoded here; the network was shown pixels.
+    hands = [
+        dataclasses.replace(hand, timings_ms={**hand.timings_ms, **clock.milliseconds})
+        for hand in hands
+    ]
     written = [] if out is None else _write(pixels, hands, out / source.stem, args)
     with _beside_the_bar():
         if args.json:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import handmesh.cli as cli
+import handmesh.imaging
 import handmesh.predictor
 from handmesh.backends import RawOutput
 from handmesh.bundle import Bundle
@@ -254,6 +256,22 @@ def test_more_looks_are_passed_on(run: Command, album: Path) -> None:
         (found,) = json.loads(text)["hands"]
         seen.append(found["crops_seen"])
     assert seen[1] == seen[0] + 3
+
+
+def test_the_time_of_reading_a_photo_is_told(
+    run: Command, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = handmesh.imaging.decode
+
+    def slowly(image: Any) -> Any:
+        time.sleep(0.05)
+        return decode(image)
+
+    monkeypatch.setattr(handmesh.imaging, "decode", slowly)
+    _, text, _ = run(album / "b.PNG", "--json")
+    (found,) = json.loads(text)["hands"]
+    assert found["timings_ms"]["decode"] >= 50
+    assert found["timings_ms"]["network"] >= 0
 
 
 def test_resuming_needs_files(run: Command, album: Path) -> None:
