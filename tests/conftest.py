@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before anything imports torch. Threads of OpenMP wait by spinning, and where test processes share
 # the cores, what they wait for does not get one: `handmesh verify` takes three times as much time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Some tests import ONNX Runtime before `handmesh.ort`, which tells it not to report to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 # Files that take long, the longest first: begun last, one of them would keep a single process busy

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import onnxruntime
 import torch
 from torch import nn
 
 from handmesh import Bundle
 from handmesh.errors import ExportError
+from handmesh.ort import CPU
 from handmesh_converters.explain import graph_constants
 from handmesh_converters.export import load_bundle
 from handmesh_converters.fold import FoldedHead, fold
@@ -115,9 +115,11 @@ def loader(head: FoldedHead, anchored: bool) -> Callable[[], Run]:
     feed = {name: value.numpy() for name, value in _inputs(head, anchored).items()}
 
     def load() -> Run:
+        import onnxruntime  # here, behind `handmesh.ort`, which tells it not to report
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, [CPU])
 
         def run() -> None:
             session.run(None, feed)

@@ -79,8 +79,8 @@ class Camera:
             diagonal_deg: degrees from corner to corner, as webcams are advertised.
 
         Raises:
-            CameraError: not exactly one angle, one that is not between 0 and 180 degrees, or a
-                size that is not positive.
+            CameraError: not exactly one angle, one that is not between 0 and 180 degrees or so
+                narrow that it was meant in radians, or a size that is not positive.
         """
         width, height = _pixels(width, "width"), _pixels(height, "height")
         spans = {
@@ -99,7 +99,7 @@ class Camera:
         across = 2 * math.tan(math.radians(degrees) / 2)
         if across == 0:  # an angle next to nothing is lost in rounding
             raise CameraError(f"{name} is too narrow for any lens: {angle!r} degrees")
-        if name == "fov_deg" and degrees <= math.pi:
+        if degrees <= math.pi:
             raise CameraError(
                 f"{name} is too narrow to photograph hands with: {angle!r} degrees; is it in "
                 "radians? math.degrees() converts them"

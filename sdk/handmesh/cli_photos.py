@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import errno
 import glob
 import os
 import re
@@ -47,7 +48,7 @@ class Source:
         if self.path is not None:
             return self.path
         try:
-            return sys.stdin.buffer.read()
+            return _standard_input()
         except OSError as cause:
             raise InputError(f"cannot read standard input: {cause.strerror}") from cause
 
@@ -141,10 +142,21 @@ def _is_result(path: Path) -> bool:
     return any(os.path.exists(path.with_name(f"{made[1]}_hand{ending}")) for ending in endings)
 
 
+def _standard_input() -> bytes:
+    """All of it.
+
+    Raises:
+        OSError: it cannot be read; or is closed, of which Python makes None.
+    """
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdin.buffer.read()
+
+
 def _lines(name: str) -> Iterable[str]:
     try:
         if name == STDIN:  # any bytes may be a name, as in arguments: `find` prints them all
-            data = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
+            data = _standard_input().removeprefix(codecs.BOM_UTF8)
             text = data.decode(sys.stdin.encoding, "surrogateescape")
         else:
             text = Path(name).read_bytes().decode("utf-8-sig")

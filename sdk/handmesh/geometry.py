@@ -145,7 +145,8 @@ def place(
                 raise InputError(
                     f"root_depth_m={root_depth_m:g} gives this hand a bone of {bone_length_m:.3g} "
                     f"metres, and at most {LONGEST_BONE_M:g} is believed: depths are in metres "
-                    "(0.5 for a hand at half a metre), not millimetres or centimetres"
+                    "(0.5 for a hand at half a metre), not millimetres or centimetres, and a photo "
+                    "that was cropped, or taken by a tele lens, needs its camera"
                 )
     if root_depth_m is None:
         root_depth_m = root_depth_bones * bone_length_m

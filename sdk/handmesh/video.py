@@ -319,6 +319,8 @@ class VideoWriter:
         place = os.path.abspath(temporary)  # as it is read, whole
         self._writer, self._size = cv2.VideoWriter(place, code, self._fps, size), size
         if not self._writer.isOpened():
+            self._files.close()
+            self._writer = None  # no film was begun: `finish` has none to put into place
             raise InputError(
                 f"OpenCV cannot write {self._path} of {size[0]} x {size[1]} pixels as "
                 f"{CODECS[suffix]}: is the folder writable? Otherwise try .avi"
@@ -336,7 +338,7 @@ class VideoWriter:
     def _check(self, temporary: Path) -> None:
         """Refuse a file that lacks frames: OpenCV does not say when a disk is full."""
         held = _frames_held(temporary, self._written)
-        if held < self._written - 1:  # containers may round
+        if held < max(1, self._written - 1):  # containers may round, but not to no frame at all
             raise InputError(
                 f"cannot write {self._path}: of {self._written} frames {held} can be read again; "
                 "is the disk full? Make room, or write elsewhere"

@@ -76,6 +76,14 @@ def test_standard_input_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPa
         Source(None, Path("stdin")).photo()
 
 
+def test_standard_input_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as of `<&-`
+    with pytest.raises(InputError, match="cannot read standard input: it is closed"):
+        Source(None, Path("stdin")).photo()
+    with pytest.raises(InputError, match="cannot read the list -: it is closed"):
+        find_photos([], files_from="-")
+
+
 @pytest.mark.parametrize("stdin", [False, True])
 def test_lists_may_begin_with_a_mark_and_hold_all_but_line_feeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdin: bool

@@ -282,6 +282,8 @@ def test_normals_have_unit_length_even_where_there_is_no_face(topology: Topology
 def test_a_bone_that_follows_is_as_long_as_one_given_may_be() -> None:
     with pytest.raises(InputError, match=r"bone of 9 metres.*not millimetres"):
         place(10.0, root_depth_m=90)
+    with pytest.raises(InputError, match="taken by a tele lens, needs its camera"):
+        place(3.8, root_depth_m=2)  # as of a hand 2 m away that fills the picture
     assert place(10.0, root_depth_m=4.9).bone_length_m == pytest.approx(0.49)
     assert place(10.0, bone_length_m=0.047, root_depth_m=90).root_depth_m == 90
 

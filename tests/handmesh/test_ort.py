@@ -31,14 +31,22 @@ def test_a_session_opens_or_says_what_it_could_not_open(tmp_path: Path) -> None:
         ort.open_session(onnxruntime, broken, options, [ort.CPU])
 
 
-def test_nothing_is_told_to_the_maker_of_the_runtime(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        "handmesh.predict(numpy.zeros((64, 64, 3), numpy.uint8), box=(8, 8, 56, 56))",
+        "import handmesh_benchmarks.decoders, onnxruntime",
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\nimport conftest, onnxruntime",
+    ],
+    ids=["sdk", "benchmarks", "tests"],
+)
+def test_nothing_is_told_to_the_maker_of_the_runtime(tmp_path: Path, use: str) -> None:
     """ONNX Runtime would keep a number of the device below HOME, and send it."""
     names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "LOCALAPPDATA")
     surroundings = {name: value for name, value in os.environ.items() if name not in names}
     surroundings |= {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
     program = (
-        "import os, sys, numpy, handmesh\n"
-        "handmesh.predict(numpy.zeros((64, 64, 3), numpy.uint8), box=(8, 8, 56, 56))\n"
+        f"import os, sys, numpy, handmesh\n{use}\n"
         "assert 'onnxruntime' in sys.modules\n"
         "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )

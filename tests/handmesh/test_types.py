@@ -153,6 +153,10 @@ def test_angles_and_lengths_in_another_unit_are_told() -> None:
         Camera.from_matrix([[1.1, 0, 0.5], [0, 1.4, 0.5], [0, 0, 1]], 640, 480)
     with pytest.raises(CameraError, match="is it in radians"):
         Camera.from_fov(640, 480, math.radians(65))
+    with pytest.raises(CameraError, match=r"horizontal_deg is too narrow .* is it in radians"):
+        Camera.from_fov(640, 480, horizontal_deg=math.radians(65))
+    with pytest.raises(CameraError, match=r"diagonal_deg is too narrow .* is it in radians"):
+        Camera.from_fov(640, 480, diagonal_deg=math.radians(78))
     assert Camera.from_fov(640, 480, 4).fx > 0
     assert Camera.from_matrix([[100, 0, 319], [0, 100, 239], [0, 0, 1]], 640, 480).fx == 100
 

@@ -300,6 +300,30 @@ def test_a_film_may_lack_a_frame_by_rounding_and_no_more(
     assert path.exists() != refused
 
 
+def test_a_film_of_one_frame_that_cannot_be_read_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One frame may be lacking, but not the only one."""
+    monkeypatch.setattr("handmesh.video._frames_held", lambda *_: 0)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"old")
+    with VideoWriter(path, 25.0) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+        with pytest.raises(InputError, match="of 1 frames 0 can be read again"):
+            writer.finish()
+    assert path.read_bytes() == b"old"
+
+
+def test_a_film_that_could_not_be_begun_is_finished_without_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"old")
+    with VideoWriter(path, 25.0) as writer:
+        with pytest.raises(InputError, match="OpenCV cannot write"):
+            writer.write(np.zeros((1, 1, 3), np.uint8), 0.0)
+        assert writer.finish() is None
+    assert [path.read_bytes(), list(tmp_path.iterdir())] == [b"old", [path]]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no colons in names")
 def test_a_relative_name_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -393,6 +393,26 @@ def test_a_full_disk_is_told_before_hands_are_cut(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no room can be taken here")
+def test_a_disk_that_is_full_at_the_end_is_not_left_so(
+    made: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where hands were left out, the arrays are written again, shorter, beside the whole ones."""
+    take = os.posix_fallocate
+
+    def full(file: int, *room: int) -> None:
+        if os.readlink(f"/proc/self/fd/{file}").endswith(".cut.npy"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        take(file, *room)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    sample = a_sample(0)
+    unusable = replace(sample, joint_known=np.zeros(21, bool))
+    with pytest.raises(InputError, match=r"\.cut\.npy.*takes \d+ bytes \(No space left"):
+        made(Samples([sample, unusable]))
+    assert not any(tmp_path.iterdir())
+
+
 def test_labels_that_tell_no_scale_are_no_depth(made: Build) -> None:
     """Nor a mesh or a depth map, which would be told in lengths of nothing."""
     sample = a_sample(0)

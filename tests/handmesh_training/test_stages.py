@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from handmesh.bundle import DETECTOR, Bundle
 from handmesh.errors import BundleError, CheckpointError, InputError
 from handmesh.graph import Topology
 from handmesh.nn import LightConfig, save_weights
@@ -413,7 +414,15 @@ def test_weights_of_another_network_are_refused(run: Run, after: Stages, tmp_pat
             if head == "mesh":  # another takes the trunk alone
                 assert f"latent {run.config.latent}, head 'mesh', where" in str(told.value)
                 assert f"latent {other.config.latent}, head 'mesh' is to" in str(told.value)
+                assert f"they differ in {next(iter(change))})" in str(told.value)
             assert len(str(told.value)) < 400, "no list of all weights"
+
+
+def test_a_detector_s_weights_are_told_to_be_that(run: Run) -> None:
+    """Not to be of another graph, for which there would be a topology.npz."""
+    weights = Path(Bundle.load(DETECTOR).artifact("torch"))
+    with pytest.raises(BundleError, match=r"holds weights of .*'detector'.*, not of .*'light'"):
+        stages.train_heatmaps(replace(run, start_from=weights))
 
 
 class TestHeads:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from tqdm import tqdm
 
 from handmesh.atomic import write_atomic
@@ -180,14 +180,10 @@ def build(
     arrays[DEPTHS] = np.zeros((1, depth_side, depth_side), np.float32)
     contents = sorted(arrays)
     arrays[GROUPS] = np.zeros((1, 2), np.int64)
-    try:
-        stores: dict[str, NDArray[Any]] = {
-            name: new_array(partial / f"{name}.npy", array.dtype, (total, *array.shape[1:]))
-            for name, array in arrays.items()
-        }
-    except InputError:  # what fills the disk is not left there
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    stores: dict[str, NDArray[Any]] = {
+        name: _new_store(partial, name, array.dtype, (total, *array.shape[1:]))
+        for name, array in arrays.items()
+    }
     kept, content = 0, hashlib.sha256(digest.encode())
     with tqdm(total=total, desc="cropping", unit="hand") as bar:
         for number, (data, rows) in enumerate(chosen):
@@ -214,17 +210,26 @@ def build(
         store: Any = stores.pop(name)
         store.flush()
         if kept < total:  # the rows of what was left out
-            path, cut = partial / f"{name}.npy", partial / f"{name}.cut.npy"
             # Mapped, for a set may be larger than the memory.
-            shorter: Any = new_array(cut, store.dtype, (kept, *store.shape[1:]))
+            shorter: Any = _new_store(partial, f"{name}.cut", store.dtype, (kept, *store.shape[1:]))
             shorter[:] = store[:kept]
             shorter.flush()
             del shorter, store
-            cut.replace(path)
+            (partial / f"{name}.cut.npy").replace(partial / f"{name}.npy")
     index = {"count": kept, "sha256": content.hexdigest(), "made_from": digest, **settings}
     write_atomic(partial / INDEX, (json.dumps(index, indent=2) + "\n").encode())
     partial.rename(folder)
     return CroppedSet(folder)
+
+
+def _new_store(partial: Path, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """`new_array` in a folder of others; where the disk is too full for it, none of them is left
+    to fill it."""
+    try:
+        return new_array(partial / f"{name}.npy", dtype, shape)
+    except InputError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _label_mesh(crops: Crops, sample: Sample, margin: float) -> None:

@@ -31,6 +31,7 @@ from handmesh.nn import (
     from_dict,
     load_weights,
     read_config,
+    to_dict,
 )
 
 from . import parallel
@@ -316,7 +317,9 @@ def starting_from(path: Path, trunk_only: bool = False) -> Prepare:
                 network.load_state_dict(weights)
         except RuntimeError as error:  # which lists every weight there is
             config: Any = network.config
-            words = f"{_told(*_network_in(path))}, where {_told(config, own)} is to be trained"
+            stored, its_head = _network_in(path)
+            words = f"{_told(stored, its_head)}, where {_told(config, own)} is to be trained"
+            words += _differing(stored, config)
             raise CheckpointError(f"{path} is of another network ({words})") from error
         except (InputError, TypeError, IndexError) as error:
             raise CheckpointError(f"{path} is of another network ({error})") from error
@@ -337,6 +340,15 @@ def _told(config: NetworkConfig, head: str) -> str:
     if isinstance(config, DetectorConfig):
         return f"{config.name} of {config.input_size} px"
     return f"{config.name} of {config.input_size} px, latent {config.latent}, head {head!r}"
+
+
+def _differing(stored: NetworkConfig, config: NetworkConfig) -> str:
+    """The hyper-parameters in which two networks of one kind differ, which `_told` may not tell."""
+    if type(stored) is not type(config):
+        return ""
+    own, wanted = to_dict(stored), to_dict(config)
+    names = [name for name in wanted if own[name] != wanted[name]]
+    return f"; they differ in {', '.join(names)}" if names else ""
 
 
 def take_heatmaps(network: nn.Module, path: Path) -> None:
@@ -370,7 +382,8 @@ def _weights_of(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], str]
     made_for = stored if differ_in_size_alone(stored, wanted) else wanted  # refused below
     topology = Topology.default()
     whole = build_network(made_for, topology, "mesh")
-    graph = None if isinstance(made_for, DetectorConfig) else topology
+    # A detector's weights know no graph; that they are a detector's is told, not that.
+    graph = None if isinstance(stored, DetectorConfig) else topology
     load_weights(whole, path, made_for, graph)
     return fit_input_size(whole.state_dict(), made_for, wanted), "mesh"
 
