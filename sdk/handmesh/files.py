@@ -129,6 +129,7 @@ def from_dict(data: Mapping[str, Any]) -> Hand:
         raise InputError(f"the description of a hand lacks {', '.join(missing)}")
     values = {name: data[name] for name in fields if name in data}
     try:
+        _check_scalars(data)
         values |= {"box": Box(**data["box"]), "camera": Camera(**data["camera"])}
         values["timings_ms"] = {
             str(k): finite(v, f"timings_ms[{k!r}]", InputError)
@@ -144,6 +145,16 @@ def from_dict(data: Mapping[str, Any]) -> Hand:
         raise InputError(f"the description of a hand cannot be read: {cause}") from cause
     _check_ranges(hand)
     return hand
+
+
+def _check_scalars(data: Mapping[str, Any]) -> None:
+    """Refuse what Python takes for a number and JSON does not: True, and digits in text."""
+    scalars = {name: data.get(name) for name in ("presence", "bone_length_m")}
+    for group in ("timings_ms", "box", "camera"):
+        scalars |= {f"{group}[{name!r}]": value for name, value in data[group].items()}
+    for name, value in scalars.items():
+        if isinstance(value, (bool, np.bool_, str, bytes)):
+            raise InputError(f"{name} of a hand must be a number, not {shown(value)}")
 
 
 def _check_ranges(hand: Hand) -> None:

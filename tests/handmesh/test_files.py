@@ -269,6 +269,12 @@ def test_missing_folders_are_refused(hand: Hand, tmp_path: Path) -> None:
         {"crops_seen": -1},
         {"timings_ms": {"crop": -1}},
         {"joints_px": [["1", "2"]] * 21},
+        {"presence": True},
+        {"presence": "0.5"},
+        {"bone_length_m": "0.05"},
+        {"timings_ms": {"crop": "1"}},
+        {"box": {"cx": 0, "cy": 0, "size": True, "angle": 0}},
+        {"camera": {"fx": "1", "fy": 1, "cx": 0, "cy": 0, "width": 1, "height": 1}},
     ],
 )
 def test_what_the_schema_forbids_is_refused(
