@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .camera import counted, shown
 from .errors import InputError
-from .geometry import vertex_normals
+from .geometry import upright_angle, vertex_normals
 from .imaging import ImageLike, decode
 from .styles import STYLES, Style
 from .types import BONES, FINGERS, Hand, finite
@@ -123,10 +123,12 @@ def depth_map(hands: Sequence[Hand], width: int, height: int) -> NDArray[np.floa
 
 
 def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.uint8]:
-    """The hand turned about its vertical axis, without perspective, on a plain ground.
+    """The hand stood upright and turned about its own length, without perspective, on a plain
+    ground.
 
     At 90 degrees the camera of the photo is to the left, and what was far from it is to the right:
-    here errors of depth show.
+    here errors of depth show. A hand that points at the camera has no length in the picture; it is
+    turned about the photo's vertical axis.
 
     Args:
         hand: the hand.
@@ -142,22 +144,35 @@ def side_view(hand: Hand, size: int = 512, degrees: float = 90.0) -> NDArray[np.
     """
     (hand,) = _checked([hand])
     size = counted(size, "size")
-    turned = np.radians(finite(degrees, "degrees", InputError))
-    cos, sin = np.cos(turned), np.sin(turned)
-    turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-    vertices = hand.vertices_m.astype(np.float64)
-    shape = vertices if len(vertices) else hand.joints_m.astype(np.float64)
+    # A hand that lies on its side would else be seen along its fingers, as a lump.
+    stand = _about_z(-(upright_angle(hand.joints_m) or 0.0))
+    turn = _about_y(np.radians(finite(degrees, "degrees", InputError)))
+    vertices = hand.vertices_m.astype(np.float64) @ stand.T  # (V, 3)
+    joints = hand.joints_m.astype(np.float64) @ stand.T  # (21, 3)
+    shape = vertices if len(vertices) else joints
     low, high = shape.min(axis=0), shape.max(axis=0)
     middle = (low + high) / 2
     extent = max(float(np.linalg.norm((high - low)[[0, 2]])), float((high - low)[1]))
     scale = 0.85 * size / extent if extent > 0 else 1.0  # a hand that is one point is drawn as one
-    vertices = (vertices - middle) @ turn.T  # (V, 3)
-    joints = (hand.joints_m - middle) @ turn.T  # (21, 3)
+    vertices = (vertices - middle) @ turn.T
+    joints = (joints - middle) @ turn.T
     picture = np.full((size, size, 3), _BACKGROUND, dtype=np.uint8)
     centre = (size - 1) / 2
     _draw_surface(picture, vertices[:, :2] * scale + centre, vertices, hand.faces, 1.0)
     _draw_skeleton(picture, joints[:, :2] * scale + centre, joints[:, 2])
     return picture
+
+
+def _about_y(angle: float) -> NDArray[np.float64]:
+    """The matrix that turns +z, away from the camera, towards +x, right."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+
+
+def _about_z(angle: float) -> NDArray[np.float64]:
+    """The matrix that turns +x, right, towards +y, down."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
 def _checked(hands: Sequence[Hand]) -> list[Hand]:

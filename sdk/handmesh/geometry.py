@@ -129,7 +129,8 @@ def place(
     """Metres for a hand whose wrist lies ``root_depth_bones`` away.
 
     Given neither length nor depth, an adult's bone is assumed. Given one, the other follows. Given
-    both, both are believed and the picture's own answer is set aside (the paper's protocol).
+    both, both are believed and the picture's own answer is set aside (the paper's protocol): depth
+    is stretched by the one, width and height by the other, so that both had better be true.
 
     Raises:
         InputError: as `checked_lengths`; or the bone that follows from the depth has more than

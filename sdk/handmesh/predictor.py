@@ -160,7 +160,8 @@ class Predictor(Closing):
             bone_length_m: length of the middle finger from knuckle (MCP) to next joint (PIP), in
                 metres. With a camera it makes the result metric.
             root_depth_m: depth of the wrist in metres, when known. With a camera it makes the
-                result metric too: the size of the hand follows.
+                result metric too: the size of the hand follows. With a bone length beside it both
+                are believed, and a hand that they do not fit comes out flat or deep.
             mirrored: the photo is left-right mirrored, as selfie video is. It decides what
                 `Hand.handedness` says; the geometry stays that of the photo as given.
             max_hands: how many hands to search for.

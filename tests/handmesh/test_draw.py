@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import replace
 from typing import Any
@@ -171,6 +172,19 @@ def test_side_view_turns_the_far_end_to_the_right(hand: Hand) -> None:
     white = np.argwhere((picture == 255).all(axis=-1)).mean(axis=0)
     orange = np.argwhere((picture == FINGER_COLORS["thumb"]).all(axis=-1)).mean(axis=0)
     assert white[1] > orange[1]
+
+
+@pytest.mark.parametrize("angle", [-2.5, -np.pi / 2, 0.3, np.pi / 2, 3.0])
+def test_side_view_stands_a_hand_upright(hand: Hand, angle: float) -> None:
+    """However it lies in the photo: turned about the camera's axis it looks the same."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    turned = dataclasses.replace(
+        hand, vertices_m=hand.vertices_m @ turn.T, joints_m=hand.joints_m @ turn.T
+    )
+    for degrees in (90.0, 0.0, 30.0):
+        picture, wanted = (side_view(one, 128, degrees).astype(int) for one in (turned, hand))
+        assert (abs(picture - wanted).max(axis=2) > 24).mean() < 0.01, "rounding moves an edge"
 
 
 def test_the_depth_map_is_the_nearest_surface_along_each_ray(hand: Hand) -> None:
