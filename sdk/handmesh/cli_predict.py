@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_photos import Source, find_photos
+from .cli_photos import Source, find_photos, tell_left_out
 from .cli_shared import (
     NEGATIVE,
     OK,
@@ -42,7 +42,9 @@ def add_predict(commands: Any) -> None:
         help="find the hand in photos",
         description="Writes, for each photo, NAME_hand.png (the mesh over the photo), "
         "NAME_side.png, NAME_hand.glb and NAME_hand.json; further hands get a number. Results of "
-        "a folder's sub-folders go into sub-folders.",
+        "a folder's sub-folders go into sub-folders. Of a photo with a side of more than "
+        f"{_OVERLAY_SIDE} pixels NAME_hand.png is reduced to that; pixels in the JSON are the "
+        "photo's.",
         epilog="Exit codes: 0 a hand in every photo; 1 none in some; 2 bad input: a photo that "
         "cannot be read stops no other; 3 a package or a device is missing; 130, 143 stopped.",
     )
@@ -118,11 +120,14 @@ def _predict(args: argparse.Namespace) -> int:
         raise InputError(
             "--skip-existing goes by the files of results: with --json, give --out DIR"
         )
-    sources = find_photos(args.photos, args.files_from, args.recursive)
+    left_out: set[Path] = set()
+    sources = find_photos(args.photos, args.files_from, args.recursive, left_out)
     _check_options(args)
     if out is not None:
         _check_names(sources)
         _make_folder(out)
+    if not args.quiet:
+        tell_left_out(left_out)
     counts: Counter[str] = Counter()
     worst = OK
     with contextlib.ExitStack() as stack:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_photos import Source, find_photos
+from .cli_photos import Source, find_photos, tell_left_out
 from .cli_shared import (
     BAD_INPUT,
     NEGATIVE,
@@ -83,12 +83,15 @@ def _sheet(args: argparse.Namespace) -> int:
         raise InputError(f"cannot write {args.out}: there is no folder {args.out.parent}")
     if args.out.is_dir():
         raise InputError(f"cannot write {args.out}: it is a folder; name a file")
-    sources = find_photos(args.photos, None, args.recursive)
+    left_out: set[Path] = set()
+    sources = find_photos(args.photos, None, args.recursive, left_out)
     _keep_photos(sources, args.out)
     # What makes no sheet is refused before the work, not after.
     counted(args.max_hands, "max_hands")
     blank = np.zeros((1, 1, 3), dtype=np.uint8)
     contact_sheet([Tile(blank, "")] * len(sources), args.tile, args.columns)
+    if not args.quiet:
+        tell_left_out(left_out)
     tiles: list[Tile] = []
     found, code = 0, OK
     with load_network(args) as predictor:

@@ -84,6 +84,21 @@ def test_predict_writes_pictures_mesh_and_joints(
     assert (out / "right_hand.glb").read_bytes()[:4] == b"glTF"
 
 
+def test_the_picture_of_a_large_photo_is_reduced_and_its_numbers_are_not(
+    run: Make, tmp_path: Path, make_hand: Make, paint: Make
+) -> None:
+    camera = Camera.default(2400, 1800)
+    hand = make_hand()
+    cv2.imwrite(str(tmp_path / "big.png"), paint(camera, hand)[..., ::-1])
+    assert run("predict", tmp_path / "big.png", "--out", tmp_path / "out")[0] == 0
+    assert cv2.imread(str(tmp_path / "out" / "big_hand.png")).shape == (1536, 2048, 3)
+    told = json.loads((tmp_path / "out" / "big_hand.json").read_text())
+    assert (told["camera"]["width"], told["camera"]["height"]) == (2400, 1800)
+    np.testing.assert_allclose(told["joints_px"], camera.project(hand.joints_m), atol=20)
+    told_by_help = " ".join(run("predict", "--help")[1].split())
+    assert "more than 2048 pixels NAME_hand.png is reduced to that" in told_by_help
+
+
 def test_json_goes_to_standard_output_alone(
     run: Make, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
