@@ -23,6 +23,7 @@ from .cli_shared import (
     report,
 )
 from .errors import InputError
+from .spelling import address
 from .styles import STYLES
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _naming(source: Source, error: InputError) -> InputError:
     """An error that says of which photo, as one of a box that all photos were given does not."""
-    return error if str(source) in str(error) else type(error)(f"{source}: {error}")
+    name = str(source) if source.path is None else address(source.path) or str(source)
+    return error if name in str(error) else type(error)(f"{source}: {error}")
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -77,12 +77,12 @@ def _sheet(args: argparse.Namespace) -> int:
     from .imaging import decode
     from .sheet import Tile, contact_sheet
 
+    if args.out.is_dir():
+        raise InputError(f"cannot write {args.out}: it is a folder; name a file")
     if args.out.suffix.lower() not in FORMATS:
         raise InputError(f"--out must end in {', '.join(FORMATS)}, not {args.out.name!r}")
     if not args.out.parent.is_dir():
         raise InputError(f"cannot write {args.out}: there is no folder {args.out.parent}")
-    if args.out.is_dir():
-        raise InputError(f"cannot write {args.out}: it is a folder; name a file")
     left_out: set[Path] = set()
     sources = find_photos(args.photos, None, args.recursive, left_out)
     _keep_photos(sources, args.out)
@@ -122,5 +122,6 @@ def _sheet(args: argparse.Namespace) -> int:
     _, data = cv2.imencode(args.out.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     write_atomic(args.out, data.tobytes())
     if not args.quiet:
-        sys.stdout.write(f"{args.out}: {len(tiles)} photos, {found} with hands\n")
+        photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
+        sys.stdout.write(f"{args.out}: {photos}, {found} with hands\n")
     return code

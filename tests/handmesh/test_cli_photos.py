@@ -128,6 +128,14 @@ def test_pictures_that_no_folder_is_read_for_are_told(tmp_path: Path) -> None:
     assert sorted(path.stem for path in named) == ["b", "c"]
 
 
+def test_an_address_is_told_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://example.org/a.jpg"
+    assert cli.main(["predict", url, "--json"]) == 2
+    assert capsys.readouterr().err == (
+        f"handmesh: cannot read {url}: addresses are not opened: download it first\n"
+    )
+
+
 def test_a_folder_of_other_pictures_says_which(tmp_path: Path) -> None:
     folder = _touched(tmp_path / "heics", "a.heic", "b.AVIF", "c.avif", "d.txt")
     with pytest.raises(InputError) as told:
