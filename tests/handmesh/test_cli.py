@@ -184,6 +184,29 @@ def test_wrong_usage_is_exit_code_two(run: Make, arguments: tuple[str, ...]) -> 
     assert "usage: handmesh" in errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command", "said"),
+    [
+        (("predict", "a.jpg", "--box", "1,2,3"), "predict", "argument --box: expected X0,Y0,X1,Y1"),
+        (("predict", "a.jpg", "--bix", "a\nb"), "predict", "unrecognized arguments: --bix a b"),
+        (("track",), "track", "the following arguments are required: VIDEO"),
+        (("bench", "--nope"), "bench", "unrecognized arguments: --nope"),
+        (("train", "twig"), "train", "argument STAGE: invalid choice: 'twig'"),
+        (("predikt",), None, "no command 'predikt'; there are predict, track"),
+        (("--verbos",), None, "the following arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    run: Make, arguments: tuple[str, ...], command: str | None, said: str
+) -> None:
+    code, text, errors = run(*arguments)
+    assert (code, text) == (2, "")
+    name = "handmesh" if command is None else f"handmesh {command}"
+    assert errors.startswith(f"{name}: {said}")
+    assert errors.endswith(f"; usage: {name} --help\n")
+    assert errors.count("\n") == 1
+
+
 def test_without_a_command_there_is_the_list_of_them(run: Make) -> None:
     _, _, errors = run()
     for command in ("predict", "track", "info", "verify", "completion"):
