@@ -19,6 +19,7 @@ from .cli_shared import (
     OK,
     add_min_presence,
     add_network_options,
+    check_options,
     load_network,
     report,
 )
@@ -123,7 +124,7 @@ def _predict(args: argparse.Namespace) -> int:
         )
     left_out: set[Path] = set()
     sources = find_photos(args.photos, args.files_from, args.recursive, left_out)
-    _check_options(args)
+    check_options(args)
     if out is not None:
         _check_names(sources)
         _make_folder(out)
@@ -162,23 +163,6 @@ def _naming(source: Source, error: InputError) -> InputError:
     """An error that says of which photo, as one of a box that all photos were given does not."""
     name = str(source) if source.path is None else address(source.path) or str(source)
     return error if name in str(error) else type(error)(f"{source}: {error}")
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Refuse what no photo can be looked at with, once and before the first one."""
-    from .arguments import checked_looks, checked_presence
-    from .camera import counted
-    from .geometry import place
-    from .types import Box, Camera
-
-    counted(args.max_hands, "max_hands")
-    checked_presence(args.min_presence)
-    checked_looks(args.looks)
-    place(1.0, args.bone_length)
-    if args.fov is not None:
-        Camera.from_fov(1, 1, args.fov)
-    if args.box is not None:
-        Box.from_xyxy(*args.box)
 
 
 def _check_names(sources: list[Source]) -> None:

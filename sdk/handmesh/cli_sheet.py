@@ -13,6 +13,7 @@ from .cli_shared import (
     NEGATIVE,
     OK,
     add_network_options,
+    check_options,
     load_network,
     report,
     same_file,
@@ -72,7 +73,6 @@ def _sheet(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .atomic import write_atomic
-    from .camera import counted
     from .draw import overlay
     from .imaging import decode
     from .sheet import Tile, contact_sheet
@@ -87,7 +87,7 @@ def _sheet(args: argparse.Namespace) -> int:
     sources = find_photos(args.photos, None, args.recursive, left_out)
     _keep_photos(sources, args.out)
     # What makes no sheet is refused before the work, not after.
-    counted(args.max_hands, "max_hands")
+    check_options(args)
     blank = np.zeros((1, 1, 3), dtype=np.uint8)
     contact_sheet([Tile(blank, "")] * len(sources), args.tile, args.columns)
     if not args.quiet:

@@ -19,6 +19,7 @@ from .cli_shared import (
     TERMINATED,
     add_min_presence,
     add_network_options,
+    check_options,
     load_network,
     report,
     same_file,
@@ -95,6 +96,7 @@ def _track(args: argparse.Namespace) -> int:
         out = Path(f"{source.stem}_hand.mp4")
     if out is not None and isinstance(source, Path) and same_file(out, source):
         raise InputError(f"--out {out} would replace the video that is read")
+    check_options(args)
     animations = None if args.glb is None else _Animations(args.glb)
     with contextlib.ExitStack() as stack:
         if args.show:

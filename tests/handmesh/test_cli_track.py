@@ -181,6 +181,9 @@ def test_no_hand_is_exit_code_1(run: Make, tmp_path: Path) -> None:
         (["clip.mkv", "--json", "--max-hands", "0"], 2, "max_hands"),
         (["clip.mkv", "--json", "--fov", "200"], 2, "fov_deg"),
         (["clip.mkv", "--json", "--min-presence", "2"], 2, "min_presence"),
+        (["clip.mkv", "--max-hands", "0"], 2, "handmesh: --max-hands: max_hands must be"),
+        (["clip.mkv", "--fov", "200"], 2, "handmesh: --fov: fov_deg must lie"),
+        (["clip.mkv", "--bone-length", "47"], 2, "handmesh: --bone-length: bone_length_m must be"),
     ],
 )
 @pytest.mark.usefixtures("clip")
