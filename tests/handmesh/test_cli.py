@@ -309,6 +309,15 @@ def test_info_says_what_a_bundle_holds_and_what_runs_it(
     assert bool(layers) == (name == "light")
 
 
+def test_info_of_no_bundle_names_the_other_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "--depth", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "of light; `handmesh info detector` for detector, which ships too"
+    for name in ("light", "detector"):
+        cli.main(["info", name])
+        assert "ships too" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("damaged", "hit"),
     [
