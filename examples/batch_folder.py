@@ -22,8 +22,9 @@ def main() -> None:
         sys.exit("usage: python examples/batch_folder.py FOLDER RESULTS.jsonl")
     folder, results = Path(sys.argv[1]), Path(sys.argv[2])
     photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    whole = read_whole_lines(results)
-    done = {json.loads(line)["photo"] for line in whole}
+    earlier = [json.loads(line) for line in read_whole_lines(results)]
+    done = {line["photo"] for line in earlier}
+    failed = sum("error" in line for line in earlier)
     left = [path for path in photos if str(path.relative_to(folder)) not in done]
     print(f"{len(photos)} photos, {len(photos) - len(left)} done already")
 
@@ -38,8 +39,11 @@ def main() -> None:
                 line["hands"] = [hand.to_dict() for hand in hands]
             except sdk.ImageError as error:  # told, and the others go on
                 line["error"] = str(error)
+                failed += 1
             lines.write(json.dumps(line) + "\n")
             lines.flush()
+    if failed:
+        print(f'{failed} failed: their lines in {results} have an "error"', file=sys.stderr)
 
 
 def read_whole_lines(results: Path) -> list[str]:
@@ -55,3 +59,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("stopped: run it again to go on")
+    except OSError as error:  # of the results, in a folder that is not there, say
+        sys.exit(f"cannot read or write {error.filename}: {error.strerror}")

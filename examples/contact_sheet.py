@@ -6,6 +6,7 @@ python examples/contact_sheet.py examples/photos/*.jpg --out sheet.png
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -38,9 +39,12 @@ def main() -> None:
                 tiles.append(Tile(np.zeros((1, 1, 3), np.uint8), "no hand"))
     sheet = contact_sheet(tiles, options.side, columns=2 * options.columns)
     if not cv2.imwrite(str(options.out), sheet[..., ::-1]):  # OpenCV raises nothing
-        raise SystemExit(f"cannot write {options.out}: is its folder there, and writable?")
+        sys.exit(f"cannot write {options.out}: is its folder there, and writable?")
     print(options.out)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except sdk.HandMeshError as error:  # no such photo, a side of 3 pixels
+        sys.exit(str(error))

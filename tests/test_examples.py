@@ -79,6 +79,29 @@ def test_batch_folder_goes_on_where_it_stopped(
         assert out.read_text() == whole
 
 
+def test_batch_folder_says_how_many_failed_at_any_time(
+    tmp_path: Path, example_photos: dict[str, Path]
+) -> None:
+    (photos := tmp_path / "photos").mkdir()
+    shutil.copy(example_photos["pointing"], photos / "good.jpg")
+    said = []
+    for bad in (None, "a.jpg", "b.jpg", None):
+        if bad is not None:
+            (photos / bad).write_bytes(b"no photo")
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / "batch_folder.py", "photos", "hands.jsonl"],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        said.append([line for line in done.stderr.splitlines() if "failed" in line])
+    told = '{} failed: their lines in hands.jsonl have an "error"'
+    assert said == [[], [told.format(1)], [told.format(2)], [told.format(2)]]
+
+
+def test_every_example_is_on_the_page() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in EXAMPLES.glob("*.py") if f"(examples/{p.name})" not in page] == []
+
+
 def test_webcam_follows_a_video(
     tmp_path: Path,
     example_photos: dict[str, Path],
@@ -116,10 +139,13 @@ def test_webcam_follows_a_video(
         ("predict_photo.py", ["none.jpg"], "cannot read the image file none.jpg"),
         ("batch_folder.py", [], "usage: "),
         ("batch_folder.py", ["none", "hands.jsonl"], "usage: "),
+        ("batch_folder.py", [".", "no/r.jsonl"], f"cannot read or write {Path('no/r.jsonl')}: No"),
+        ("contact_sheet.py", ["none"], "cannot read the image file none: No such"),
+        ("contact_sheet.py", [Path(__file__)], f"{__file__} is not a complete image"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(
-    tmp_path: Path, name: str, arguments: list[str], message: str
+    tmp_path: Path, name: str, arguments: list[str | Path], message: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],

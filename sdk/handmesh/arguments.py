@@ -64,10 +64,7 @@ def checked_looks(looks: int) -> int:
     Raises:
         InputError: not a whole number, or not one from 1 to `MOST_LOOKS`.
     """
-    count = counted(looks, "looks")
-    if count > MOST_LOOKS:
-        raise InputError(f"looks must be from 1 to {MOST_LOOKS}, not {shown(count)}")
-    return count
+    return counted(looks, "looks", MOST_LOOKS)
 
 
 def checked_finder(find: Finder | None) -> Finder | None:

@@ -200,16 +200,18 @@ def finite(value: Any, name: str, error: type[InputError]) -> float:
     return number
 
 
-def counted(value: Any, name: str) -> int:
-    """A caller's whole number from 1; `InputError` if it is none."""
+def counted(value: Any, name: str, most: int | None = None) -> int:
+    """A caller's whole number from 1, where there is a most up to that; `InputError` if it is
+    none."""
     try:
         if isinstance(value, bool):
             raise TypeError("True and False count nothing")
         count = operator.index(value)
     except TypeError as cause:
         raise InputError(f"{name} must be a whole number, not {shown(value)}") from cause
-    if count < 1:
-        raise InputError(f"{name} must be at least 1, not {shown(count)}")
+    if count < 1 or (most is not None and count > most):
+        wanted = "at least 1" if most is None else f"from 1 to {most}"
+        raise InputError(f"{name} must be {wanted}, not {shown(count)}")
     return count
 
 

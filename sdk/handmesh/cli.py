@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 from .cli_completion import add_completion
@@ -68,10 +68,24 @@ def _prepare_process() -> None:
             stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
 
 
+class _OneLine(argparse.ArgumentParser):
+    """Tells a mistake in one line, not behind ten of usage; sub-commands' parsers are of its class,
+    those of other packages too."""
+
+    def error(self, message: str) -> NoReturn:
+        told = " ".join(message.split())
+        self.exit(BAD_INPUT, f"{self.prog}: {told}; usage: {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Nothing unknown is handed up: a sub-command's own parser names it."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="handmesh", description="3D hand meshes from one RGB photo."
-    )
+    parser = _OneLine(prog="handmesh", description="3D hand meshes from one RGB photo.")
     parser.add_argument("--version", action="version", version=f"handmesh {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     own = {

@@ -21,10 +21,16 @@ def add_info(commands: Any) -> None:
         "info",
         help="a trained model, what runs it here, and its layers",
         description="Says what a bundle holds, under which licences, and which backends run it "
-        "here; then, where torch is installed, the layers of its network (not of detectors) with "
-        "their parameters and operations.",
+        "here, and why others do not; then, where torch is installed, the layers of its network "
+        "(not of detectors) with their parameters and operations.",
     )
     parser.add_argument("bundle", nargs="?", metavar="BUNDLE", help="default: the shipped one")
+    parser.add_argument("--device", metavar="NAME", help="which backends run it there, as cuda")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="which backends have it in that precision",
+    )
     parser.add_argument(
         "--network",
         choices=("light", "paper"),
@@ -46,7 +52,7 @@ def _info(args: argparse.Namespace) -> int:
         print(_layers({"network": args.network}, args.depth))
         return OK
     bundle = Bundle.load(args.bundle)
-    print("\n".join(_lines(bundle)))
+    print("\n".join(_lines(bundle, args)))
     if bundle.is_detector:
         print("layers: not told of detectors")
         return OK
@@ -63,11 +69,15 @@ def _depth(text: str) -> int:
     return int(text)
 
 
-def _lines(bundle: Bundle) -> Iterator[str]:
+def _lines(bundle: Bundle, args: argparse.Namespace) -> Iterator[str]:
     from . import backends
+    from .bundle import shipped
 
     manifest = bundle.manifest
     yield f"{bundle.name}: {bundle.folder}"
+    if args.bundle is None:  # nobody asked for this one
+        for other in sorted(shipped().keys() - {bundle.name}):
+            yield f"of {bundle.name}; `handmesh info {other}` for {other}, which ships too"
     size = bundle.image_size
     yield f"network {manifest['network']}, pictures of {size} x {size} pixels"
     for what, licence in manifest["licences"].items():
@@ -77,7 +87,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
         stored = ""
         if name in bundle.artifacts:
             stored = f" ({bundle.precision_of(name)}, {bundle.size_of(name) / 2**20:.1f} MiB)"
-        yield f"{name}{stored}: {_damage(name, bundle) or _place(name, bundle)}"
+        yield f"{name}{stored}: {_damage(name, bundle) or _place(name, bundle, args)}"
 
 
 def _figures(figures: Any) -> Iterator[str]:
@@ -103,10 +113,10 @@ def _damage(name: str, bundle: Bundle) -> str | None:
     return None
 
 
-def _place(name: str, bundle: Bundle) -> str:
+def _place(name: str, bundle: Bundle, args: argparse.Namespace) -> str:
     from . import backends
 
-    reason = backends.unavailable(name, bundle)
+    reason = backends.unavailable(name, bundle, args.device, args.precision)
     return "can run here" if reason is None else f"not here: {reason}"
 
 

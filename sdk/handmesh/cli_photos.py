@@ -9,16 +9,22 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["SUFFIXES", "Source", "find_photos"]
+__all__ = ["SUFFIXES", "UNREAD", "Source", "find_photos", "tell_left_out"]
 
 # Of files in a folder that are taken for photos; a file that is named itself may have any.
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
+)
+# Pictures too, of which some builds of OpenCV read few and none reads all: left out, and told.
+UNREAD = frozenset(
+    (".heic", ".heif", ".avif", ".gif", ".jxl", ".psd", ".svg", ".arw", ".cr2", ".cr3", ".dng")
+    + (".nef", ".orf", ".raf", ".raw", ".rw2")
 )
 STDIN = "-"
 
@@ -54,7 +60,10 @@ class Source:
 
 
 def find_photos(
-    arguments: Sequence[str], files_from: str | None = None, recursive: bool = False
+    arguments: Sequence[str],
+    files_from: str | None = None,
+    recursive: bool = False,
+    left_out: set[Path] | None = None,
 ) -> list[Source]:
     """Every photo that is meant, once, in the order of the arguments; those of a folder by name.
 
@@ -64,6 +73,8 @@ def find_photos(
             `predict` made itself are in no folder and match no pattern.
         files_from: a file with one path a line, taken as it is; "-" for standard input.
         recursive: folders with their sub-folders.
+        left_out: takes up the pictures in the folders that are not among the photos, for their
+            suffix.
 
     Raises:
         InputError: nothing is meant, an argument is empty, a folder or a pattern holds nothing, or
@@ -71,22 +82,38 @@ def find_photos(
     """
     if files_from == STDIN and STDIN in arguments:
         raise InputError("standard input is either one photo (-) or a list (--files-from -)")
-    found = [source for argument in arguments for source in _meant(argument, recursive)]
+    unread: set[Path] = set()
+    found = [source for argument in arguments for source in _meant(argument, recursive, unread)]
     if files_from is not None:
         found += [_file(Path(line)) for line in _lines(files_from)]
     if not found:
         raise InputError("no photo is named: give files, folders, patterns, - or --files-from")
-    return list({os.path.abspath(s.path) if s.path else STDIN: s for s in found}.values())
+    sources = {os.path.abspath(s.path) if s.path else STDIN: s for s in found}
+    if left_out is not None:  # but what is named besides its folder is read
+        left_out |= {path for path in unread if os.path.abspath(path) not in sources}
+    return list(sources.values())
 
 
-def _meant(argument: str, recursive: bool) -> Iterator[Source]:
+def tell_left_out(paths: Iterable[Path]) -> None:
+    """Say on standard error which pictures `find_photos` left out, if it did."""
+    if kinds := _kinds(paths):
+        print(f"handmesh: left out, not read: {kinds}", file=sys.stderr)
+
+
+def _kinds(paths: Iterable[Path]) -> str:
+    """ "1 .avif, 3 .heic"; "" of none."""
+    counts = Counter(path.suffix.lower() for path in paths)
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+
+
+def _meant(argument: str, recursive: bool, left_out: set[Path]) -> Iterator[Source]:
     if not argument:  # a variable of the shell that is not set: not the current folder
         raise InputError("a PHOTO is empty (''): name a file, a folder or a pattern; . is this one")
     path = Path(argument)
     if argument == STDIN:
         yield Source(None, Path("stdin"))
     elif os.path.isdir(path):  # of os.path: False, no error, of a name that no file can have
-        yield from _folder(path, recursive)
+        yield from _folder(path, recursive, left_out)
     elif glob.has_magic(argument) and not os.path.exists(path):
         matches = sorted(glob.glob(argument, recursive=True))
         if not matches:
@@ -102,13 +129,13 @@ def _file(path: Path) -> Source:
     return Source(path, Path(path.stem))
 
 
-def _folder(folder: Path, recursive: bool) -> Iterator[Source]:
+def _folder(folder: Path, recursive: bool, left_out: set[Path]) -> Iterator[Source]:
     try:
         inside = folder.rglob("*") if recursive else folder.iterdir()
-        photos = sorted(
+        pictures = sorted(
             path
             for path in inside
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in SUFFIXES | UNREAD
             and not path.name.startswith(".")
             and not _is_result(path)
             and _may_be_file(path)
@@ -117,9 +144,13 @@ def _folder(folder: Path, recursive: bool) -> Iterator[Source]:
         raise InputError(
             f"cannot read the folder {folder}: {cause.strerror}; name others, or allow it"
         ) from cause
+    unread = [path for path in pictures if path.suffix.lower() in UNREAD]
+    photos = [path for path in pictures if path.suffix.lower() not in UNREAD]
+    left_out.update(unread)
     if not photos:
         deeper = "" if recursive else "; --recursive looks into its sub-folders"
-        raise InputError(f"no photo in the folder {folder}{deeper}")
+        there = f" that can be read: {_kinds(unread)} there; export them as JPEG" if unread else ""
+        raise InputError(f"no photo in the folder {folder}{there}{deeper}")
     for path in photos:
         yield Source(path, path.relative_to(folder).with_suffix(""))
 

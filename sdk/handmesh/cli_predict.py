@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_photos import Source, find_photos
+from .cli_photos import Source, find_photos, tell_left_out
 from .cli_shared import (
     NEGATIVE,
     OK,
     add_min_presence,
     add_network_options,
+    check_options,
     load_network,
     report,
 )
 from .errors import InputError
+from .spelling import address
 from .styles import STYLES
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def add_predict(commands: Any) -> None:
         help="find the hand in photos",
         description="Writes, for each photo, NAME_hand.png (the mesh over the photo), "
         "NAME_side.png, NAME_hand.glb and NAME_hand.json; further hands get a number. Results of "
-        "a folder's sub-folders go into sub-folders.",
+        "a folder's sub-folders go into sub-folders. Of a photo with a side of more than "
+        f"{_OVERLAY_SIDE} pixels NAME_hand.png is reduced to that; pixels in the JSON are the "
+        "photo's.",
         epilog="Exit codes: 0 a hand in every photo; 1 none in some; 2 bad input: a photo that "
         "cannot be read stops no other; 3 a package or a device is missing; 130, 143 stopped.",
     )
@@ -118,11 +122,14 @@ def _predict(args: argparse.Namespace) -> int:
         raise InputError(
             "--skip-existing goes by the files of results: with --json, give --out DIR"
         )
-    sources = find_photos(args.photos, args.files_from, args.recursive)
-    _check_options(args)
+    left_out: set[Path] = set()
+    sources = find_photos(args.photos, args.files_from, args.recursive, left_out)
+    check_options(args)
     if out is not None:
         _check_names(sources)
         _make_folder(out)
+    if not args.quiet:
+        tell_left_out(left_out)
     counts: Counter[str] = Counter()
     worst = OK
     with contextlib.ExitStack() as stack:
@@ -154,24 +161,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _naming(source: Source, error: InputError) -> InputError:
     """An error that says of which photo, as one of a box that all photos were given does not."""
-    return error if str(source) in str(error) else type(error)(f"{source}: {error}")
-
-
-def _check_options(args: argparse.Namespace) -> None:
-    """Refuse what no photo can be looked at with, once and before the first one."""
-    from .arguments import checked_looks, checked_presence
-    from .camera import counted
-    from .geometry import place
-    from .types import Box, Camera
-
-    counted(args.max_hands, "max_hands")
-    checked_presence(args.min_presence)
-    checked_looks(args.looks)
-    place(1.0, args.bone_length)
-    if args.fov is not None:
-        Camera.from_fov(1, 1, args.fov)
-    if args.box is not None:
-        Box.from_xyxy(*args.box)
+    name = str(source) if source.path is None else address(source.path) or str(source)
+    return error if name in str(error) else type(error)(f"{source}: {error}")
 
 
 def _check_names(sources: list[Source]) -> None:

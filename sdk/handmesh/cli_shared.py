@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import BackendUnavailable, HandMeshError, InputError, MissingExtra
 
@@ -29,6 +29,7 @@ __all__ = [
     "TERMINATED",
     "add_min_presence",
     "add_network_options",
+    "check_options",
     "exit_code",
     "load_network",
     "needing_extra",
@@ -83,6 +84,38 @@ def add_min_presence(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="leave out hands that are less sure than this, 0 to 1 (default 0.5)",
     )
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what no photo and no video can be looked at with, once and before the work. Errors
+    name the option beside the argument in Python.
+
+    Args:
+        args: what it lacks is not looked at: commands have some of these options each.
+
+    Raises:
+        InputError: a number is none, or one that cannot be.
+    """
+    from .arguments import checked_looks, checked_presence
+    from .camera import counted
+    from .geometry import place
+    from .types import Box, Camera
+
+    checks: dict[str, Callable[[Any], object]] = {
+        "max_hands": lambda count: counted(count, "max_hands"),
+        "min_presence": checked_presence,
+        "looks": checked_looks,
+        "bone_length": lambda length_m: place(1.0, length_m),
+        "fov": lambda degrees: Camera.from_fov(1, 1, degrees),
+        "box": lambda corners: Box.from_xyxy(*corners),
+    }
+    for name, check in checks.items():
+        value = getattr(args, name, None)
+        try:
+            if value is not None:
+                check(value)
+        except InputError as error:
+            raise type(error)(f"--{name.replace('_', '-')}: {error}") from error
 
 
 def load_network(args: argparse.Namespace) -> Predictor:

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_photos import Source, find_photos
+from .cli_photos import Source, find_photos, tell_left_out
 from .cli_shared import (
     BAD_INPUT,
     NEGATIVE,
     OK,
     add_network_options,
+    check_options,
     load_network,
     report,
     same_file,
@@ -72,23 +73,25 @@ def _sheet(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .atomic import write_atomic
-    from .camera import counted
     from .draw import overlay
     from .imaging import decode
     from .sheet import Tile, contact_sheet
 
+    if args.out.is_dir():
+        raise InputError(f"cannot write {args.out}: it is a folder; name a file")
     if args.out.suffix.lower() not in FORMATS:
         raise InputError(f"--out must end in {', '.join(FORMATS)}, not {args.out.name!r}")
     if not args.out.parent.is_dir():
         raise InputError(f"cannot write {args.out}: there is no folder {args.out.parent}")
-    if args.out.is_dir():
-        raise InputError(f"cannot write {args.out}: it is a folder; name a file")
-    sources = find_photos(args.photos, None, args.recursive)
+    left_out: set[Path] = set()
+    sources = find_photos(args.photos, None, args.recursive, left_out)
     _keep_photos(sources, args.out)
     # What makes no sheet is refused before the work, not after.
-    counted(args.max_hands, "max_hands")
+    check_options(args)
     blank = np.zeros((1, 1, 3), dtype=np.uint8)
     contact_sheet([Tile(blank, "")] * len(sources), args.tile, args.columns)
+    if not args.quiet:
+        tell_left_out(left_out)
     tiles: list[Tile] = []
     found, code = 0, OK
     with load_network(args) as predictor:
@@ -119,5 +122,6 @@ def _sheet(args: argparse.Namespace) -> int:
     _, data = cv2.imencode(args.out.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     write_atomic(args.out, data.tobytes())
     if not args.quiet:
-        sys.stdout.write(f"{args.out}: {len(tiles)} photos, {found} with hands\n")
+        photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
+        sys.stdout.write(f"{args.out}: {photos}, {found} with hands\n")
     return code

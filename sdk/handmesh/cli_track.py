@@ -19,6 +19,7 @@ from .cli_shared import (
     TERMINATED,
     add_min_presence,
     add_network_options,
+    check_options,
     load_network,
     report,
     same_file,
@@ -85,6 +86,8 @@ def add_track(commands: Any) -> None:
 def _track(args: argparse.Namespace) -> int:
     from .video import VideoWriter, open_video
 
+    if not args.source:  # a variable of the shell that is not set: not the current folder
+        raise InputError("VIDEO is empty (''): name a file, or the number of a camera")
     source: int | Path = int(args.source) if args.source.isdecimal() else Path(args.source)
     out: Path | None = args.out
     if out is None and not (args.show or args.json or args.glb):
@@ -93,6 +96,7 @@ def _track(args: argparse.Namespace) -> int:
         out = Path(f"{source.stem}_hand.mp4")
     if out is not None and isinstance(source, Path) and same_file(out, source):
         raise InputError(f"--out {out} would replace the video that is read")
+    check_options(args)
     animations = None if args.glb is None else _Animations(args.glb)
     with contextlib.ExitStack() as stack:
         if args.show:
@@ -245,8 +249,9 @@ class _Report:
         )
         middle = sorted(self.milliseconds)[len(self.milliseconds) // 2]
         dropped = f", {self.dropped} left out" if self.dropped else ""
+        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
         return (
-            f"{self.frames} frames{dropped}: {hands or 'no hand found'}; "
+            f"{frames}{dropped}: {hands or 'no hand found'}; "
             f"searched {self.searches} times, median {middle:.1f} ms a frame"
         )
 
@@ -263,7 +268,8 @@ class _Animations:
 
     def __init__(self, path: Path) -> None:
         if path.suffix.lower() != ".glb":
-            raise InputError(f"animations are .glb; {path.name!r} ends in {path.suffix!r}")
+            ends = f"{path.name!r} ends in {path.suffix!r}" if path.suffix else f"not {str(path)!r}"
+            raise InputError(f"animations are .glb; {ends}")
         if not path.parent.is_dir():
             raise InputError(f"cannot write {path}: its folder does not exist")
         self._path = path

@@ -41,9 +41,7 @@ _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}
 _NARROWEST_DEG, _WIDEST_DEG = 2.0, 160.0
 # Rounding the sides of a reduced photo changes their ratio by less.
 _ASPECT_TOLERANCE = 0.02
-_REMEDY = (
-    "give Camera.from_fov(width, height, ...), or --fov, instead, or leave the camera to be assumed"
-)
+_REMEDY = "give the camera's field of view instead, or leave the camera to be assumed"
 
 
 def camera_from_exif(

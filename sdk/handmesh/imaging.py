@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import ImageError
 from .headers import stated_size
+from .spelling import address
 from .types import Box
 
 __all__ = ["MAX_PIXELS", "MIN_SIDE", "ImageLike", "Pyramid", "crop", "decode", "read_photo"]
@@ -106,9 +107,15 @@ def read_photo(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ImageError: it cannot be read, or its name cannot be that of a file.
     """
+    if not os.fspath(path):  # which `Path` takes for the current folder
+        raise ImageError("the path is empty: expected that of an image file")
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as cause:  # ValueError: NUL, or half a character
+        if (elsewhere := address(path)) is not None:
+            raise ImageError(
+                f"cannot read {elsewhere}: addresses are not opened: download it first"
+            ) from cause
         reason = getattr(cause, "strerror", None) or str(cause)
         name = str(path) if str(path).isprintable() else repr(str(path))
         raise ImageError(f"cannot read the image file {name}: {reason}") from cause

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .atomic import replacing
 from .closing import Closing
 from .errors import InputError
+from .spelling import address
 
 __all__ = ["CODECS", "Frame", "LiveVideo", "Video", "VideoFile", "VideoWriter", "open_video"]
 
@@ -26,6 +27,9 @@ Pixels = NDArray[np.uint8]
 
 # What OpenCV's wheels can write into a file of each suffix without further libraries.
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+# Files of these suffixes are photos, if they are such a picture and not several: FFmpeg would make
+# a video of one frame of them.
+_PHOTOS = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 # Of files and cameras that do not tell.
 DEFAULT_FPS = 30.0
 # Containers state lengths that are off by less than this in seconds, or as a share of the length:
@@ -78,8 +82,8 @@ class VideoFile(Video):
     """A video file, every frame of it. Each pass over it begins with the first frame.
 
     Raises:
-        InputError: the file is missing, or no video that OpenCV can read, or its name is not
-            UTF-8; while it is read, it holds no frame, or was closed.
+        InputError: the file is missing or empty, or no video that OpenCV can read, as a photo or an
+            address, or its name is not UTF-8; while it is read, it holds no frame, or was closed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -267,19 +271,21 @@ class VideoWriter:
         fps: frames a second of the file.
 
     Raises:
-        InputError: no path, another suffix, a folder that does not exist, or a name that is not
-            UTF-8.
+        InputError: no path, another suffix, a folder, or one in a folder that does not exist, or a
+            name that is not UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise InputError(f"a video is written to a path, not to {type(path).__name__}")
         self._path, self._fps = _nameable(Path(path)), fps
+        formats = f"a video is written as one of {', '.join(CODECS)}"
+        if os.path.isdir(self._path):
+            raise InputError(f"{formats}; {str(self._path)!r} is a folder: name a file")
         if self._path.suffix.lower() not in CODECS:
-            raise InputError(
-                f"a video is written as one of {', '.join(CODECS)}; {self._path.name!r} ends in "
-                f"{self._path.suffix!r}"
-            )
+            suffix = self._path.suffix
+            ends = f"ends in {suffix!r}" if suffix else "ends in none of them"
+            raise InputError(f"{formats}; {self._path.name!r} {ends}")
         if not self._path.parent.is_dir():
             raise InputError(f"cannot write {self._path}: its folder does not exist")
         self._writer: Any = None
@@ -387,9 +393,34 @@ def _path(path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"a video is the path of a file, or the number of a camera, not {type(path).__name__}"
         ) from cause
-    if not there or not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"there is no video file {str(path)!r}")
-    return _nameable(Path(path))
+    if not there:
+        raise InputError(_missing(path))
+    named = _nameable(Path(path))
+    if not named.stat().st_size:
+        raise InputError(f"{named} is empty: expected a video file")
+    if named.suffix.lower() in _PHOTOS and _is_photo(named):
+        raise InputError(f"{named} is a photo, no video: use handmesh predict")
+    return named
+
+
+def _missing(path: str | os.PathLike[str]) -> str:
+    """What is wrong with the path of a video that leads to no file."""
+    if os.path.isdir(path):
+        return f"{os.fspath(path)} is a folder: expected a video file"
+    if (elsewhere := address(path)) is not None:
+        return f"cannot read {elsewhere}: addresses are not opened: download it first"
+    return f"there is no video file {os.fspath(path)!r}"
+
+
+def _is_photo(path: Path) -> bool:
+    """Whether it is one picture: an animated PNG is several."""
+    try:
+        name = os.path.abspath(path)
+        return cv2.haveImageReader(name) and cv2.imcount(name) == 1
+    except cv2.error:  # a damaged one: for FFmpeg to refuse
+        return False
 
 
 def _frames_held(path: Path, expected: int) -> int:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from handmesh import backends
+from handmesh import backends, cli
 from handmesh.backends import RawOutput
 from handmesh.bundle import Bundle, read_manifest, write_manifest
 from handmesh.errors import (
@@ -359,3 +359,43 @@ def test_what_all_backends_have_in_common(bundle: Bundle) -> None:
 
 def test_modules_that_backends_share_are_no_backends() -> None:
     assert set(backends.names()) == {"onnx", "tflite", "torch", "coreml", "cuda"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"device": "nnapi"}, "on device 'nnapi' here: onnx: device 'nnapi' is none of"),
+        ({"device": "mps"}, "on device 'mps' here: torch: device 'mps' is not there"),
+        ({"precision": "int8"}, "in int8 here: onnx: backend 'onnx' has no int8 artifact"),
+    ],
+)
+def test_auto_tells_one_reason_and_where_the_others_are(
+    capsys: pytest.CaptureFixture[str], asked: dict[str, str], told: str
+) -> None:
+    with pytest.raises(BackendUnavailable) as raised:
+        Predictor("light", **asked)  # type: ignore[arg-type]
+    message = str(raised.value)
+    assert message.startswith(f"no backend can run 'light' {told}")
+    assert len(message) < 400
+    command = message.rpartition("for the others see ")[2].strip("`").split()
+    assert command[:3] == ["handmesh", "info", "light"]
+    assert cli.main(command[1:]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in backends.names():
+        (line,) = (s for s in lines if s.startswith((f"{name}: ", f"{name} (")))
+        assert f"not here: {backends.unavailable(name, Bundle.load(), **asked)}" in line
+
+
+def test_auto_tells_what_its_runtimes_said_when_they_were_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing else would: without being started they seem to be able to."""
+
+    def refuse(*_: Any) -> Any:
+        raise BackendUnavailable("no driver fits")
+
+    monkeypatch.setattr(backends, "names", lambda: ["coreml", "onnx", "torch"])
+    for name in ("onnx", "torch"):
+        monkeypatch.setattr(backends._module(name), "create", refuse)
+    with pytest.raises(BackendUnavailable, match=r"here: onnx: no driver fits; torch: no driver f"):
+        backends.choose("auto", Bundle.load(), device="cpu")

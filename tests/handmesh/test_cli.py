@@ -84,6 +84,21 @@ def test_predict_writes_pictures_mesh_and_joints(
     assert (out / "right_hand.glb").read_bytes()[:4] == b"glTF"
 
 
+def test_the_picture_of_a_large_photo_is_reduced_and_its_numbers_are_not(
+    run: Make, tmp_path: Path, make_hand: Make, paint: Make
+) -> None:
+    camera = Camera.default(2400, 1800)
+    hand = make_hand()
+    cv2.imwrite(str(tmp_path / "big.png"), paint(camera, hand)[..., ::-1])
+    assert run("predict", tmp_path / "big.png", "--out", tmp_path / "out")[0] == 0
+    assert cv2.imread(str(tmp_path / "out" / "big_hand.png")).shape == (1536, 2048, 3)
+    told = json.loads((tmp_path / "out" / "big_hand.json").read_text())
+    assert (told["camera"]["width"], told["camera"]["height"]) == (2400, 1800)
+    np.testing.assert_allclose(told["joints_px"], camera.project(hand.joints_m), atol=20)
+    told_by_help = " ".join(run("predict", "--help")[1].split())
+    assert "more than 2048 pixels NAME_hand.png is reduced to that" in told_by_help
+
+
 def test_json_goes_to_standard_output_alone(
     run: Make, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +182,29 @@ def test_wrong_usage_is_exit_code_two(run: Make, arguments: tuple[str, ...]) -> 
     code, text, errors = run(*arguments)
     assert (code, text) == (2, "")
     assert "usage: handmesh" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "said"),
+    [
+        (("predict", "a.jpg", "--box", "1,2,3"), "predict", "argument --box: expected X0,Y0,X1,Y1"),
+        (("predict", "a.jpg", "--bix", "a\nb"), "predict", "unrecognized arguments: --bix a b"),
+        (("track",), "track", "the following arguments are required: VIDEO"),
+        (("bench", "--nope"), "bench", "unrecognized arguments: --nope"),
+        (("train", "twig"), "train", "argument STAGE: invalid choice: 'twig'"),
+        (("predikt",), None, "no command 'predikt'; there are predict, track"),
+        (("--verbos",), None, "the following arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    run: Make, arguments: tuple[str, ...], command: str | None, said: str
+) -> None:
+    code, text, errors = run(*arguments)
+    assert (code, text) == (2, "")
+    name = "handmesh" if command is None else f"handmesh {command}"
+    assert errors.startswith(f"{name}: {said}")
+    assert errors.endswith(f"; usage: {name} --help\n")
+    assert errors.count("\n") == 1
 
 
 def test_without_a_command_there_is_the_list_of_them(run: Make) -> None:
@@ -269,6 +307,15 @@ def test_info_says_what_a_bundle_holds_and_what_runs_it(
     assert told["tflite"].startswith("tflite: not here: backend 'tflite'")
     assert layers.startswith("light, input 128 x 128 x 3" if name == "light" else "")
     assert bool(layers) == (name == "light")
+
+
+def test_info_of_no_bundle_names_the_other_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "--depth", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "of light; `handmesh info detector` for detector, which ships too"
+    for name in ("light", "detector"):
+        cli.main(["info", name])
+        assert "ships too" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from handmesh.cli_photos import Source, find_photos
+from handmesh import cli
+from handmesh.cli_photos import SUFFIXES, UNREAD, Source, find_photos
 from handmesh.cli_predict import _write
 from handmesh.errors import InputError
 
@@ -105,3 +106,59 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (listed := tmp_path / "list.txt").write_bytes(b"\xff\xfea\0")
     with pytest.raises(InputError, match="not text in UTF-8"):
         find_photos([], files_from=str(listed))
+
+
+def _touched(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_pictures_that_no_folder_is_read_for_are_told(tmp_path: Path) -> None:
+    assert not SUFFIXES & UNREAD
+    names = ("a.jpg", "b.HEIC", "c.heic", "d.gif", "deep/e.dng", ".f.heic", "g.txt", "h.pdf")
+    folder = _touched(tmp_path, *names)
+    for recursive, wanted in ((False, "bcd"), (True, "bcde")):
+        left_out: set[Path] = set()
+        find_photos([str(folder), str(folder)], None, recursive, left_out)
+        assert sorted(path.stem for path in left_out) == [*wanted]
+    named: set[Path] = set()  # one that is named is read, wherever it lies
+    find_photos([str(folder), os.path.join(folder, "deep", "..", "d.gif")], left_out=named)
+    assert sorted(path.stem for path in named) == ["b", "c"]
+
+
+def test_an_address_is_told_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://example.org/a.jpg"
+    assert cli.main(["predict", url, "--json"]) == 2
+    assert capsys.readouterr().err == (
+        f"handmesh: cannot read {url}: addresses are not opened: download it first\n"
+    )
+
+
+def test_a_folder_of_other_pictures_says_which(tmp_path: Path) -> None:
+    folder = _touched(tmp_path / "heics", "a.heic", "b.AVIF", "c.avif", "d.txt")
+    with pytest.raises(InputError) as told:
+        find_photos([str(folder)], recursive=True)
+    assert str(told.value) == (
+        f"no photo in the folder {folder} that can be read: 2 .avif, 1 .heic there; "
+        "export them as JPEG"
+    )
+    with pytest.raises(InputError, match=r"as JPEG; --recursive looks into its sub-folders$"):
+        find_photos([str(folder)])
+    with pytest.raises(InputError, match=r"no photo in the folder \S*deep; --recursive looks"):
+        find_photos([str(_touched(tmp_path / "deep", "notes.txt"))])
+
+
+@pytest.mark.parametrize("command", ["predict", "sheet"])
+def test_a_batch_says_once_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    folder = _touched(tmp_path / "album", "a.jpg", "b.heic", "c.gif", "d.avif", "e.txt")
+    out = ["--out", str(tmp_path / "sheet.png")] if command == "sheet" else ["--json"]
+    told = "handmesh: left out, not read: 1 .avif, 1 .gif, 1 .heic"
+    for quiet in ([], ["--quiet"]):
+        assert cli.main([command, str(folder), *out, *quiet]) == 2  # a.jpg is empty
+        lines = capsys.readouterr().err.splitlines()
+        assert lines.count(told) == (not quiet)
+        assert any("a.jpg is empty" in line for line in lines)

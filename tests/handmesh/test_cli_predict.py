@@ -307,6 +307,7 @@ def test_what_fits_no_photo_is_told_once_and_before_all(
     code, text, errors = run(album, "--json", option)
     assert (code, text) == (2, "")
     assert message in errors
+    assert errors.startswith(f"handmesh: {option.partition('=')[0]}: ")
     assert errors.count("\n") == 1
     assert run.loaded == 0
 

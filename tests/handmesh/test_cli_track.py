@@ -159,7 +159,7 @@ def test_no_hand_is_exit_code_1(run: Make, tmp_path: Path) -> None:
         writer.finish()
     code, out, _ = run(tmp_path / "empty.avi", "--out", tmp_path / "seen.webm")
     assert code == 1
-    assert "no hand found" in out
+    assert "empty.avi: 1 frame: no hand found" in out
     assert len(_frames(tmp_path / "seen.webm")) == 1
 
 
@@ -172,11 +172,18 @@ def test_no_hand_is_exit_code_1(run: Make, tmp_path: Path) -> None:
         (["clip.mkv", "--out", "clip.gif"], 2, "ends in '.gif'"),
         (["clip.mkv", "--out", "none/clip.mp4"], 2, "folder does not exist"),
         (["clip.mkv", "--out", "clip.mkv"], 2, "would replace"),
+        (["clip.mkv", "--out", "."], 2, ".webm; '.' is a folder: name a file"),
         (["clip.mkv", "--glb", "hand.obj"], 2, "ends in '.obj'"),
+        (["clip.mkv", "--glb", "."], 2, "animations are .glb; not '.'"),
+        ([""], 2, "VIDEO is empty (''): name a file"),
+        (["https://example.org/a.mp4"], 2, "cannot read https://example.org/a.mp4: addresses are"),
         (["clip.mkv", "--glb", "none/hand.glb"], 2, "folder does not exist"),
         (["clip.mkv", "--json", "--max-hands", "0"], 2, "max_hands"),
         (["clip.mkv", "--json", "--fov", "200"], 2, "fov_deg"),
         (["clip.mkv", "--json", "--min-presence", "2"], 2, "min_presence"),
+        (["clip.mkv", "--max-hands", "0"], 2, "handmesh: --max-hands: max_hands must be"),
+        (["clip.mkv", "--fov", "200"], 2, "handmesh: --fov: fov_deg must lie"),
+        (["clip.mkv", "--bone-length", "47"], 2, "handmesh: --bone-length: bone_length_m must be"),
     ],
 )
 @pytest.mark.usefixtures("clip")

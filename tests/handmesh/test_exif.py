@@ -109,8 +109,13 @@ def test_a_size_stands_for_a_photo_that_was_reduced(tmp_path: Path) -> None:
     ],
 )
 def test_what_exif_cannot_tell_is_said(data: Any, message: str) -> None:
-    with pytest.raises(CameraError, match=message):
+    with pytest.raises(CameraError, match=message) as told:
         Camera.from_exif(data)
+    # It is told of a call in Python and of an option alike.
+    assert str(told.value).endswith("give the camera's field of view instead, or leave the camera "
+                                    "to be assumed")  # fmt: skip
+    assert "--" not in str(told.value)
+    assert "from_fov" not in str(told.value)
 
 
 def test_a_missing_photo_is_an_image_error(tmp_path: Path) -> None:

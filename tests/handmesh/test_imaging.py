@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import handmesh.imaging as imaging
 from handmesh.errors import ImageError, InputError
 from handmesh.imaging import Pyramid, crop, decode
-from handmesh.types import Box
+from handmesh.types import Box, Camera
 
 Photo = NDArray[np.uint8]
 
@@ -375,3 +375,18 @@ def test_exif_orientation_of_other_files_is_honoured(photo: Photo, suffix: str) 
     options = {"lossless": True} if suffix == "webp" else {}
     image.fromarray(photo).save(file, suffix, exif=exif, **options)
     np.testing.assert_array_equal(decode(file.getvalue()), np.rot90(photo, -1))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "the path is empty"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg: addresses are not opened: down"),
+        (Path("s3://photos/a.jpg"), "cannot read s3://photos/a.jpg: addresses are not opened"),
+        ("c:/none.jpg", "cannot read the image file c:/none.jpg"),
+    ],
+)
+def test_a_path_that_leads_to_no_file_is_told_as_what_it_is(path: str | Path, said: str) -> None:
+    for read in (decode, Camera.from_exif):
+        with pytest.raises(ImageError, match=said):
+            read(path)

@@ -342,6 +342,7 @@ def test_boxes_that_do_not_fit_the_image_are_refused(predict: Make, box: Any) ->
         ({"min_presence": 50}, InputError, "min_presence"),
         ({"min_presence": -0.1}, InputError, "min_presence"),
         ({"looks": 0}, InputError, "looks"),
+        ({"looks": -1}, InputError, "looks must be from 1 to 5, not -1"),
         ({"looks": 6}, InputError, "looks must be from 1 to 5, not 6"),
         ({"looks": 2.5}, InputError, "looks must be a whole number"),
         ({"looks": True}, InputError, "looks must be a whole number, not True"),

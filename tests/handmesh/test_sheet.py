@@ -75,6 +75,11 @@ def test_the_command_draws_what_is_found_and_shows_what_is_not(
     assert (grey == 90).all(), "enlarged, with nothing drawn over it"
 
 
+def test_a_folder_is_no_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sheet", str(PHOTOS), "--out", str(tmp_path)]) == 2
+    assert "it is a folder; name a file" in capsys.readouterr().err
+
+
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handmesh.cli_sheet.load_network", lambda args: pytest.fail("work begun"))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -330,3 +332,56 @@ def test_a_relative_name_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.Mo
     path = _write(Path("12:30.mp4"), [40, 80, 120])
     with open_video(path) as video:
         assert len(list(video)) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("empty.mp4", "empty.mp4 is empty"),
+        (".", ". is a folder"),
+        ("", "no video file ''"),
+        ("http://example.org/a.mp4", "cannot read http://example.org/a.mp4: addresses are not"),
+        ("rtsp://camera:554/live", "rtsp://camera:554/live: addresses are not opened: download"),
+        (Path("https://example.org/a.mp4"), "https://example.org/a.mp4: addresses are not"),
+        ("c:/none.mp4", "no video file 'c:/none.mp4'"),
+    ],
+)
+def test_what_is_no_video_file_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | Path, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.mp4").touch()
+    with pytest.raises(InputError, match=re.escape(said)):
+        open_video(source)
+
+
+def test_a_photo_is_no_video(tmp_path: Path) -> None:
+    for suffix in (".jpg", ".PNG", ".webp", ".bmp", ".tif"):
+        cv2.imwrite(str(path := tmp_path / f"photo{suffix}"), _gray(90))
+        with pytest.raises(InputError, match=r"photo\.\w+ is a photo, no video: use handmesh pred"):
+            open_video(path)
+    # What only has its name is read for what it is.
+    _write(tmp_path / "clip.avi", [40, 80]).rename(tmp_path / "clip.jpg")
+    with open_video(tmp_path / "clip.jpg") as video:
+        assert len(list(video)) == 2
+
+
+def test_an_animation_is_no_photo(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    frames = [image.fromarray(_gray(level)) for level in (40, 80, 120)]
+    path = tmp_path / "clip.png"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    with open_video(path) as video:
+        assert len(list(video)) == 3
+
+
+@pytest.mark.parametrize(("name", "said"), [("there", "is a folder: name a file"),
+                                            ("there.mp4", "is a folder: name a file"),
+                                            ("clip", "'clip' ends in none of them")])  # fmt: skip
+def test_a_name_that_no_film_can_have_says_what_is_wanted(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    for folder in ("there", "there.mp4"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(InputError, match=rf"written as one of \.mp4, .*{said}"):
+        VideoWriter(tmp_path / name, 25.0)

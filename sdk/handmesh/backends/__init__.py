@@ -34,7 +34,7 @@ import os
 import pkgutil
 import shlex
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -248,6 +248,11 @@ def export_command(name: str, bundle: Bundle, precision: str | None = None) -> s
         words += ["--precision", precision]
     if bundle.is_shipped or bundle.is_detector or name in bundle.artifacts:
         words += ["--out", "DIR"]
+    return _typed(words)
+
+
+def _typed(words: list[str]) -> str:
+    """A command as it is typed."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
@@ -313,6 +318,7 @@ def choose(
     _check_engine_cache(engine_cache, device, candidates)
     kept = {} if engine_cache is False else {"engine_cache": engine_cache}
     reasons: dict[str, str] = {}
+    refused: list[str] = []
     for place, candidate in enumerate(candidates, start=1):
         reason = unavailable(candidate, bundle, device, precision)
         if reason is None:
@@ -324,6 +330,7 @@ def choose(
                 if name != "auto":
                     raise
                 reason = str(cause)
+                refused.append(candidate)
             else:
                 why = "asked for" if name != "auto" else "chosen, the first that can run"
                 lines = [f"{other}: passed over: {text}" for other, text in reasons.items()]
@@ -331,7 +338,33 @@ def choose(
                 lines += [f"{rest}: not tried, as it comes later" for rest in candidates[place:]]
                 return Choice(backend, tuple(lines))
         reasons[candidate] = reason
-    raise BackendUnavailable("; ".join(reasons.values()))
+    raise BackendUnavailable(
+        reasons[name] if name != "auto" else _none_can(bundle, device, precision, reasons, refused)
+    )
+
+
+def _none_can(
+    bundle: Bundle,
+    device: str | None,
+    precision: str | None,
+    reasons: Mapping[str, str],
+    refused: Sequence[str],
+) -> str:
+    """Why no backend runs a bundle here: those that refused when they were started, which nothing
+    else tells, or the first that is for that device, and better for what the bundle holds; and
+    what to type for all of them, which would fill a page."""
+    kind = None if device is None else Device.parse(device).kind
+    able = [name for name in reasons if kind is None or kind in _module(name).DEVICES]
+    first = sorted(able, key=lambda name: name not in bundle.artifacts)[:1]
+    told = "; ".join(f"{name}: {reasons[name]}" for name in refused or first)
+    asked = "" if device is None else f" on device {device!r}"
+    words = ["handmesh", "info", bundle.argument]
+    for option, value in (("--device", device), ("--precision", precision)):
+        words += [] if value is None else [option, value]
+    return (
+        f"no backend can run {bundle.name!r}{asked}{f' in {precision}' if precision else ''} here: "
+        f"{told}; for the others see `{_typed(words)}`"
+    )
 
 
 def create(
