@@ -19,6 +19,10 @@ from .variants import Variant, artifact_facts, precision_of
 
 Image = NDArray[np.uint8]
 
+# Boxes that are tried, each that of the hand seen in the one before, until one needs one crop only;
+# and how far apart, as a share of the box, the joints of one hand may lie in two of them.
+_BOXES, _SAME_HAND = 4, 0.15
+
 
 def reference_photo(bundle: Bundle) -> tuple[Image, Box]:
     """The surest of a bundle's reference crops, (S, S, 3) uint8, and the box of all of it.
@@ -37,6 +41,10 @@ def locate(
 ) -> Hand:
     """The hand that the measurements look at.
 
+    Its box is one in which the network takes one crop to read it, where there is such a box. The
+    one that a search ends with need not be: it looks a few times only, and may stop before the
+    box has come to rest.
+
     Args:
         image: (H, W, 3) uint8 RGB.
         bundle: the trained model.
@@ -48,12 +56,30 @@ def locate(
     """
     with Predictor(bundle, backend) as predictor:
         hands = predictor.predict(image, box=box, looks=1)
-    if not hands:
-        raise InputError(
-            "the network sees no hand in the photo, so there is nothing to measure: "
-            "choose another one (--photo), or say where it is (--box)"
-        )
-    return hands[0]
+        if not hands:
+            raise InputError(
+                "the network sees no hand in the photo, so there is nothing to measure: "
+                "choose another one (--photo), or say where it is (--box)"
+            )
+        return _settled(predictor, image, hands[0])
+
+
+def _settled(predictor: Predictor, image: Image, found: Hand) -> Hand:
+    """The hand found, in a box that the network leaves as it is and does not doubt.
+
+    Where none of a few boxes is such, or they leave the hand, it is as it was found, and the rows
+    tell of more crops.
+    """
+    hand = found
+    for _ in range(_BOXES):
+        # As the rows ask: with the side given, and one look.
+        (hand,) = predictor.predict(image, box=hand.box, handedness=hand.handedness, looks=1)
+        apart = np.linalg.norm(hand.joints_px - found.joints_px, axis=1).mean()
+        if apart > _SAME_HAND * found.box.size:
+            break
+        if hand.crops_seen == 1:
+            return hand
+    return found
 
 
 def predict_candidate(

@@ -23,7 +23,7 @@ from .cli_options import DEFAULT_PHOTO
 from .compare import compare, read_any, to_table
 from .device import describe, peak_memory_mib
 from .floors import to_text as floors_text
-from .keeping import kept
+from .keeping import kept, warn_unkept
 from .protocol import Protocol
 from .report import to_text
 from .results import Results, load
@@ -156,7 +156,9 @@ def _scaling(args: argparse.Namespace, protocol: Protocol) -> int:
     except ImportError as cause:
         raise MissingExtra(cause.name or "torch", "bench") from cause
     with kept(args.out, _say) as write:
-        results = scaling.run(_bundle(args), protocol, write, _say)
+        bundle = _bundle(args)
+        warn_unkept(args.out, _say)
+        results = scaling.run(bundle, protocol, write, _say)
     _show(scaling.to_text(results), results, args.out)
     return 0
 
@@ -193,6 +195,7 @@ def _wanted(args: argparse.Namespace, only: Sequence[str] = ()) -> local.Wanted:
             raise InputError(
                 f"precisions are {', '.join(variants.PRECISIONS)} or none, not {min(unknown)!r}"
             )
+    warn_unkept(args.out, _say)
     return local.Wanted(
         bundle=bundle,
         names=names,

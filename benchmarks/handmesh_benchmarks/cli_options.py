@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from handmesh.errors import InputError
 from handmesh.spelling import did_you_mean
 
 from . import variants
+from .protocol import HEADLINE_RUNS, HEADLINE_SECONDS
 
 __all__ = ["DEFAULT_PHOTO", "add", "check", "check_length", "words"]
 
@@ -85,11 +87,9 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for name, modes in EFFECTIVE.items():
         if getattr(args, name) == parser.get_default(name) or (mode or kind) in modes:
             continue
-        able = [f"--{m}" if m in MODES else f"--device {m}" for m in modes if name != "device"]
-        instead = f", but with {', '.join(able)}" if able else ""
         raise InputError(
-            f"--{name.replace('_', '-')} has no effect with {here}{instead}: leave one of the "
-            "two out"
+            f"--{name.replace('_', '-')} has no effect with {here}: leave one of the two out"
+            f"{'' if name == 'device' else _instead(modes)}"
         )
     for device in args.on:
         kind = Device.parse(device).kind
@@ -101,6 +101,31 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if wrong or args.threads == []:
         raise InputError(f"--threads must be 1 to {MOST_THREADS}, not {wrong[0] if wrong else ''}")
     check_length(args.runs, args.seconds)
+    if args.headline:
+        _check_headline(args.runs, args.seconds)
+
+
+def _instead(modes: Sequence[str]) -> str:
+    """What an option is for, in words."""
+    able = [f"--{mode}" for mode in modes if mode in MODES]
+    devices = ["local, the default" if kind == "local" else kind for kind in modes]
+    devices = [name for name, kind in zip(devices, modes, strict=True) if kind not in MODES]
+    if devices:
+        able.append(f"--device ({'; '.join(devices)})")
+    return f". It is for {' and '.join(able)}"
+
+
+def _check_headline(runs: int | None, seconds: float | None) -> None:
+    """Raise `InputError` where less is asked for than a headline rests on: few runs would go
+    unheeded, as rows last their seconds all the same, and few seconds make none."""
+    for name, given, least in (
+        ("runs", runs, HEADLINE_RUNS), ("seconds", seconds, HEADLINE_SECONDS)
+    ):  # fmt: skip
+        if given is not None and given < least:
+            raise InputError(
+                f"--{name} {given:g} is less than --headline measures of each row, at least "
+                f"{HEADLINE_RUNS} runs over {HEADLINE_SECONDS:g} s: leave one of the two out"
+            )
 
 
 def check_length(runs: int | None, seconds: float | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from handmesh.ort import CPU
 from handmesh_converters.explain import graph_constants
 from handmesh_converters.export import load_bundle
 from handmesh_converters.fold import FoldedHead, fold
+from handmesh_converters.formats.onnx import quiet
 from handmesh_converters.forms import Dense, GraphForm, Polynomials, Recurrence
 
 from .protocol import Candidate, Percentiles, Protocol, Run, measure
@@ -82,8 +82,7 @@ def exported(head: FoldedHead, anchored: bool) -> bytes:
         ExportError: the exporter failed.
     """
     inputs = _inputs(head, anchored)
-    with warnings.catch_warnings():  # of deprecations inside the exporter
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(
             _Head(head).eval(), tuple(inputs.values()), input_names=list(inputs),
             opset_version=OPSET, dynamo=True, verbose=False,

@@ -178,7 +178,7 @@ def floors(sheets: Sequence[Sheet] = SHEETS) -> list[Floor]:
     try:
         import handmesh.nn  # noqa: F401
     except ImportError as cause:
-        raise MissingExtra(cause.name or "torch", "torch") from cause
+        raise MissingExtra(cause.name or "torch", "bench") from cause
     found = []
     for network in NETWORKS:
         work = _work_of_default(network)

@@ -11,7 +11,7 @@ from handmesh.errors import InputError
 
 from .results import Results
 
-__all__ = ["check_writable", "kept"]
+__all__ = ["check_writable", "kept", "warn_unkept"]
 
 
 @contextlib.contextmanager
@@ -51,6 +51,16 @@ def kept(path: Path | None, say: Callable[[str], None]) -> Iterator[Callable[[Re
             instead = "give --out FILE" if path is None else "give another --out"
             say(f"stopped: what was measured until then, {_rows(measured)}, is lost: {instead}")
         raise
+
+
+def warn_unkept(path: Path | None, say: Callable[[str], None]) -> None:
+    """Say, before what takes long begins, that nothing keeps it.
+
+    Args:
+        path: of the file of results; None for none. say: told.
+    """
+    if path is None:
+        say("without --out FILE, what is measured is lost if this is stopped")
 
 
 def _rows(count: int) -> str:

@@ -29,7 +29,7 @@ from . import footprint, variants
 from .busy import cores_busy
 from .candidates import facts_of, locate, network_candidate, parts_facts, predict_candidate
 from .protocol import Candidate, Measurement, Protocol, measure
-from .random_weights import random_bundle
+from .random_weights import check_installed, random_bundle
 from .report import short
 from .results import Results
 from .runner import YARDSTICK, yardstick
@@ -98,8 +98,9 @@ def paper_bundle(wanted: Wanted, say: Say) -> Bundle:
         kept = Bundle.load(folder)
         kept.check()
         return kept
-    say("making the network 'paper' with random weights")
     formats = [name for name in ("onnx",) if name in wanted.names]
+    check_installed(formats)
+    say("making the network 'paper' with random weights")
     return random_bundle(folder, wanted.bundle.topology, export=formats)
 
 
@@ -112,7 +113,7 @@ def parts_of(bundle: Bundle, folder: Path, say: Say) -> dict[str, Path]:
     try:
         from . import parts
     except ImportError as cause:
-        raise MissingExtra(cause.name or "torch", "converters") from cause
+        raise MissingExtra(cause.name or "torch", "bench") from cause
     key = f"{str(bundle.manifest['sha256'])[:12]}-{code_hash(Path(parts.__file__))[:12]}"
     place = folder / f"{bundle.name}-parts-{key}"
     if not place.is_dir():
@@ -227,7 +228,7 @@ def _parts(
     try:
         from . import parts
     except ImportError as cause:
-        missing.append(f"parts: {MissingExtra(cause.name or 'torch', 'converters')}")
+        missing.append(f"parts: {MissingExtra(cause.name or 'torch', 'bench')}")
         return []
     found: list[Candidate] = []
     for bundle in {v.bundle.name: v.bundle for v in reversed(networks)}.values():
@@ -279,8 +280,13 @@ def run(
         results.measurements = measured
         write(results)
         most = max((row.runs for row in measured), default=0)
-        say(f"measured up to {most} runs of each of {len(measured)} rows")
+        line = f"measured up to {most} runs of each of {len(measured)} rows"
+        # Rounds in which slow rows alone are left would repeat it.
+        if told[-1:] != [line]:
+            told.append(line)
+            say(line)
 
+    told: list[str] = []
     results.protocol = protocol
     results.device = {**results.device, "cores_busy": cores_busy()}
     write(results)

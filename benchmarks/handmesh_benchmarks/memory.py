@@ -93,14 +93,9 @@ class History:
         return self.growth_mib < ALLOWED_MIB
 
 
-def watch(
-    what: str, backend: str, work: Callable[[int], object], count: int, readings: int
-) -> History:
-    """Call ``work(0)`` to ``work(count - 1)`` and read the memory held, evenly spread.
-
-    Raises:
-        InputError: too few readings for a verdict, or the system does not tell what is held.
-    """
+def check(count: int, readings: int) -> None:
+    """Raise `InputError` where readings are too few for a verdict, or the system does not tell what
+    a process holds."""
     if readings < FEWEST or count < readings:
         raise InputError(
             f"a verdict needs at least {FEWEST} readings and as many runs, not {readings} readings "
@@ -108,6 +103,17 @@ def watch(
         )
     if own_memory_mib() < 0:
         raise InputError("this system does not tell how much memory a process holds: use Linux")
+
+
+def watch(
+    what: str, backend: str, work: Callable[[int], object], count: int, readings: int
+) -> History:
+    """Call ``work(0)`` to ``work(count - 1)`` and read the memory held, evenly spread.
+
+    Raises:
+        InputError: as `check`.
+    """
+    check(count, readings)
     due = {round(count * (n + 1) / readings) for n in range(readings)}
     done, mib, resident, seconds = [], [], [], []
     start = time.monotonic()
@@ -240,6 +246,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usable = [name for name in names if reasons[name] is None]
     if not usable:
         raise BackendUnavailable("; ".join(reason for reason in reasons.values() if reason))
+    # What cannot be watched is told before the machine is, and alone.
+    for count in (options.predictions, options.frames):
+        if count >= 1:
+            check(count, min(options.readings, count))
+    next(_scenes(options.photos))
     device = describe()
     for name, value in device.items():
         say(f"{name.replace('_', ' ')}: {value}")

@@ -43,7 +43,7 @@ from . import local, photo_peers
 from .command import add_bundle, add_out, parse, parser_of
 from .device import describe
 from .environments import INSIDE, Environment, Process
-from .keeping import kept
+from .keeping import kept, warn_unkept
 from .protocol import Candidate, Measurement, Protocol, Run
 from .report import not_measured
 from .results import Results
@@ -389,6 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     networks[0].check()  # what is damaged is an error, and no way that is missing
     if options.paper:
         networks.append(_paper(networks[0], say))
+    warn_unkept(options.out, say)
     found = interpreters(ways, options.environments, options.python, results.missing, say)
     if not found:
         raise BackendUnavailable("; ".join(results.missing))

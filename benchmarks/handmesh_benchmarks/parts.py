@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from handmesh.nn import PaperNetwork
 from handmesh.verification import read_reference
 from handmesh_converters.export import load_bundle
 from handmesh_converters.fold import INPUT, ExportTwin, FoldedHead, Network, fold
+from handmesh_converters.formats.onnx import quiet
 
 from .protocol import Candidate, Run
 from .report import PARTS
@@ -327,8 +327,7 @@ def _anchored(network: Network) -> bool:
 def _export(
     module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], path: Path
 ) -> Path:
-    with warnings.catch_warnings():  # of deprecations inside the exporter
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(
             module, tuple(i.clone() for i in inputs), input_names=names, output_names=outputs,
             opset_version=OPSET, dynamo=True, verbose=False,

@@ -15,6 +15,31 @@ from handmesh.graph import Topology
 SEED = 0
 
 
+def check_installed(export: Sequence[str]) -> None:
+    """Raise `MissingExtra` where a package that makes or exports a network is not installed.
+
+    Args:
+        export: formats besides torch.
+    """
+    try:
+        import torch  # noqa: F401
+
+        import handmesh_converters.export  # noqa: F401
+        from handmesh_converters import formats
+
+        for name in export:
+            formats.load(name)
+    except MissingExtra as error:
+        raise MissingExtra(error.package, extra_of(export)) from error
+    except ImportError as cause:
+        raise MissingExtra(cause.name or "torch", extra_of(export)) from cause
+
+
+def extra_of(export: Sequence[str]) -> str:
+    """The smallest extra of handmesh that brings what makes exports for these formats."""
+    return "bench" if set(export) <= {"onnx"} else "converters"
+
+
 def random_bundle(
     folder: Path,
     topology: Topology,
@@ -33,13 +58,12 @@ def random_bundle(
         MissingExtra: a package that makes or exports the network is not installed.
         ExportError: the export failed, or computes something else than torch.
     """
-    try:
-        import torch
+    check_installed(export)
+    import torch
 
-        from handmesh.nn import build, from_dict
-        from handmesh_converters.export import write_bundle
-    except ImportError as cause:
-        raise MissingExtra(cause.name or "torch", "converters") from cause
+    from handmesh.nn import build, from_dict
+    from handmesh_converters.export import write_bundle
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         module = build(from_dict({"network": network}), topology)

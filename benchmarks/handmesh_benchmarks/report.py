@@ -79,6 +79,7 @@ def to_text(results: Results) -> str:
             [*_common(m), error_cell(m, errors), _memory(m), m.facts["provider"]] for m in network
         ]
         lines += columns([*COLUMNS, "error mm", "MiB", "what ran"], cells)
+    lines += _what_errors_are([*predict, *network])
     lines += _parts([m for m in rows if m.facts["task"] == "parts"])
     found = ratios(rows)
     if found:
@@ -194,6 +195,21 @@ def error_cell(measurement: Measurement, errors: Mapping[str, ArtifactError]) ->
     """Of the very artifact that ran: "~" where it is composed, "-" where none is known."""
     found = errors.get((measurement.facts.get("artifact") or {}).get("sha256", ""))
     return "-" if found is None else f"{'' if found.measured else '~'}{found.mm:.2f}"
+
+
+def _what_errors_are(rows: Sequence[Measurement]) -> list[str]:
+    """Of the column "error mm": it is no figure of docs/models.md, though in the same unit."""
+    stated = [(m.facts.get("artifact") or {}).get("accuracy") for m in rows]
+    counts = [accuracy["crops"] for accuracy in stated if accuracy]
+    if not counts:
+        return []
+    return [
+        "",
+        "error mm: mean distance of the joints from their labels, wrists aligned, in "
+        f"{max(counts)} reference crops of the bundle, to tell artifacts apart (~: of one that",
+        "was calibrated on some of them, what it changes in the others is added to the network's). "
+        "How good `light` is, in many other pictures, says docs/models.md",
+    ]
 
 
 def _headline(results: Results) -> list[str]:

@@ -148,6 +148,7 @@ def main(arguments: Sequence[str]) -> int:
     missing: list[str] = []
     described = device.describe()
     done: list[Measurement] = []
+    told: list[str] = []
 
     def keep(state: str, stopped_by: str = "") -> None:
         document = {
@@ -169,9 +170,12 @@ def main(arguments: Sequence[str]) -> int:
         done[:] = measured
         keep("partial")
         most = max((row.runs for row in measured), default=0)
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"measured {most} runs of {len(measured)} rows\n")
-            sys.stderr.flush()
+        line = f"measured {most} runs of {len(measured)} rows\n"
+        if told[-1:] != [line]:  # rounds in which slow rows alone are left would repeat it
+            told.append(line)
+            with contextlib.suppress(OSError):
+                sys.stderr.write(line)
+                sys.stderr.flush()
 
     keep("partial")
     candidates = [yardstick()]

@@ -267,7 +267,9 @@ def _requests(
         package = (error.name or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and not package.startswith("handmesh"):
             told = MissingExtra(package, "converters")
-        missing.append(f"exports for {name}: {told}")
+        enough = isinstance(told, MissingExtra) and name == "onnx"
+        less = "; for ONNX alone the extra 'bench' is enough" if enough else ""
+        missing.append(f"exports for {name}: {told}{less}")
         return []
     plain = [(p, ()) for p in PRECISIONS if p in able.precisions and p in precisions]
     optimized = [

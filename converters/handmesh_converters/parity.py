@@ -161,7 +161,10 @@ class Parity:
         error = ""
         if self.accuracy is not None:
             change = self.accuracy.artifact_mm - self.accuracy.network_mm
-            error = f", {change:+.2f} mm of {self.accuracy.network_mm:.1f} mm error of the joints"
+            error = (
+                f", {change:+.2f} mm of {self.accuracy.network_mm:.1f} mm error of the joints in "
+                f"{self.accuracy.crops} crops with labels (others than those of docs/models.md)"
+            )
         return (
             f"{self.runtime}, {self.crops} crops, worst (p99): "
             f"{self.tensor.worst:.1e} ({self.tensor.p99:.1e}) of (u, v, d), "

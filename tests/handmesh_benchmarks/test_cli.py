@@ -219,6 +219,8 @@ def _damaged(bundle: Path, folder: Path) -> Path:
         (["--seconds", "-1"], "--seconds must be a number of seconds, 0 or more, not -1.0"),
         (["--runs", "0"], "--runs must be at least 1, not 0"),
         (["--scaling", "--runs", "-2"], "--runs must be at least 1, not -2"),
+        (["--headline", "--runs", "5"], "--runs 5 is less than --headline measures of each row"),
+        (["--headline", "--seconds", "2.5"], "--seconds 2.5 is less than --headline measures"),
         (["--out", "/nowhere/at/all.json"], "--out /nowhere/at/all.json cannot be written"),
         (["--on", "cudda"], "--on takes cpu, cuda"),
         (["--on", "cpu,cuda:x"], "a device 'cuda' has a number, as cuda:0, not 'x'"),
@@ -238,6 +240,49 @@ def test_options_without_effect_and_impossible_numbers_are_refused(
 
     assert main(["bench", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--threads", "2", "--scaling"],
+            "--threads has no effect with --scaling: leave one of the two out. It is for --device "
+            "(local, the default; ssh; adb)",
+        ),
+        (
+            ["--floors", "--runs", "3"],
+            "--runs has no effect with --floors: leave one of the two out. It is for --scaling and "
+            "--device (local, the default; ssh; adb; coreml)",
+        ),
+        (
+            ["--floors", "--device", "adb"],
+            "--device has no effect with --floors: leave one of the two out",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_told_with_what_it_is_for(
+    capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["bench", *options]) == 2
+    assert capsys.readouterr().err == f"handmesh: {said}\n"
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_a_run_that_nothing_keeps_is_told_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: bool
+) -> None:
+    told = "without --out FILE, what is measured is lost if this is stopped\n"
+    options = ["--out", str(tmp_path / "r.json")] if out else []
+
+    def begins(*_: Any) -> Any:
+        raise InputError(f"by then: {capsys.readouterr().err}")
+
+    monkeypatch.setattr(cli.local, "prepare", begins)
+    monkeypatch.setattr(scaling, "run", begins)
+    for mode in ([], ["--scaling"]):
+        assert main(["bench", *mode, *options]) == 2
+        assert ("by then: " + told.strip() in capsys.readouterr().err) != out
 
 
 def test_help_and_pages_agree_on_how_long_a_headline_takes() -> None:
@@ -265,6 +310,7 @@ def test_every_option_is_known_to_the_check() -> None:
         (["--seconds", "30"], (32, 30.0, None)),
         (["--runs", "2000"], (2000, 1.0, None)),
         (["--headline"], (1024, 60.0, None)),
+        (["--headline", "--runs", "5000"], (5000, 60.0, None)),
     ],
 )
 def test_who_says_how_long_gets_that(options: list[str], expected: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from torch import nn
 
+from handmesh.errors import MissingExtra
 from handmesh.graph import Topology
 from handmesh.nn import build, from_dict
 from handmesh.nn.summary import describe
@@ -105,6 +107,12 @@ def test_text_says_floor_and_names_every_source() -> None:
     assert text.startswith("FLOORS from data sheets")
     assert "Nothing was measured" in text
     assert all(sheet.source and sheet.source in text for sheet in SHEETS)
+
+
+def test_without_torch_the_extra_of_this_page_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "handmesh.nn", None)
+    with pytest.raises(MissingExtra, match="comes with the extra 'bench'"):
+        floors()
 
 
 def test_no_floor_reads_as_zero() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import shutil
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +18,17 @@ import numpy as np
 import pytest
 
 from handmesh import Box, Bundle
-from handmesh.errors import BackendError, BackendUnavailable, InputError, ParityError
+from handmesh.errors import (
+    BackendError,
+    BackendUnavailable,
+    InputError,
+    MissingExtra,
+    ParityError,
+)
 from handmesh_benchmarks import candidates, local, results, variants
 from handmesh_benchmarks.keeping import kept
 from handmesh_benchmarks.protocol import Candidate, Protocol
+from handmesh_benchmarks.random_weights import check_installed
 from handmesh_benchmarks.results import Results, load
 from handmesh_benchmarks.runner import yardstick
 from handmesh_benchmarks.variants import Variant
@@ -306,6 +316,46 @@ def test_a_kept_network_that_was_damaged_is_made_anew(
     (first.folder / "weights.safetensors").write_bytes(b"")
     local.paper_bundle(wanted, _say).check()
     assert made == [first.folder] * 2
+
+
+def test_the_paper_s_network_is_announced_only_where_it_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    said: list[str] = []
+
+    with pytest.raises(MissingExtra, match=r"'torch' is not installed.* the extra 'bench'"):
+        local.paper_bundle(_wanted(tmp_path, paper=True), said.append)
+    assert said == []
+
+
+def test_what_exports_of_onnx_lack_comes_with_the_smaller_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    for formats, extra in ((["onnx"], "bench"), (["onnx", "tflite"], "converters")):
+        with pytest.raises(MissingExtra, match=f"'onnx' is not installed.* extra '{extra}'"):
+            check_installed(formats)
+    check_installed([])
+
+
+def test_progress_is_told_once(made: Any) -> None:
+    facts = yardstick().facts | {"task": "network"}
+    slow = Protocol(min_runs=2, min_seconds=0.05, warmup_runs=0, rounds=1, pause_s=0)
+    said: list[str] = []
+    candidates = [
+        Candidate("quick", lambda: lambda: None, facts),
+        Candidate("slow", lambda: lambda: time.sleep(0.001), facts),
+    ]
+    rounds: list[int] = []
+
+    def write(results: Results) -> None:
+        rounds.append(max((row.runs for row in results.measurements), default=0))
+
+    local.run(candidates, slow, Results({"processor": "x"}), write, said.append)
+
+    assert said == [f"measured up to {n} runs of each of 2 rows" for n in sorted({*rounds} - {0})]
 
 
 def test_memory_belongs_to_the_artifact_that_it_was_measured_of(

@@ -173,6 +173,22 @@ def test_backends_that_are_not_there_are_told() -> None:
         memory.main(["--backends", "coreml", "--photos", str(PHOTOS)])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--photos", "nowhere"], "nowhere must hold photos"),
+        (["--photos", str(PHOTOS), "--readings", "3"], "a verdict needs at least 12 readings"),
+        (["--photos", str(PHOTOS), "--frames", "5"], "5 readings over 5"),
+    ],
+)
+def test_what_cannot_be_watched_is_told_alone(
+    capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        memory.main(["--backends", "onnx", *given])
+    assert capsys.readouterr().out == ""
+
+
 def test_nothing_to_watch_is_no_success() -> None:
     with pytest.raises(InputError, match="nothing to watch"):
         memory.main(["--predictions", "0", "--photos", str(PHOTOS)])

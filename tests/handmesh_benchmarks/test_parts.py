@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from shallow import shallow_light
+from torch import nn
 
 from handmesh import Bundle, backends
 from handmesh.errors import BackendError, ParityError
@@ -17,7 +19,7 @@ from handmesh.graph import Topology
 from handmesh.nn import build
 from handmesh.nn.config import PaperConfig
 from handmesh.verification import read_reference
-from handmesh_benchmarks import parts
+from handmesh_benchmarks import decoders, parts
 from handmesh_benchmarks.protocol import Protocol, measure
 from handmesh_benchmarks.report import PARTS
 from handmesh_benchmarks.runtimes import onnx_file
@@ -250,3 +252,18 @@ def test_parts_that_compute_something_else_are_refused(
     off = 0.01
     with pytest.raises(ParityError, match=r"compute other vertices .* off by 1\.0e-02"):
         parts._prove(bundle, {"trunk": tmp_path})
+
+
+def test_exports_do_not_repeat_that_packages_of_others_are_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The exporter warns of torchvision once for each of its operators."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    said: list[str] = []
+    monkeypatch.setattr(logger, "handle", lambda record: said.append(record.getMessage()))
+    head = fold(parts.load_bundle(bundle)).head
+
+    decoders.exported(head, bundle.name == "light")
+    parts._export(nn.ReLU(), (torch.zeros(1, 2),), ["x"], ["y"], tmp_path / "relu.onnx")
+
+    assert said == []

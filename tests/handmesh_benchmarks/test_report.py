@@ -195,3 +195,12 @@ def test_footprint_is_of_what_is_loaded() -> None:
     found = json.loads(done.stdout)
 
     assert found["peak_mib"] == -1 or 180 < found["peak_mib"] - found["before_mib"] < 260
+
+
+def test_the_error_says_what_it_is_of(made: Any) -> None:
+    text = to_text(made.results(made.row("predict"), made.row()))
+
+    assert text.count("error mm: mean distance of the joints") == 1
+    assert "wrists aligned, in 22 reference crops of the bundle" in text
+    unknown = made.row(network="paper")
+    assert "error mm: " not in to_text(made.results(unknown))

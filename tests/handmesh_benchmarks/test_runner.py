@@ -208,6 +208,24 @@ def test_one_row_s_failure_leaves_the_others(
     assert "input 'image' of m.onnx is tensor(int64)" in written["missing"][0]
 
 
+def test_progress_is_told_once(
+    made: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rounds(*_: Any, after_round: Any, **__: Any) -> Any:
+        row = made.row()
+        for more in ([row], [row], [row, row]):
+            after_round(more)
+        return [row]
+
+    monkeypatch.setattr(runner, "measure", rounds)
+    _footprints(monkeypatch, lambda *_, **__: SimpleNamespace(stdout="{}"))
+
+    _run(tmp_path, _job(tmp_path, CPU))
+
+    told = ["measured 2000 runs of 1 rows", "measured 2000 runs of 2 rows"]
+    assert capsys.readouterr().err.splitlines() == told
+
+
 def test_litert_s_own_errors_are_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fails(**inputs: Any) -> Any:
         raise RuntimeError("a delegate failed")

@@ -65,6 +65,21 @@ def test_what_exports_lack_is_told_with_the_extra_that_brings_it(
     assert re.search(rf"^exports for onnx: {said}", line)
 
 
+def test_an_export_of_onnx_needs_less_than_all_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> Any:
+        raise ModuleNotFoundError("no", name="torch")
+
+    monkeypatch.setattr("handmesh_converters.formats.load", load)
+    missing: list[str] = []
+    for name in ("onnx", "tflite"):
+        variants._requests(name, ["fp32"], missing)
+
+    assert missing[0].endswith("; for ONNX alone the extra 'bench' is enough")
+    assert "'bench'" not in missing[1]
+
+
 def _kept(monkeypatch: pytest.MonkeyPatch, code: str = "c" * 64) -> list[str]:
     """Names of the folders where exports are looked for; none are made."""
     asked: list[str] = []

@@ -87,7 +87,7 @@ def _exported(module: nn.Module, image_size: int, outputs: Sequence[str]) -> Any
 
     # Two crops, or the exporter would take the batch size for a constant.
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             module,
             (example,),
@@ -150,7 +150,7 @@ def _describe(model: Any, metadata: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's warnings about packages of others and its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
