@@ -134,6 +134,25 @@ def test_a_grey_photo_shows_the_same_hand(
     assert moved.max() < 0.1 * np.ptp(hand.joints_px, axis=0).max()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hand_follows_a_photo_moved_by_less_than_a_pixel(
+    predictor: sdk.Predictor, example_photos: dict[str, Path], name: str
+) -> None:
+    """A reading that rests on the grid of pixels is none. docs/models.md tells of one look."""
+    photo = cv2.imread(str(example_photos[name]))[..., ::-1]
+    (still,) = predictor.predict(photo)
+    size = np.ptp(still.joints_px, axis=0).max()
+    for n, angle in enumerate(np.linspace(0, 2 * np.pi, 24, endpoint=False)):
+        step = (0.25, 0.5, 0.75)[n % 3] * np.array([np.cos(angle), np.sin(angle)])
+        moved = cv2.warpAffine(
+            photo, np.column_stack([np.eye(2), step]), photo.shape[1::-1],
+            flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT,
+        )  # fmt: skip
+        (hand,) = predictor.predict(moved)
+        apart = np.linalg.norm(hand.joints_px - step - still.joints_px, axis=1).mean()
+        assert apart < 0.05 * size
+
+
 def test_both_runtimes_give_the_same_hand(
     shipped: sdk.Bundle, example_photos: dict[str, Path]
 ) -> None:
