@@ -7,6 +7,7 @@ elsewhere with stand-ins that ask Python for a session's work and for the pixels
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from handmesh import Bundle, Predictor
 from handmesh.detector import Detector
 from handmesh.imaging import Pyramid, decode
+from handmesh.search import Sighting, View, is_near, next_box
 from handmesh.types import Box
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +37,10 @@ ASK = """
 const [name, width, height, path, more] = process.argv.slice(2);
 const pixels = new Uint8Array(require("fs").readFileSync(path));
 const photo = { width: Number(width), height: Number(height), pixels };
-const functions = { cut, find, hands };
+const functions = {
+  cut, find, hands, near: (_, pairs) => pairs.map(([old, box]) => isNear(old, box)),
+  next: (_, seen) => seen.map(nextBox),
+};
 Promise.resolve(functions[name](photo, ...JSON.parse(more)))
   .then((found) => console.log(JSON.stringify(ArrayBuffer.isView(found) ? [...found] : found)));
 """
@@ -125,6 +130,47 @@ def test_the_detector_finds_what_the_sdks_finds(page: Page, two_hands: NDArray[n
         ]
         assert np.abs(off).max() < 0.05 * wanted.box.size
         assert near["box"]["angle"] == pytest.approx(wanted.box.angle, abs=0.15)
+
+
+def test_squares_follow_the_joints_as_in_the_sdk(page: Page) -> None:
+    rng, boxes, joints = np.random.default_rng(4), [], []
+    for _ in range(60):
+        box = Box(*rng.uniform(100, 500, 2), rng.uniform(50, 300), rng.uniform(-3, 3))
+        uv = rng.uniform(0.5, 0.5 + rng.uniform(0, 0.4), (21, 2))  # some out of all proportion
+        boxes.append(box)
+        joints.append(np.column_stack([uv, np.zeros(21)]).astype(np.float32))
+    ones = np.ones(21, np.float32)
+    expected = [
+        next_box(Sighting(View(box), uvd, uvd, ones, 1.0, 0.5))
+        for box, uvd in zip(boxes, joints, strict=True)
+    ]
+    nothing = np.zeros((1, 1, 3), np.uint8)
+    seen = [
+        {"box": _square(box), "joints": box.to_image(uvd[:, :2]).tolist()}
+        for box, uvd in zip(boxes, joints, strict=True)
+    ]
+    for found, wanted in zip(page.ask("next", nothing, seen), expected, strict=True):
+        turned = math.remainder(found["angle"] - wanted.angle, math.tau)
+        assert turned == pytest.approx(0, abs=1e-5)
+        assert [found["x"], found["y"], found["size"]] == pytest.approx(
+            [wanted.cx, wanted.cy, wanted.size], rel=1e-5
+        )
+
+    # Places, sizes and angles about the limits, and angles beyond a whole turn.
+    pairs = []
+    for old in boxes:
+        dx, dy, grown = rng.uniform(-0.07, 0.07, 3) * old.size
+        angle = old.angle + rng.uniform(-0.4, 0.4) + rng.choice([-math.tau, 0, math.tau])
+        pairs.append((old, Box(old.cx + dx, old.cy + dy, old.size + grown, angle)))
+    near = [is_near(old, new) for old, new in pairs]
+    assert 10 < sum(near) < 50
+    asked = [[_square(box) for box in pair] for pair in pairs]
+    assert page.ask("near", nothing, asked) == near
+
+
+def _square(box: Box) -> dict[str, float]:
+    """As the page has it, but for the half pixel, which does not matter here."""
+    return {"x": box.cx, "y": box.cy, "size": box.size, "angle": box.angle}
 
 
 def _compare(found: list[Any], photo: NDArray[np.uint8], count: int) -> None:
