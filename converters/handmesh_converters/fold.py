@@ -156,7 +156,8 @@ class Twin(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """RGB pictures (N, S, S, 3) uint8 to what `outputs` names."""
-        return self.of_normalised(image.permute(0, 3, 1, 2).float() / 255.0 - 0.5)
+        # Cast first: TensorRT takes bytes as input of a cast alone.
+        return self.of_normalised(image.float().permute(0, 3, 1, 2) / 255.0 - 0.5)
 
     def of_normalised(self, x: Tensor) -> tuple[Tensor, ...]:
         """As `forward`, of pictures as the network takes them."""

@@ -64,6 +64,21 @@ def test_what_is_written(bundle: Bundle) -> None:
     assert head.blend is not None
 
 
+def test_tensorrt_of_jetpack_5_reads_the_trunk(bundle: Bundle) -> None:
+    """8.5 reads to opset 17, takes bytes as input of a cast alone, and axes that are no input."""
+    trunk = onnx.load(bundle.artifact("cuda") / "trunk.onnx")
+
+    assert bundle.artifacts["cuda"]["opset"] == 17
+    assert [(each.domain, each.version) for each in trunk.opset_import] == [("", 17)]
+    assert [node.op_type for node in trunk.graph.node if "image" in node.input] == ["Cast"]
+    reductions = {
+        node.op_type: len(node.input)
+        for node in trunk.graph.node
+        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum"
+    }
+    assert set(reductions.values()) == {1}, reductions
+
+
 def test_the_twin_for_proof_is_no_silent_fallback(bundle: Bundle) -> None:
     """Asked for by name, the backend wants a GPU."""
     if backends.unavailable("cuda", bundle) is None:

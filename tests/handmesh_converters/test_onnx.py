@@ -104,6 +104,14 @@ def test_inputs_and_outputs_are_those_of_the_contract(model: onnx.ModelProto) ->
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
 
 
+@pytest.mark.parametrize("name", ["light", "detector"])
+def test_bytes_feed_casts_alone(name: str) -> None:
+    """TensorRT refuses any other operator on uint8, and with it the whole of the shipped file."""
+    graph = onnx.load(Bundle.load(name).artifact("onnx")).graph
+
+    assert [node.op_type for node in graph.node if "image" in node.input] == ["Cast"]
+
+
 def test_metadata_says_what_it_is(
     model: onnx.ModelProto, light_bundle: Bundle, topology: Topology
 ) -> None:

@@ -34,6 +34,9 @@ FILE = "cuda"
 # The kernels have one form of the graph: T_k(L) U written out sparsely.
 ABLE = Abilities(("polynomials",), ("fp16", "fp32"), detector_precisions=())
 
+# What TensorRT 8.5 reads, and any later one.
+OPSET = 17
+
 _SCORES = ("confidence", "presence", "handedness")
 
 
@@ -47,7 +50,7 @@ def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
         raise ExportError("the kernels compute a graph head, which this network does not have")
     arrays = head_arrays(twin.head, job.precision)
     trunk = _Trunk(twin.network)
-    model = onnx_format.convert(trunk, twin.image_size, trunk.outputs, job)
+    model = onnx_format.convert(trunk, twin.image_size, trunk.outputs, job, OPSET)
     path.mkdir()
     (path / cuda.TRUNK).write_bytes(model.SerializeToString(deterministic=True))
     write_arrays(path / cuda.HEAD, arrays)
@@ -55,7 +58,7 @@ def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     if too_large:
         raise ExportError(f"{too_large}: export another format, which takes heads of any size")
     return {
-        "opset": onnx_format.OPSET,
+        "opset": OPSET,
         "precision": "fp32",
         "head": job.precision,
         "weights": job.precision,
@@ -86,7 +89,8 @@ class _Trunk(nn.Module):
         self.outputs = ("latent", *(("joints_uv",) if anchored else ()), *_SCORES)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        latent = self.network.latent(image.permute(0, 3, 1, 2).float() / 255.0 - 0.5)
+        # Cast first: TensorRT takes bytes as input of a cast alone.
+        latent = self.network.latent(image.float().permute(0, 3, 1, 2) / 255.0 - 0.5)
         anchors = () if latent.anchors is None else (latent.anchors,)
         return latent.features, *anchors, *scores(latent)
 

@@ -20,6 +20,7 @@ from handmesh.bundle import Bundle
 from handmesh.errors import ExportError
 
 from ..fold import INPUT, Twin
+from ..opset import to_17
 from ..request import Abilities, Job
 from ..rounding import HALVED_FROM
 
@@ -52,13 +53,16 @@ def export(twin: Twin, path: Path, job: Job) -> dict[str, Any]:
     }
 
 
-def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job) -> Any:
+def convert(
+    module: nn.Module, image_size: int, outputs: Sequence[str], job: Job, opset: int = OPSET
+) -> Any:
     """A module as an ONNX model, simplified, checked and described.
 
     Args:
         module: takes crops (N, S, S, 3) uint8. image_size: S.
         outputs: names of what it gives, a tuple of tensors.
         job: its precision is that in which large weights are stored, its metadata is written.
+        opset: `OPSET`, or 17 for readers that know no newer one.
 
     Raises:
         ExportError: it does not convert.
@@ -67,6 +71,8 @@ def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job
 
     try:
         model = _exported(module, image_size, outputs)
+        if opset != OPSET:
+            to_17(model)
         if job.precision == "fp16":
             _halve(model, {name for name, _ in module.named_parameters()})
         _describe(model, job.metadata)
@@ -75,7 +81,7 @@ def convert(module: nn.Module, image_size: int, outputs: Sequence[str], job: Job
         raise
     except Exception as cause:  # torch, onnxsim and onnx share no base class of errors
         raise ExportError(
-            f"the network does not convert to ONNX opset {OPSET} "
+            f"the network does not convert to ONNX opset {opset} "
             f"({type(cause).__name__}: {cause}); install the versions of constraints.txt"
         ) from cause
     return model

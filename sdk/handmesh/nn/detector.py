@@ -73,7 +73,7 @@ def decode(grid: Tensor, candidates: int) -> Tensor:
         fractions of the square from its outer corner; cosine and sine of its angle; probability of
         a right hand. Where there are fewer peaks than K, the rest have a score of 0.
     """
-    batch, _, side, _ = grid.shape
+    side = grid.shape[-1]
     score = grid[:, PRESENCE : PRESENCE + 1].sigmoid()  # (B, 1, G, G)
     peak = score * (score >= F.max_pool2d(score, 3, stride=1, padding=1))
     middle = (torch.arange(side, device=grid.device, dtype=grid.dtype) + 0.5) / side
@@ -86,7 +86,7 @@ def decode(grid: Tensor, candidates: int) -> Tensor:
     said = torch.cat([peak, x, y, size, direction / length, right], dim=1)
     said = said.flatten(2).transpose(1, 2)  # (B, G*G, 7)
     best = peak.flatten(1).topk(candidates, dim=1).indices  # (B, K)
-    return said.gather(1, best[..., None].expand(batch, candidates, CHANNELS))
+    return said.gather(1, best[..., None].expand(-1, -1, CHANNELS))
 
 
 class PicturesToHands(nn.Module):
@@ -98,5 +98,6 @@ class PicturesToHands(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 RGB to (B, K, 7) float32."""
-        scaled = image.permute(0, 3, 1, 2).float() / 255 - 0.5  # (B, 3, S, S)
+        # Cast first: TensorRT takes bytes as input of a cast alone.
+        scaled = image.float().permute(0, 3, 1, 2) / 255 - 0.5  # (B, 3, S, S)
         return decode(self.network(scaled), self.network.config.candidates)
